@@ -10,8 +10,10 @@ require_stack()
 
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS  # noqa: E402
 from mmengine.registry import DATASETS as ROOT_DATASETS  # noqa: E402
+from mmengine.registry import HOOKS as ROOT_HOOKS  # noqa: E402
 from mmengine.registry import METRICS as ROOT_METRICS  # noqa: E402
 from mmengine.registry import MODELS as ROOT_MODELS  # noqa: E402
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS  # noqa: E402
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS  # noqa: E402
 from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
@@ -20,5 +22,7 @@ MODELS = Registry('model', parent=ROOT_MODELS, scope='mmdf2', locations=['mmdf2.
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmdf2', locations=['mmdf2.datasets'])
 DATA_SAMPLERS = Registry('data sampler', parent=ROOT_DATA_SAMPLERS, scope='mmdf2', locations=['mmdf2.datasets'])
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmdf2', locations=['mmdf2.datasets'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmdf2', locations=['mmdf2.engine'])
+OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope='mmdf2', locations=['mmdf2.engine'])
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmdf2', locations=['mmdf2.evaluation'])
 VISUALIZERS = Registry('visualizer', parent=ROOT_VISUALIZERS, scope='mmdf2', locations=['mmdf2.visualization'])
