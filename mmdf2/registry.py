@@ -19,9 +19,11 @@ from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmdf2', locations=['mmdf2.models'])
-DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmdf2', locations=['mmdf2.datasets'])
-DATA_SAMPLERS = Registry('data sampler', parent=ROOT_DATA_SAMPLERS, scope='mmdf2', locations=['mmdf2.datasets'])
-TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmdf2', locations=['mmdf2.datasets'])
+DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmdf2', locations=['mmdf2.datasets.deepfashion2'])
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=ROOT_DATA_SAMPLERS, scope='mmdf2', locations=['mmdf2.datasets.samplers']
+)
+TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmdf2', locations=['mmdf2.datasets.transforms'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmdf2', locations=['mmdf2.engine'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope='mmdf2', locations=['mmdf2.engine'])
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmdf2', locations=['mmdf2.evaluation'])
