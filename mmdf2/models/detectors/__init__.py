@@ -1,0 +1,5 @@
+"""Detectors."""
+
+from .match_rcnn import MatchRCNN
+
+__all__ = ['MatchRCNN']

@@ -1,0 +1,111 @@
+"""Match R-CNN's second stage: boxes, then masks, landmarks and embeddings of the same RoIs."""
+
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.models.utils import unpack_gt_instances
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdf2.registry import MODELS
+
+from .clothes_streams import ClothesStreamsMixin
+from .roi_features import RoIFeatures
+from .sampled_rois import gather_positives
+
+# RoIs that `forward` (tensor mode: tracing and counting operations) sends through the streams, as MMDetection does.
+TENSOR_MODE_ROIS = 100
+
+
+@MODELS.register_module()
+class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
+    """:class:`mmdet.StandardRoIHead` with landmark and matching streams beside box and mask.
+
+    RoIAlign and all losses run in float32 whatever autocast says: RoI coordinates lose whole pixels in half precision,
+    and the CPU's RoIAlign has no bfloat16.
+
+    Args:
+        keypoint_roi_extractor: Extractor of the landmark stream; None shares the mask stream's.
+        keypoint_head: Config of :class:`ClothingPoseHead`, None for no landmarks.
+        match_head: Config of :class:`MatchHead`, None for no matching.
+        **kwargs: StandardRoIHead's.
+    """
+
+    def __init__(
+        self,
+        keypoint_roi_extractor: dict | None = None,
+        keypoint_head: dict | None = None,
+        match_head: dict | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.init_streams(keypoint_roi_extractor, keypoint_head, match_head)
+
+    def loss(self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList) -> dict:
+        """Losses of all streams on one sampling of the proposals, see the base class."""
+        levels = _in_float32(x)
+        gt_instances, ignored, metainfo = unpack_gt_instances(batch_data_samples)
+        sampling_results = [
+            self._assign_and_sample(*image) for image in zip(rpn_results_list, gt_instances, ignored, strict=True)
+        ]
+        box_results = self.bbox_loss(levels, sampling_results)
+        positives = gather_positives(sampling_results, gt_instances, metainfo)
+        return box_results['loss_bbox'] | self.stream_losses(levels, positives, box_results['bbox_feats'], gt_instances)
+
+    def predict(
+        self,
+        x: tuple[Tensor, ...],
+        rpn_results_list: list[InstanceData],
+        batch_data_samples: SampleList,
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Detections with the fields of every stream.
+
+        With a matching stream each sample also gets ``match_similarity``, the weights that compare embeddings; with
+        ``test_cfg.embed_gt_boxes`` and ``gt_instances`` it gets ``gt_box_instances`` too.
+        """
+        levels = _in_float32(x)
+        metainfo = [sample.metainfo for sample in batch_data_samples]
+        results = self.predict_bbox(levels, metainfo, rpn_results_list, rcnn_test_cfg=self.test_cfg, rescale=False)
+        results = self.predict_streams(levels, results, metainfo, rescale)
+        if self.with_match:
+            similarity = self.match_head.similarity_parameters()
+            for sample in batch_data_samples:
+                sample.match_similarity = similarity
+            if self.test_cfg.get('embed_gt_boxes', False) and 'gt_instances' in batch_data_samples[0]:
+                self.embed_gt_boxes(levels, batch_data_samples)
+        return results
+
+    def forward(
+        self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList | None = None
+    ) -> tuple:
+        """Raw outputs: class scores, box deltas, mask logits, landmark logits by category, embeddings."""
+        levels = _in_float32(x)
+        rois = bbox2roi([proposals.bboxes for proposals in rpn_results_list])
+        box_results = self._bbox_forward(levels, rois)
+        outputs = (box_results['cls_score'], box_results['bbox_pred'])
+        features = RoIFeatures(self, levels, rois[:TENSOR_MODE_ROIS], box_results['bbox_feats'][:TENSOR_MODE_ROIS])
+        if self.with_mask:
+            outputs += (self.mask_head.forward_logits(features.mask),)
+        if self.with_keypoint:
+            labels = box_results['cls_score'][:TENSOR_MODE_ROIS, :-1].argmax(dim=1)
+            outputs += (tuple(group.logits for group in self.keypoint_head.forward_logits(features.pose, labels)),)
+        if self.with_match:
+            outputs += (self._embed(features),)
+        return outputs
+
+    def _bbox_forward(self, x: tuple[Tensor, ...], rois: Tensor) -> dict:
+        results = super()._bbox_forward(x, rois)
+        return results | {'cls_score': results['cls_score'].float(), 'bbox_pred': results['bbox_pred'].float()}
+
+    def _assign_and_sample(
+        self, proposals: InstanceData, gt_instances: InstanceData, ignored: InstanceData | None
+    ) -> SamplingResult:
+        proposals.priors = proposals.pop('bboxes')
+        assigned = self.bbox_assigner.assign(proposals, gt_instances, ignored)
+        return self.bbox_sampler.sample(assigned, proposals, gt_instances)
+
+
+def _in_float32(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(level.float() for level in levels)

@@ -1,0 +1,167 @@
+"""The mask, landmark and matching streams of Match R-CNN, for any RoI head that finds boxes."""
+
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from .clothes_mask_head import ClothesMaskHead, mask_targets
+from .roi_features import RoIFeatures
+from .sampled_rois import SampledRoIs
+
+
+class ClothesStreamsMixin:
+    """Adds landmarks and embeddings to a RoI head, and lets its mask stream share their features.
+
+    A stream is absent where its head is None. The streams know boxes, labels and feature maps, not who found the boxes.
+    ``train_cfg`` may hold ``stream_rois_per_image`` (positive RoIs of an image that train the mask and the landmark
+    stream; default: all) and ``match_rois_per_image`` (those of them that train the matching stream; default: 8, the
+    paper's). ``test_cfg`` may hold ``embed_gt_boxes``.
+    """
+
+    @property
+    def with_keypoint(self) -> bool:
+        """Whether there is a landmark stream."""
+        return self.keypoint_head is not None
+
+    @property
+    def with_match(self) -> bool:
+        """Whether there is a matching stream."""
+        return self.match_head is not None
+
+    def init_streams(
+        self, keypoint_roi_extractor: dict | None, keypoint_head: dict | None, match_head: dict | None
+    ) -> None:
+        """Builds the landmark and matching streams.
+
+        Args:
+            keypoint_roi_extractor: None: the mask stream's, which saves a RoIAlign.
+            keypoint_head: Config of :class:`ClothingPoseHead`.
+            match_head: Config of :class:`MatchHead`.
+
+        Raises:
+            ValueError: A stream that the match head reads is absent, the landmark stream has no extractor, or the mask
+                head does not open its features.
+        """
+        if self.with_mask and not isinstance(self.mask_head, ClothesMaskHead):
+            raise ValueError(f'mask_head is a {type(self.mask_head).__name__}; it should be mmdf2.ClothesMaskHead')
+        self.keypoint_head = self.match_head = None
+        if keypoint_head is not None:
+            if keypoint_roi_extractor is None and not self.with_mask:
+                raise ValueError('keypoint_head has no keypoint_roi_extractor, and no mask stream to share one with')
+            self.keypoint_roi_extractor = (
+                self.mask_roi_extractor
+                if keypoint_roi_extractor is None
+                else MMDET_MODELS.build(keypoint_roi_extractor)
+            )
+            self.keypoint_head = MMDET_MODELS.build(keypoint_head)
+        if match_head is not None:
+            self.match_head = MMDET_MODELS.build(match_head)
+            present = {'class': self.with_bbox, 'pose': self.with_keypoint, 'mask': self.with_mask}
+            absent = [source for source in self.match_head.sources if not present[source]]
+            if absent:
+                raise ValueError(f'match_head.sources names the stream {absent[0]!r}, which this RoI head lacks')
+
+    def stream_losses(
+        self, levels: tuple[Tensor, ...], positives: SampledRoIs, box_features: Tensor, gt_instances: list[InstanceData]
+    ) -> dict[str, Tensor]:
+        """Losses of all streams.
+
+        Args:
+            levels: Feature maps, fine to coarse.
+            positives: The batch's positive RoIs.
+            box_features: The box head's input for all sampled RoIs of the batch.
+            gt_instances: Per image, with ``masks`` where there is a mask stream.
+        """
+        rois = positives.first(self.train_cfg.get('stream_rois_per_image'))
+        features = RoIFeatures(self, levels, rois.rois, box=box_features[rois.box_rows])
+        losses = {}
+        if self.with_mask:
+            targets = self._mask_targets(rois, gt_instances)
+            losses |= self.mask_head.loss(self.mask_head.forward_logits(features.mask), targets, rois.labels)
+        if self.with_keypoint:
+            groups = self.keypoint_head.forward_logits(features.pose, rois.labels)
+            losses |= self.keypoint_head.loss(groups, features.pose_boxes, rois.keypoints, rois.keypoints_visible)
+        if self.with_match:
+            rows = (rois.turns < self.train_cfg.get('match_rois_per_image', 8)).nonzero()[:, 0]
+            matched = rois.select(rows)
+            embeddings = self.match_head([features.of_stream(source)[rows] for source in self.match_head.sources])
+            losses |= self.match_head.loss(embeddings, matched.is_shop, matched.identities, matched.pair_ids)
+        return losses
+
+    def predict_streams(
+        self, levels: tuple[Tensor, ...], results: list[InstanceData], metainfo: list[dict], rescale: bool
+    ) -> list[InstanceData]:
+        """Adds masks, landmarks and embeddings to detections.
+
+        Args:
+            levels: Feature maps, fine to coarse.
+            results: Per image, ``bboxes`` in the coordinates of the network's input and ``labels``; changed in place.
+            metainfo: Per image, with ``scale_factor``.
+            rescale: Whether to return boxes, masks and landmarks in the coordinates of the original image.
+        """
+        counts = [len(result) for result in results]
+        features = RoIFeatures(self, levels, bbox2roi([result.bboxes for result in results]))
+        if self.with_keypoint:
+            labels = torch.cat([result.labels for result in results])
+            groups = self.keypoint_head.forward_logits(features.pose, labels)
+            keypoints, scores = self.keypoint_head.predict(groups, features.pose_boxes)
+            for result, points, confidence in zip(results, keypoints.split(counts), scores.split(counts), strict=True):
+                result.keypoints, result.keypoint_scores = points, confidence
+        if self.with_match:
+            for result, embeddings in zip(results, self._embed(features).split(counts), strict=True):
+                result.embeddings = embeddings
+        logits = self.mask_head.forward_logits(features.mask).float().split(counts) if self.with_mask else None
+        if rescale:
+            _rescale_keypoints(results, metainfo)
+        if logits is not None:
+            # Pasting needs the boxes at the final scale and rescales them itself.
+            return self.mask_head.predict_by_feat(logits, results, metainfo, self.test_cfg, rescale=rescale)
+        if rescale:
+            for result, meta in zip(results, metainfo, strict=True):
+                result.bboxes = result.bboxes / _scale_factor(meta, result.bboxes).repeat(2)
+        return results
+
+    def embed_gt_boxes(self, levels: tuple[Tensor, ...], data_samples: SampleList) -> None:
+        """Sets ``gt_box_instances`` (bboxes, labels, embeddings; a row per garment) on every sample.
+
+        The ground-truth-box protocol of retrieval: ``gt_instances.bboxes`` are in the coordinates of the original
+        image, as MMDetection's test pipelines leave them.
+        """
+        gts = [sample.gt_instances for sample in data_samples]
+        boxes = [
+            gt.bboxes * _scale_factor(sample.metainfo, gt.bboxes).repeat(2)
+            for gt, sample in zip(gts, data_samples, strict=True)
+        ]
+        embeddings = self._embed(RoIFeatures(self, levels, bbox2roi(boxes))).split([len(gt) for gt in gts])
+        for sample, gt, rows in zip(data_samples, gts, embeddings, strict=True):
+            sample.gt_box_instances = InstanceData(bboxes=gt.bboxes, labels=gt.labels, embeddings=rows)
+
+    def _embed(self, features: RoIFeatures) -> Tensor:
+        """Embeddings (n, D) float32 of these RoIs."""
+        return self.match_head([features.of_stream(source) for source in self.match_head.sources]).float()
+
+    def _mask_targets(self, rois: SampledRoIs, gt_instances: list[InstanceData]) -> Tensor:
+        counts = torch.bincount(rois.images, minlength=len(gt_instances)).tolist()
+        size = self.train_cfg.mask_size
+        return torch.cat(
+            [
+                mask_targets(boxes, rows, gts.masks, size)
+                for boxes, rows, gts in zip(
+                    rois.boxes.split(counts), rois.gt_rows.split(counts), gt_instances, strict=True
+                )
+            ]
+        )
+
+
+def _scale_factor(meta: dict, like: Tensor) -> Tensor:
+    """(2,) width and height scale from the original image to the network's input."""
+    return like.new_tensor(meta['scale_factor'])
+
+
+def _rescale_keypoints(results: list[InstanceData], metainfo: list[dict]) -> None:
+    for result, meta in zip(results, metainfo, strict=True):
+        if 'keypoints' in result:
+            result.keypoints = result.keypoints / _scale_factor(meta, result.keypoints)

@@ -1,0 +1,112 @@
+"""The matching stream: RoI features to an embedding, pairs of embeddings to 'same' or 'different'."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdf2.models.losses import match_loss, pair_targets
+from mmdf2.ops import pair_similarity
+from mmdf2.registry import MODELS
+
+STREAMS = ('class', 'pose', 'mask')
+ROI_SIZE = 7
+
+
+@MODELS.register_module()
+class MatchHead(BaseModule):
+    """Match R-CNN's matching network: a shared tower to an embedding, then a linear layer on squared differences.
+
+    Tower: 3 x 3 convolutions with ReLU on 7 x 7 features, global average pooling, a linear layer with batch norm
+    (DeepFashion2, section 4; widths by its author's later word). The score of a pair is ``W (a - b)^2 + c`` with W of
+    2 x embed_dims; class 0 is 'same'.
+
+    ``sources`` names the RoI streams that feed it and gives the paper's five variants: 'class' is what feeds the box
+    head, 'pose' and 'mask' are the last convolution's output of those streams, before any deconvolution. The paper does
+    not say how streams are joined: here each is average-pooled to 7 x 7 and their channels are concatenated, in the
+    order of ``sources``.
+
+    Args:
+        sources: Streams that feed the head, of 'class', 'pose', 'mask'.
+        in_channels: Channels of all sources together.
+        conv_channels: Output channels of each convolution.
+        embed_dims: Length of the embedding.
+        positive_share: How the loss balances same and different pairs, see :func:`match_loss`.
+        loss_weight: Weight of ``loss_match``.
+
+    Raises:
+        ValueError: An unknown, repeated or missing source.
+    """
+
+    def __init__(
+        self,
+        sources: tuple[str, ...] = ('pose',),
+        in_channels: int = 512,
+        conv_channels: tuple[int, ...] = (256, 256, 256, 1024),
+        embed_dims: int = 256,
+        positive_share: float | None = 0.5,
+        loss_weight: float = 1.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        if not sources or len(set(sources)) != len(sources) or not set(sources) <= set(STREAMS):
+            raise ValueError(f'MatchHead: sources must be distinct names of {STREAMS}, at least one, got {sources!r}')
+        default_init = [
+            {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_out', 'nonlinearity': 'relu'},
+            {'type': 'Normal', 'std': 0.01, 'layer': 'Linear'},
+        ]
+        super().__init__(init_cfg=default_init if init_cfg is None else init_cfg)
+        widths = [in_channels, *conv_channels]
+        self.sources = tuple(sources)
+        self.convs = nn.Sequential(
+            *(ConvModule(before, after, 3, padding=1) for before, after in itertools.pairwise(widths))
+        )
+        self.embed = nn.Linear(widths[-1], embed_dims)
+        self.norm = nn.BatchNorm1d(embed_dims)
+        self.similarity = nn.Linear(embed_dims, 2)
+        self.positive_share = positive_share
+        self.loss_weight = loss_weight
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Embeddings (n, embed_dims) of the features (n, C_i, S_i, S_i) of each source, in the order of ``sources``."""
+        joined = torch.cat([F.adaptive_avg_pool2d(feature, ROI_SIZE) for feature in features], dim=1)
+        return self._normalise(self.embed(self.convs(joined).mean(dim=(2, 3))))
+
+    def pair_logits(self, query: Tensor, gallery: Tensor) -> Tensor:
+        """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D); class 0 is 'same'. In float32."""
+        with torch.autocast(query.device.type, enabled=False):
+            weight, bias = self.similarity.weight.float(), self.similarity.bias.float()
+            return pair_similarity(query.float(), gallery.float(), weight, bias)
+
+    def loss(self, embeddings: Tensor, is_shop: Tensor, identities: Tensor, pair_ids: Tensor) -> dict[str, Tensor]:
+        """Loss over every combination of a consumer's and a shop's garment in the batch.
+
+        Args:
+            embeddings: (n, embed_dims).
+            is_shop: (n,) 1 from a shop's image, 0 from a consumer's, -1 unknown and left out.
+            identities: (n,) identity codes, -1 for a garment without one.
+            pair_ids: (n,) ``pair_id`` of each garment's image, -1 where unknown.
+
+        Returns:
+            ``loss_match``, a scalar; 0 with a zero gradient when there is no pair.
+        """
+        query, gallery = is_shop == 0, is_shop == 1
+        targets = pair_targets(identities[query], identities[gallery], pair_ids[query], pair_ids[gallery])
+        logits = self.pair_logits(embeddings[query], embeddings[gallery])
+        return {'loss_match': self.loss_weight * match_loss(logits, targets, self.positive_share)}
+
+    def similarity_parameters(self) -> dict[str, Tensor]:
+        """``weight`` (2, embed_dims) and ``bias`` (2,) on the CPU: all a gallery needs to score embeddings."""
+        return {
+            'weight': self.similarity.weight.detach().float().cpu(),
+            'bias': self.similarity.bias.detach().float().cpu(),
+        }
+
+    def _normalise(self, embeddings: Tensor) -> Tensor:
+        # Batch statistics need two rows; a batch with fewer garments falls back on the running ones.
+        if self.training and len(embeddings) < 2 and type(self.norm) is nn.BatchNorm1d:
+            norm = self.norm
+            return F.batch_norm(embeddings, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return self.norm(embeddings)

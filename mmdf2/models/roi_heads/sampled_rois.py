@@ -1,0 +1,140 @@
+"""What the clothes streams train on: sampled positive RoIs with the garments that they were assigned to."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdf2.categories import MAX_LANDMARKS
+
+SOURCES = {'user': 0, 'shop': 1}
+
+
+@dataclass
+class SampledRoIs:
+    """Positive RoIs of a batch, one row each.
+
+    Attributes:
+        rois: (n, 5) image number and box xyxy, in the coordinates of the network's input.
+        box_rows: (n,) row among all sampled RoIs of the batch, positive and negative.
+        gt_rows: (n,) row of the assigned garment among the garments of its image.
+        labels: (n,) its category label.
+        turns: (n,) turn of the RoI within its image, from 0, when its garments take turns; RoIs of one garment come in
+            random order. The first ``k`` turns are a sample of ``k`` RoIs that misses no garment it has room for.
+        keypoints: (n, 39, 2) landmarks of the garment.
+        keypoints_visible: (n, 39) 0 not labelled, 1 occluded, 2 visible.
+        identities: (n,) identity code of the garment, -1 for none.
+        is_shop: (n,) 1 in a shop's image, 0 in a consumer's, -1 unknown.
+        pair_ids: (n,) ``pair_id`` of the image, -1 unknown.
+    """
+
+    rois: Tensor
+    box_rows: Tensor
+    gt_rows: Tensor
+    labels: Tensor
+    turns: Tensor
+    keypoints: Tensor
+    keypoints_visible: Tensor
+    identities: Tensor
+    is_shop: Tensor
+    pair_ids: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """(n,) number of each RoI's image in the batch."""
+        return self.rois[:, 0].long()
+
+    @property
+    def boxes(self) -> Tensor:
+        """(n, 4) xyxy."""
+        return self.rois[:, 1:]
+
+    def first(self, turns: int | None) -> 'SampledRoIs':
+        """The RoIs of each image's first ``turns`` turns; None: all."""
+        return self if turns is None else self.select((self.turns < turns).nonzero()[:, 0])
+
+    def select(self, rows: Tensor) -> 'SampledRoIs':
+        """These rows of every attribute."""
+        return SampledRoIs(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def gather_positives(
+    sampling_results: list[SamplingResult], gt_instances: list[InstanceData], metainfo: list[dict]
+) -> SampledRoIs:
+    """Collects a batch's positive RoIs.
+
+    Args:
+        sampling_results: One per image.
+        gt_instances: Per image; without a ``keypoints`` or ``identities`` field its garments count as unlabelled.
+        metainfo: Per image; ``source`` and ``pair_id`` may be absent.
+    """
+    rois = bbox2roi([result.pos_priors for result in sampling_results])
+    images = rois[:, 0].long()
+    gt_rows = torch.cat([result.pos_assigned_gt_inds for result in sampling_results]).long()
+    gt_counts = torch.tensor([len(gts) for gts in gt_instances], device=rois.device)
+    gt_in_batch = gt_rows + (gt_counts.cumsum(0) - gt_counts)[images]
+    sources = torch.tensor([SOURCES.get(meta.get('source'), -1) for meta in metainfo], device=rois.device)
+    pair_ids = torch.tensor([meta.get('pair_id', -1) for meta in metainfo], device=rois.device)
+    keypoints, visible, identities = (
+        torch.cat(values)[gt_in_batch] for values in zip(*(_labels_of(gts, rois) for gts in gt_instances), strict=True)
+    )
+    return SampledRoIs(
+        rois=rois,
+        box_rows=_rows_of_positives(sampling_results, rois.device),
+        gt_rows=gt_rows,
+        labels=torch.cat([result.pos_gt_labels for result in sampling_results]).long(),
+        turns=turns_within_image(gt_in_batch, images),
+        keypoints=keypoints,
+        keypoints_visible=visible,
+        identities=identities,
+        is_shop=sources[images],
+        pair_ids=pair_ids[images],
+    )
+
+
+def turns_within_image(garments: Tensor, images: Tensor) -> Tensor:
+    """Turn of each RoI when the garments of an image take turns, each sending its RoIs in random order.
+
+    Args:
+        garments: (n,) garment of each RoI, distinct across images.
+        images: (n,) image of each RoI.
+
+    Returns:
+        (n,) int64, a permutation of 0..m-1 within each image of m RoIs.
+    """
+    shuffled = torch.randperm(len(garments), device=garments.device)
+    by_garment = shuffled[garments[shuffled].argsort(stable=True)]
+    rounds = _rank_in_run(garments[by_garment])
+    by_round = by_garment[rounds.argsort(stable=True)]
+    by_image = by_round[images[by_round].argsort(stable=True)]
+    turns = torch.empty_like(garments)
+    turns[by_image] = _rank_in_run(images[by_image])
+    return turns
+
+
+def _rank_in_run(values: Tensor) -> Tensor:
+    """Position of each element within its run of equal neighbours."""
+    _, run, lengths = values.unique_consecutive(return_inverse=True, return_counts=True)
+    starts = lengths.cumsum(0) - lengths
+    return torch.arange(len(values), device=values.device) - starts[run]
+
+
+def _rows_of_positives(sampling_results: list[SamplingResult], device: torch.device) -> Tensor:
+    """Rows of the positive RoIs where each image's RoIs come as positives, then negatives."""
+    start, rows = 0, []
+    for result in sampling_results:
+        rows.append(torch.arange(start, start + len(result.pos_priors), device=device))
+        start += len(result.pos_priors) + len(result.neg_priors)
+    return torch.cat(rows)
+
+
+def _labels_of(gts: InstanceData, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keypoints, visibility and identities of one image's garments, on the device of ``like``."""
+    count = len(gts)
+    keypoints = gts.get('keypoints', like.new_zeros(count, MAX_LANDMARKS, 2))
+    visible = gts.get('keypoints_visible', like.new_zeros(count, MAX_LANDMARKS))
+    identities = gts.get('identities', like.new_full((count,), -1))
+    return keypoints.to(like), visible.to(like.device).long(), identities.to(like.device).long()
