@@ -1,0 +1,142 @@
+"""``pair_topk`` out of torch's own operators, for devices that csrc has no kernel for.
+
+Registered for CUDA tensors; it has not been run on a GPU yet. The algorithm, and the exactness, are those of
+csrc/pair_similarity.h: candidates by matrix products around a common centre, their scores by the direct form in
+double precision, a bound on the error that proves them complete, and a direct search for queries without the proof.
+"""
+
+import math
+
+import torch
+
+QUERY_TILE = 1024
+GALLERY_TILE = 16384
+DIRECT_ENTRIES = 1 << 24
+"""Entries of the (rows, items, D) double-precision block that the direct form works on at a time."""
+
+
+def pair_topk_composite(query, gallery, weight_difference, bias_difference, k):
+    """Takes and returns what ``torch.ops.mmdf2.pair_topk`` does, on any device.
+
+    Args:
+        query: (M, D) float32 or float64.
+        gallery: (N, D).
+        weight_difference: (D,).
+        bias_difference: One element, or None.
+        k: 1 to N.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: scores and indices, (M, k).
+
+    Raises:
+        ValueError: query or gallery holds NaN or infinity.
+    """
+    centre = (query.double().sum(0) + gallery.double().sum(0)) / (len(query) + len(gallery))
+    if not torch.isfinite(centre).all():
+        raise ValueError('query or gallery holds NaN or infinity (or values whose sum is not finite)')
+    scores = query.new_empty(len(query), k, dtype=torch.float64)
+    indices = query.new_empty(len(query), k, dtype=torch.int64)
+    work = query.dtype
+    for begin in range(0, len(query), QUERY_TILE):
+        rows = slice(begin, begin + QUERY_TILE)
+        found = _search(query[rows], gallery, weight_difference, centre, k, work)
+        if found is None:
+            # TF32 or the like is allowed: go on in double, which has no such modes.
+            work = torch.float64
+            found = _search(query[rows], gallery, weight_difference, centre, k, work)
+        scores[rows], indices[rows] = found
+    if bias_difference is not None:
+        scores += bias_difference
+    return scores.to(query.dtype), indices
+
+
+def _search(query, gallery, weight, centre, k, work):
+    """Best k of each row, scores in double; None when the matrix product proves less exact than ``work``."""
+    query_terms = _centre(query, centre, weight, work)
+    weighted = query_terms.rows * (-2 * weight.to(work))
+    count = min(len(gallery), k + k // 8 + 16)
+    kept = query.new_empty(len(query), 0, dtype=work)
+    indices = query.new_empty(len(query), 0, dtype=torch.int64)
+    magnitude = query.new_zeros((), dtype=torch.float64)
+    largest = magnitude
+    for begin in range(0, len(gallery), GALLERY_TILE):
+        tile = _centre(gallery[begin : begin + GALLERY_TILE], centre, weight, work)
+        magnitude = torch.maximum(magnitude, tile.magnitude.max())
+        largest = torch.maximum(largest, tile.largest.max())
+        expanded = weighted @ tile.rows.T + tile.form.to(work)
+        best = expanded.topk(min(count, expanded.shape[1]))
+        kept = torch.cat([kept, best.values], 1)
+        indices = torch.cat([indices, best.indices + begin], 1)
+        kept, order = kept.topk(min(count, kept.shape[1]))
+        indices = indices.gather(1, order)
+
+    bound = _error_bound(query_terms, magnitude, largest, weight, work)
+    direct = _direct_scores(query, gallery, weight, indices)
+    expanded = query_terms.form[:, None] + kept
+    usable = torch.isfinite(bound)
+    if work != torch.float64 and ((expanded - direct).abs() > bound[:, None])[usable].any():
+        return None
+    direct, indices = _best(direct, indices, k)
+    if count < len(gallery):
+        # Strictly above: an equal score with a smaller index would come first.
+        open_rows = ~(direct[:, -1] > expanded[:, -1] + bound) | ~usable
+        for row in open_rows.nonzero()[:, 0].tolist():
+            direct[row], indices[row] = _search_directly(query[row : row + 1], gallery, weight, k)
+    return direct, indices
+
+
+class _centre:
+    """Centred rows and, in double, what the expanded form and its error bound need of them."""
+
+    def __init__(self, rows, centre, weight, work):
+        self.rows = rows.to(work) - centre.to(work)
+        square = self.rows.double() ** 2
+        self.form = square @ weight.double()
+        self.magnitude = square @ weight.double().abs()
+        self.largest = self.rows.abs().amax(1).double() if rows.shape[1] else square.new_zeros(len(rows))
+
+
+def _error_bound(query, magnitude, largest, weight, work):
+    """See error_bound in csrc/cpu/pair_similarity_kernels.cpp."""
+    width = len(weight)
+    info = torch.finfo(work)
+    largest_weight = weight.abs().max().double() if width else 0.0
+    scale = (query.magnitude.sqrt() + magnitude.sqrt()) ** 2
+    lost = 4 * (width + 1) * info.tiny * (1 + (1 + largest_weight) * (query.largest + largest))
+    steps = (width + 10) * (info.eps / 2 + torch.finfo(torch.float64).eps)
+    if steps >= 0.5:
+        return torch.full_like(scale, math.inf)
+    bound = steps / (1 - steps) * scale + lost
+    return torch.where(scale < info.max / 8, bound, math.inf)
+
+
+def _direct_scores(query, gallery, weight, indices):
+    """The direct form in double for each query row and its own candidates, (rows, candidates)."""
+    scores = query.new_empty(indices.shape, dtype=torch.float64)
+    step = max(1, DIRECT_ENTRIES // max(1, indices.shape[1] * query.shape[1]))
+    for begin in range(0, len(query), step):
+        rows = slice(begin, begin + step)
+        difference = query[rows, None].double() - gallery[indices[rows]].double()
+        # Not a matrix product: equal rows must give equal sums, or ties would not be ties.
+        scores[rows] = (difference**2 * weight.double()).sum(-1)
+    return scores
+
+
+def _best(scores, indices, k):
+    """The k highest of each row, equal scores by smaller index."""
+    indices, order = indices.sort(1)
+    scores, rank = scores.gather(1, order).sort(1, descending=True, stable=True)
+    return scores[:, :k], indices.gather(1, rank[:, :k])
+
+
+def _search_directly(query, gallery, weight, k):
+    """Best k of one row with nothing but the direct form."""
+    scores = query.new_empty(1, 0, dtype=torch.float64)
+    indices = query.new_empty(1, 0, dtype=torch.int64)
+    step = max(k, DIRECT_ENTRIES // max(1, query.shape[1]))
+    for begin in range(0, len(gallery), step):
+        tile = torch.arange(begin, min(begin + step, len(gallery)), device=query.device)[None]
+        scores = torch.cat([scores, _direct_scores(query, gallery, weight, tile)], 1)
+        indices = torch.cat([indices, tile], 1)
+        scores, indices = _best(scores, indices, k)
+    return scores, indices
