@@ -16,9 +16,12 @@ class StoreError(RuntimeError):
 
 
 def remedy(folder) -> str:
-    """The command that makes the store of ``folder`` (``ROOT/<split>.store``)."""
+    """The command that makes the store in ``folder``, whose place by default is ``ROOT/<split>.store``."""
     folder = Path(folder)
-    return f'run: python tools/prepare_deepfashion2.py {folder.parent} --split {folder.name.removesuffix(".store")}'
+    split = folder.name.removesuffix('.store')
+    if folder.name != split and (folder.parent / split).is_dir():
+        return f'run: python tools/prepare_deepfashion2.py {folder.parent} --split {split}'
+    return f'run: python tools/prepare_deepfashion2.py ROOT --split SPLIT --store {folder}'
 
 
 def write_manifest(folder, contents: dict) -> None:
@@ -52,21 +55,18 @@ def read_manifest(folder) -> dict:
         raise StoreError(f"{path} is not an mmdf2 store's manifest; move {folder} away, then {remedy(folder)}")
     if manifest.get('version') != VERSION:
         raise StoreError(
-            f'store {folder} has version {manifest.get("version")!r}, this mmdf2 reads {VERSION}; {remedy(folder)} --force'
+            f'store {folder} has version {manifest.get("version")!r}, this mmdf2 reads {VERSION}; '
+            f'{remedy(folder)} --force'
         )
-    if not isinstance(manifest.get('columns'), dict) or not isinstance(manifest.get('source'), dict):
+    if not all(isinstance(manifest.get(key), dict) for key in ('columns', 'source', 'problems')):
         raise StoreError(f'{path} is incomplete; {remedy(folder)} --force')
     return manifest
 
 
 def file_digest(path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(file)
-
-
-def _digest(file) -> str:
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

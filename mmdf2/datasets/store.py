@@ -6,6 +6,7 @@ reads no row. Nothing in it is executed when it is read.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ class Store:
         first, last = self.polygon_offsets[row : row + 2].tolist()
         bounds = self.point_offsets[first : last + 1].tolist()
         points = _exact(self.points[bounds[0] : bounds[-1]])
-        return [points[a - bounds[0] : b - bounds[0]] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [points[a - bounds[0] : b - bounds[0]] for a, b in pairwise(bounds)]
 
     def verify(self) -> None:
         """Compares every column with the hash in the manifest; StoreError at the first that differs."""

@@ -1,0 +1,98 @@
+"""The files of a split: which image belongs to which annotation, and whether either has changed."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmdf2.datasets.problems import Problem
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a split: its id and the paths of image and annotation."""
+
+    image_id: int
+    image: Path
+    annotation: Path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A split's files.
+
+    Attributes:
+        entries: The usable ones, by rising image id.
+        problems: The others.
+        digest: Hash of all file names, to recognise a store made from other files.
+    """
+
+    entries: list[Entry]
+    problems: list[Problem]
+    digest: str
+
+
+def list_split(root, split: str) -> Listing:
+    """Lists ``ROOT/<split>/image`` and ``ROOT/<split>/annos``.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+    """
+    image_names, annotation_names = _names(Path(root, split, 'image')), _names(Path(root, split, 'annos'))
+    digest = hashlib.sha256('\0'.join([*image_names, '', *annotation_names]).encode('utf-8', 'surrogateescape'))
+    problems: list[Problem] = []
+    images = _by_id(image_names, IMAGE_SUFFIXES, 'image', problems)
+    annotations = _by_id(annotation_names, ('.json',), 'annos', problems)
+    for image_id in sorted(images.keys() - annotations.keys()):
+        name = images[image_id]
+        problems.append(Problem('missing annotation', f'image/{name}', '', f'there is no annos/{Path(name).stem}.json'))
+    for image_id in sorted(annotations.keys() - images.keys()):
+        name = annotations[image_id]
+        problems.append(Problem('missing image', f'annos/{name}', '', f'there is no image/{Path(name).stem}.jpg'))
+    entries = [
+        Entry(image_id, Path(root, split, 'image', images[image_id]), Path(root, split, 'annos', annotations[image_id]))
+        for image_id in sorted(images.keys() & annotations.keys())
+    ]
+    return Listing(entries, problems, digest.hexdigest())
+
+
+def signature(entries: list[Entry]) -> str:
+    """Hash of names, sizes and modification times, which changes when a file does; a missing file has none."""
+    lines = []
+    for entry in entries:
+        for path in (entry.image, entry.annotation):
+            try:
+                status = path.stat()
+                lines.append(f'{path.name} {status.st_size} {status.st_mtime_ns}')
+            except OSError:
+                lines.append(f'{path.name} missing')
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(entry.name for entry in found)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f'no folder {folder}; DeepFashion2 is laid out as ROOT/train/image/000001.jpg with '
+            'ROOT/train/annos/000001.json, and the same for validation'
+        ) from None
+
+
+def _by_id(names: list[str], suffixes: tuple[str, ...], folder: str, problems: list[Problem]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in names:
+        match = re.fullmatch(r'(\d{1,18})(\.\w+)', name, flags=re.ASCII)
+        if not match or match[2].lower() not in suffixes:
+            expected = f'digits and {" or ".join(suffixes)}, as 000001{suffixes[0]}'
+            problems.append(Problem('bad file name', f'{folder}/{name!a}'.replace("'", ''), '', f'must be {expected}'))
+        elif int(match[1]) in found:
+            detail = f'image id {int(match[1])} is that of {found[int(match[1])]} too'
+            problems.append(Problem('duplicate image id', f'{folder}/{name}', '', detail))
+        else:
+            found[int(match[1])] = name
+    return found

@@ -1,0 +1,48 @@
+"""Makes the stores of a DeepFashion2 folder, and on request the official exchange files.
+
+python tools/prepare_deepfashion2.py ROOT
+python tools/prepare_deepfashion2.py ROOT --split validation --export ground_truth
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmdf2.datasets.export import export
+from mmdf2.datasets.prepare import PrepareError, prepare
+from mmdf2.datasets.store import Store, StoreError
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Make the stores that mmdf2 reads DeepFashion2 through.')
+    parser.add_argument('root', help='folder with train/ and validation/, each with image/ and annos/')
+    parser.add_argument('--split', nargs='+', help='splits to prepare (default: train, validation)')
+    parser.add_argument('--store', help='folder of the store, for one split (default: ROOT/<split>.store)')
+    parser.add_argument('--workers', type=int, help='processes (default: one a core)')
+    parser.add_argument('--strict', action='store_true', help='refuse the dataset if anything is wrong with it')
+    parser.add_argument('--force', action='store_true', help='make the stores again, whatever is there')
+    parser.add_argument('--export', metavar='DIR', help='also write COCO-style ground truth and the retrieval files')
+    args = parser.parse_args()
+    args.split = args.split or [name for name in ('train', 'validation') if Path(args.root, name).is_dir()]
+    if not args.split:
+        parser.error(f'{args.root} has neither a train nor a validation folder')
+    if args.store and len(args.split) != 1:
+        parser.error('--store names one folder, so give one --split with it')
+    return args
+
+
+def main():
+    args = parse_args()
+    for split in args.split:
+        try:
+            report = prepare(args.root, split, args.store, args.workers, args.strict, args.force)
+        except (FileNotFoundError, PrepareError, StoreError) as error:
+            sys.exit(f'error: {error}')
+        print(report)
+        if args.export:
+            for path in export(Store.open(report.folder), args.export, split):
+                print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
