@@ -63,6 +63,14 @@ def read_manifest(folder) -> dict:
     return manifest
 
 
+def is_store(folder) -> bool:
+    """Whether a folder is a store, be it damaged or of another version: one that may be replaced."""
+    try:
+        return f'"format": "{FORMAT}"' in Path(folder, MANIFEST).read_text(errors='replace')
+    except OSError:
+        return False
+
+
 def file_digest(path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

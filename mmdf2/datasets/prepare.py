@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
 from mmdf2.datasets.columns import ALL_COLUMNS, join_parts
 from mmdf2.datasets.listing import Listing, list_split, signature
-from mmdf2.datasets.manifest import PROBLEMS, StoreError, file_digest, read_manifest, remedy, write_manifest
+from mmdf2.datasets.manifest import PROBLEMS, StoreError, file_digest, is_store, read_manifest, remedy, write_manifest
 from mmdf2.datasets.part import Part, make_part, part_problems
 from mmdf2.datasets.problems import TREATMENTS, Problem
 
@@ -95,14 +96,14 @@ def prepare(
             manifest = read_manifest(folder)
             if manifest['source'] == source and not (strict and manifest['problems']):
                 return Report(folder, False, manifest['images'], manifest['items'], manifest['problems'], {})
-        elif folder.exists():
-            _refuse_foreign(folder)
+        elif folder.exists() and not is_store(folder):
+            raise StoreError(f'{folder} holds something else than a store; move it away first')
         parts[0].path.parent.mkdir(parents=True, exist_ok=True)
         _make_parts(parts, workers or _cores(), split)
         problems = listing.problems + [problem for part in parts for problem in part_problems(part)]
         if strict and problems:
             _fail(problems, folder, f'{Path(root, split)} has problems, and strict was asked for')
-            report = _finish(folder, parts, problems, source)
+        report = _finish(folder, parts, problems, source)
         shutil.rmtree(parts[0].path.parent)
     return report
 
@@ -198,7 +199,7 @@ def _write_problems(path: Path, problems: list[Problem]) -> None:
             file.write(json.dumps({**asdict(problem), 'treatment': TREATMENTS[problem.kind]}) + '\n')
 
 
-def _fail(problems: list[Problem], folder: Path, reason: str) -> None:
+def _fail(problems: list[Problem], folder: Path, reason: str) -> NoReturn:
     path = folder.with_name(f'{folder.name}.{PROBLEMS}')
     lines = [reason]
     if problems:
@@ -208,12 +209,6 @@ def _fail(problems: list[Problem], folder: Path, reason: str) -> None:
             lines += [f'  {sum(problem.kind == kind for problem in problems)} x {kind}, such as {examples[0]}']
         lines.append(f'  all of them: {path}')
     raise PrepareError('\n'.join(lines))
-
-
-def _refuse_foreign(folder: Path) -> None:
-    # Only a folder that was once a store may be replaced.
-    if not (folder / 'manifest.json').exists():
-        raise StoreError(f'{folder} holds no manifest.json, so it is no store; move it away first')
 
 
 @contextlib.contextmanager
