@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Below this extent a RoI has no cells to speak of; the clamp keeps degenerate boxes finite.
 MIN_EXTENT = 1e-3
+# Cells on each side of the peak that decoding looks at.
+WINDOW_RADIUS = 3
 
 
 def encode_cells(boxes: Tensor, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -33,28 +35,27 @@ def encode_cells(boxes: Tensor, points: Tensor, size: int) -> tuple[Tensor, Tens
 def decode_heatmaps(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Most likely place of each landmark, finer than a cell, and how sure the heatmap is of it.
 
-    The peak cell is refined by the vertex of the parabola through its log-probability and its two neighbours' along
-    each axis, which is exact for a Gaussian; the answer never leaves the peak cell.
+    A parabola is fitted to the log-probability around the peak cell along each axis, each cell weighing as much as it
+    is probable; its vertex is the answer. That is exact for a Gaussian of any width, as the parabola through three
+    cells is, and with noise on the logits errs as little as a mean over the window does, which is biased without noise.
 
     Args:
         logits: (n, K, S, S), a softmax over the S * S cells gives the probability of each.
         boxes: (n, 4) RoIs, xyxy.
 
     Returns:
-        Points (n, K, 2) in the coordinates of the boxes; scores (n, K) in 0..1, the probability that the landmark lies
-        in the 3 x 3 cells around the peak.
+        Points (n, K, 2) in the coordinates of the boxes and inside them; scores (n, K) in 0..1, the probability that
+        the landmark lies in the 7 x 7 cells around the peak.
     """
-    num_rois, num_landmarks, size = logits.shape[:3]
-    log_probability = logits.flatten(2).log_softmax(dim=-1)
-    peak = log_probability.argmax(dim=-1, keepdim=True)
-    window, inside = _window_around(log_probability, peak, size)
-    scores = (window.exp() * inside).sum(dim=(-1, -2)).clamp(max=1)
-    inside_x, inside_y = inside[..., 1, :], inside[..., :, 1]
-    offset = torch.stack([_vertex(window[..., 1, :], inside_x), _vertex(window[..., :, 1], inside_y)], dim=-1)
+    size = logits.shape[-1]
+    probability = logits.flatten(2).softmax(dim=-1)
+    peak = probability.argmax(dim=-1, keepdim=True)
+    window = _window_around(probability, peak, size)
+    offset = torch.stack([_vertex(window.sum(dim=-2)), _vertex(window.sum(dim=-1))], dim=-1)
     cell = torch.cat([peak % size, peak // size], dim=-1)
     origin, extent = _origin_and_extent(boxes)
-    points = origin + extent * (cell + 0.5 + offset).to(extent) / size
-    return points.view(num_rois, num_landmarks, 2), scores
+    points = origin + extent * ((cell + 0.5 + offset).clamp(0, size) / size).to(extent)
+    return points, window.sum(dim=(-1, -2)).clamp(max=1)
 
 
 def _origin_and_extent(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,23 +64,33 @@ def _origin_and_extent(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return origin, (boxes[:, None, 2:] - origin).clamp(min=MIN_EXTENT)
 
 
-def _window_around(maps: Tensor, peak: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The 3 x 3 values around ``peak`` (n, K, 1) of flat maps (n, K, S * S), and which of them lie on the map."""
-    step = torch.arange(-1, 2, device=maps.device)
+def _window_around(maps: Tensor, peak: Tensor, size: int) -> Tensor:
+    """The (n, K, 7, 7) values around ``peak`` (n, K, 1) of flat maps (n, K, S * S), 0 beyond the map."""
+    step = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, device=maps.device)
     rows, columns = peak // size + step, peak % size + step
     inside = ((rows >= 0) & (rows < size))[..., :, None] & ((columns >= 0) & (columns < size))[..., None, :]
     cells = rows.clamp(0, size - 1)[..., :, None] * size + columns.clamp(0, size - 1)[..., None, :]
-    window = maps.gather(-1, cells.flatten(-2)).unflatten(-1, (3, 3))
-    return window, inside
+    return maps.gather(-1, cells.flatten(-2)).view_as(cells) * inside
 
 
-def _vertex(values: Tensor, inside: Tensor) -> Tensor:
-    """Offset (n, K), within half a cell, of the parabola's vertex through values (n, K, 3) at -1, 0, 1.
+def _vertex(probability: Tensor) -> Tensor:
+    """Offset (n, K) from the middle of the probability-weighted parabola fitted to log ``probability`` (n, K, 7).
 
-    0 where the peak touches the map's border or its neighbours are as high as itself.
+    A cell counts only if its mirror image lies on the map too: a window cut on one side would pull even a lone peak to
+    the other. 0 where the fit has no maximum.
     """
-    left, centre, right = values.unbind(dim=-1)
-    curvature = 2 * centre - left - right
-    usable = inside.all(dim=-1) & (curvature > 1e-6)
-    offset = (right - left) / (2 * torch.where(usable, curvature, 1))
-    return torch.where(usable, offset, 0).clamp(-0.5, 0.5)
+    probability = probability * (probability.flip(-1) > 0)
+    x = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, device=probability.device).to(probability)
+    weight = probability / probability.sum(dim=-1, keepdim=True)
+    y = torch.where(probability > 0, probability, 1).log()
+
+    def covariance(a: Tensor, b: Tensor) -> Tensor:
+        mean_a = (weight * a).sum(dim=-1, keepdim=True)
+        return (weight * (a - mean_a) * b).sum(dim=-1)
+
+    # Least squares of y on x and x^2; the determinant cancels in the vertex -b / 2a.
+    linear = covariance(x, y) * covariance(x**2, x**2) - covariance(x**2, y) * covariance(x, x**2)
+    quadratic = covariance(x**2, y) * covariance(x, x) - covariance(x, y) * covariance(x, x**2)
+    usable = quadratic < 0
+    offset = -linear / (2 * torch.where(usable, quadratic, -1))
+    return torch.where(usable, offset, 0).clamp(-WINDOW_RADIUS, WINDOW_RADIUS)
