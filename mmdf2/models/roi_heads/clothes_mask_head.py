@@ -62,6 +62,7 @@ def mask_targets(boxes: Tensor, gt_rows: Tensor, masks: BaseInstanceMasks, size:
     if not isinstance(masks, BitmapMasks):
         crops = masks.crop_and_resize(boxes.cpu().numpy(), (size, size), gt_rows.cpu().numpy())
         return torch.from_numpy(crops.to_ndarray()).to(boxes)
-    bitmaps = torch.from_numpy(masks.masks)[:, None].to(boxes)
+    # RoIAlign reads memory as if it were contiguous.
+    bitmaps = torch.from_numpy(masks.masks)[:, None].to(boxes).contiguous()
     rois = torch.cat([gt_rows[:, None].to(boxes), boxes], dim=1)
     return (roi_align(bitmaps, rois, (size, size), 1.0, 0, 'avg', True)[:, 0] >= 0.5).float()

@@ -23,7 +23,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
     """:class:`mmdet.StandardRoIHead` with landmark and matching streams beside box and mask.
 
     RoIAlign and all losses run in float32 whatever autocast says: RoI coordinates lose whole pixels in half precision,
-    and the CPU's RoIAlign has no bfloat16.
+    and the CPU's RoIAlign has no bfloat16. Feature maps may be in any memory format.
 
     Args:
         keypoint_roi_extractor: Extractor of the landmark stream; None shares the mask stream's.
@@ -44,7 +44,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
 
     def loss(self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList) -> dict:
         """Losses of all streams on one sampling of the proposals, see the base class."""
-        levels = _in_float32(x)
+        levels = _for_roi_align(x)
         gt_instances, ignored, metainfo = unpack_gt_instances(batch_data_samples)
         sampling_results = [
             self._assign_and_sample(*image) for image in zip(rpn_results_list, gt_instances, ignored, strict=True)
@@ -65,7 +65,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         With a matching stream each sample also gets ``match_similarity``, the weights that compare embeddings; with
         ``test_cfg.embed_gt_boxes`` and ``gt_instances`` it gets ``gt_box_instances`` too.
         """
-        levels = _in_float32(x)
+        levels = _for_roi_align(x)
         metainfo = [sample.metainfo for sample in batch_data_samples]
         results = self.predict_bbox(levels, metainfo, rpn_results_list, rcnn_test_cfg=self.test_cfg, rescale=False)
         results = self.predict_streams(levels, results, metainfo, rescale)
@@ -81,7 +81,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList | None = None
     ) -> tuple:
         """Raw outputs: class scores, box deltas, mask logits, landmark logits by category, embeddings."""
-        levels = _in_float32(x)
+        levels = _for_roi_align(x)
         rois = bbox2roi([proposals.bboxes for proposals in rpn_results_list])
         box_results = self._bbox_forward(levels, rois)
         outputs = (box_results['cls_score'], box_results['bbox_pred'])
@@ -107,5 +107,6 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         return self.bbox_sampler.sample(assigned, proposals, gt_instances)
 
 
-def _in_float32(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(level.float() for level in levels)
+def _for_roi_align(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Feature maps as mmcv's RoIAlign needs them: it reads channels-last memory as if it were contiguous."""
+    return tuple(level.float().contiguous() for level in levels)

@@ -75,10 +75,10 @@ class MatchHead(BaseModule):
         return self._normalise(self.embed(self.convs(joined).mean(dim=(2, 3))))
 
     def pair_logits(self, query: Tensor, gallery: Tensor) -> Tensor:
-        """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D); class 0 is 'same'. In float32."""
-        with torch.autocast(query.device.type, enabled=False):
-            weight, bias = self.similarity.weight.float(), self.similarity.bias.float()
-            return pair_similarity(query.float(), gallery.float(), weight, bias)
+        """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D), float32 or finer; class 0 is 'same'."""
+        weight, bias = self.similarity.weight, self.similarity.bias
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return pair_similarity(query.to(dtype), gallery.to(dtype), weight.to(dtype), bias.to(dtype))
 
     def loss(self, embeddings: Tensor, is_shop: Tensor, identities: Tensor, pair_ids: Tensor) -> dict[str, Tensor]:
         """Loss over every combination of a consumer's and a shop's garment in the batch.
