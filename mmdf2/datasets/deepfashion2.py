@@ -1,0 +1,202 @@
+"""DeepFashion2 as a dataset of MMDetection, read lazily from its store."""
+
+import copy
+import logging
+from pathlib import Path
+
+import numpy as np
+from mmdet.datasets import BaseDetDataset
+from mmengine.dataset import force_full_init
+from mmengine.logging import print_log
+
+from mmdf2.categories import CATEGORY_NAMES
+from mmdf2.datasets.annotation import identity_code
+from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.registry import DATASETS
+
+FILTERS = {'filter_empty_gt': False, 'min_size': 0}
+
+
+@DATASETS.register_module()
+class DeepFashion2Dataset(BaseDetDataset):
+    """Images of one split, with boxes, masks, landmarks and identities.
+
+    The annotation stays in the memory-mapped store: constructing the dataset copies no row, and worker processes share
+    one copy of it. A missing store is prepared first.
+
+    Each ``data_info`` has ``img_path``, ``img_id``, ``height``, ``width``, ``source`` ('user' or 'shop'), ``pair_id``
+    and ``instances``: dicts of ``bbox`` [x1, y1, x2, y2], ``bbox_label`` 0 to 12, ``mask`` flat polygons,
+    ``ignore_flag`` 0, ``landmarks`` (K, 3) float32 x, y, v, ``identity`` (``identity_code``) and ``item_id``;
+    coordinates in pixels.
+
+    Args:
+        data_root: Folder with ``<split>/image`` and ``<split>/annos``.
+        split: 'train' or 'validation'.
+        store: Folder of the store; by default ``<data_root>/<split>.store``.
+        pipeline: Transforms.
+        test_mode: Whether this is for testing: nothing is filtered then.
+        filter_cfg: ``filter_empty_gt`` leaves out images without items, ``min_size`` those whose shorter side has
+            fewer pixels.
+        indices: The first so many images, or the numbers of those to take, counted after filtering.
+        metainfo: Extra meta information; ``classes`` can only be the dataset's own.
+        lazy_init: Whether to leave opening the store to ``full_init``.
+        max_refetch: How many other images to try when the pipeline gives up on one in training.
+
+    Raises:
+        ValueError: ``filter_cfg`` or ``metainfo`` asks for something that is not there.
+        StoreError: The store is damaged or stale; the message says what to run.
+        FileNotFoundError: There is neither a store nor the split's folders.
+    """
+
+    METAINFO = {  # noqa: RUF012
+        'classes': CATEGORY_NAMES,
+        'palette': [
+            (220, 20, 60),
+            (0, 120, 230),
+            (255, 140, 0),
+            (106, 76, 200),
+            (0, 168, 107),
+            (255, 105, 180),
+            (160, 110, 60),
+            (0, 180, 200),
+            (190, 190, 0),
+            (120, 20, 110),
+            (70, 90, 120),
+            (140, 200, 60),
+            (240, 90, 90),
+        ],
+    }
+
+    def __init__(
+        self,
+        data_root,
+        split: str = 'train',
+        store=None,
+        pipeline=(),
+        test_mode: bool = False,
+        filter_cfg: dict | None = None,
+        indices=None,
+        metainfo: dict | None = None,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ):
+        unknown = set(filter_cfg or {}) - set(FILTERS)
+        if unknown:
+            raise ValueError(f'filter_cfg knows {sorted(FILTERS)}, got {sorted(unknown)}')
+        if metainfo and tuple(metainfo.get('classes', CATEGORY_NAMES)) != CATEGORY_NAMES:
+            raise ValueError(
+                f'metainfo.classes cannot be changed, since landmarks depend on the category: {CATEGORY_NAMES}'
+            )
+        self.split = split
+        self.store_folder = store
+        super().__init__(
+            data_root=str(data_root),
+            data_prefix={},
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            filter_cfg=filter_cfg,
+            indices=indices,
+            metainfo=metainfo,
+            lazy_init=lazy_init,
+            max_refetch=max_refetch,
+            serialize_data=False,
+        )
+
+    def full_init(self) -> None:
+        """Opens the store and picks its rows; a second call does nothing."""
+        if self._fully_initialized:
+            return
+        self.store: Store = open_or_prepare(self.data_root, self.split, self.store_folder)
+        self.image_folder = str(Path(self.data_root, self.split, 'image'))
+        rows = np.arange(len(self.store)) if self.test_mode else self._filtered_rows()
+        self.rows = _take(rows, self._indices)
+        self._fully_initialized = True
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """The ``data_info`` of image ``idx``, a new dict each time; IndexError beyond the dataset."""
+        image = self.store.image(int(self.rows[idx]))
+        return {
+            'img_path': f'{self.image_folder}/{image.file_name}',
+            'img_id': image.image_id,
+            'height': image.height,
+            'width': image.width,
+            'source': image.source,
+            'pair_id': image.pair_id,
+            'instances': [_instance(image.pair_id, item) for item in image.items],
+            'sample_idx': idx if idx >= 0 else len(self) + idx,
+        }
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels (0 to 12) of the items of image ``idx``."""
+        return (self.store.category_ids[self._items(idx)] - 1).tolist()
+
+    @force_full_init
+    def sources(self) -> np.ndarray:
+        """(n,) uint8: 0 for a user image, 1 for a shop image."""
+        return self.store.sources[self.rows]
+
+    @force_full_init
+    def identity_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which identities are in which images.
+
+        Returns:
+            Index of the image in this dataset and identity, int64 each, a row for each item that has an identity.
+        """
+        counts = np.diff(self.store.item_offsets)[self.rows]
+        images = np.repeat(np.arange(len(self.rows)), counts)
+        firsts = self.store.item_offsets[self.rows] - (np.cumsum(counts) - counts)
+        identities = self.store.identities[np.arange(len(images)) + np.repeat(firsts, counts)]
+        return images[identities >= 0], identities[identities >= 0]
+
+    @force_full_init
+    def get_subset_(self, indices) -> None:
+        """Keeps the first ``indices`` images, or those with these numbers, in place."""
+        self.rows = _take(self.rows, indices)
+
+    @force_full_init
+    def get_subset(self, indices) -> 'DeepFashion2Dataset':
+        """A dataset of the first ``indices`` images, or of those with these numbers, on the same store."""
+        subset = copy.copy(self)
+        subset.rows = _take(self.rows, indices)
+        return subset
+
+    def _items(self, idx: int) -> slice:
+        row = self.rows[idx]
+        return slice(self.store.item_offsets[row], self.store.item_offsets[row + 1])
+
+    def _filtered_rows(self) -> np.ndarray:
+        wanted = {**FILTERS, **(self.filter_cfg or {})}
+        keep = np.minimum(self.store.widths, self.store.heights) >= wanted['min_size']
+        if wanted['filter_empty_gt']:
+            keep &= np.diff(self.store.item_offsets) > 0
+        if not keep.all():
+            print_log(
+                f'{(~keep).sum()} of {len(keep)} images of {self.split} left out by filter_cfg {self.filter_cfg}',
+                logger='current',
+                level=logging.INFO,
+            )
+        return np.flatnonzero(keep)
+
+
+def _take(rows: np.ndarray, indices) -> np.ndarray:
+    if indices is None:
+        return rows
+    return rows[:indices] if isinstance(indices, int) else rows[np.asarray(indices, dtype=np.int64)]
+
+
+def _instance(pair_id: int, item) -> dict:
+    return {
+        'bbox': list(item.bbox),
+        'bbox_label': item.label,
+        'mask': [polygon.reshape(-1).tolist() for polygon in item.segmentation],
+        'ignore_flag': 0,
+        'landmarks': item.landmarks,
+        'identity': identity_code(pair_id, item.style),
+        'item_id': item.item_id,
+    }

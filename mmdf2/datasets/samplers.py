@@ -1,0 +1,145 @@
+"""Sampling in pairs: a user image and a shop image of one identity, side by side in a batch."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
+from torch.utils.data import Sampler
+
+from mmdf2.registry import DATA_SAMPLERS
+
+USER, SHOP = 0, 1
+
+
+class IdentityPairs:
+    """Which user images and which shop images share an identity.
+
+    Args:
+        images: (r,) image of each row.
+        identities: (r,) identity of each row; an image may have several.
+        sources: (n,) 0 for a user image, 1 for a shop image.
+
+    Attributes:
+        num_images: n.
+        user_images: (u,) user images that have a partner, sorted.
+        shop_images: (s,) shop images that have a partner, sorted.
+        alone: Number of identities that are on one side only.
+    """
+
+    def __init__(self, images: np.ndarray, identities: np.ndarray, sources: np.ndarray):
+        self.num_images = len(sources)
+        rows = np.unique(np.stack([identities, images], axis=1).reshape(-1, 2), axis=0)
+        side = np.asarray(sources)[rows[:, 1]]
+        both = np.intersect1d(rows[side == USER, 0], rows[side == SHOP, 0])
+        self.alone = len(np.unique(rows[:, 0])) - len(both)
+        paired = np.isin(rows[:, 0], both)
+        number, image = np.searchsorted(both, rows[paired, 0]), rows[paired, 1]
+        user = side[paired] == USER
+        by_image = np.argsort(image[user], kind='stable')
+        self._user_numbers = number[user][by_image]
+        self.user_images, self._user_starts, self._user_counts = np.unique(
+            image[user][by_image], return_index=True, return_counts=True
+        )
+        self._shop_numbers, self._shop_rows = number[~user], image[~user]
+        self._shop_starts = np.searchsorted(self._shop_numbers, np.arange(len(both)))
+        self._shop_counts = np.bincount(self._shop_numbers, minlength=len(both))
+        self.shop_images = np.unique(self._shop_rows)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Every user image that has a partner once, each with a random shop image of one of its identities.
+
+        The shop images of an identity are used up before one is used twice for it.
+
+        Returns:
+            (pairs, 2): user image, shop image; in random order.
+        """
+        order = rng.permutation(len(self.user_images))
+        pick = self._user_starts[order] + rng.integers(0, self._user_counts[order])
+        numbers = self._user_numbers[pick]
+        shops = self._shop_rows[np.lexsort((rng.random(len(self._shop_rows)), self._shop_numbers))]
+        rank = _rank_within(numbers)
+        partners = shops[self._shop_starts[numbers] + rank % self._shop_counts[numbers]]
+        return np.stack([self.user_images[order], partners], axis=1)
+
+
+def _rank_within(groups: np.ndarray) -> np.ndarray:
+    # 0, 1, 2, ... for the first, second, third occurrence of each value.
+    order = np.argsort(groups, kind='stable')
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    rank = np.empty(len(groups), dtype=np.int64)
+    rank[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
+    return rank
+
+
+@DATA_SAMPLERS.register_module()
+class PairSampler(Sampler):
+    """Images two by two: numbers 2i and 2i + 1 of the sequence are a user and a shop image that share an identity.
+
+    In an epoch every user image that has a partner comes once, with a partner drawn anew each epoch. With ``fill``,
+    images that were not drawn come two by two among the pairs, as many as make an epoch as long as the dataset, so that
+    the streams that need no pairs train on all the data; without it an epoch is pairs only. Use an even batch size, and
+    no batch sampler that regroups images.
+
+    The same seed and epoch give the same sequence, whatever the number of processes. Each process gets its own share of
+    the twos, all of one length (a few of the first are repeated to fill up).
+
+    Args:
+        dataset: A dataset with ``sources()`` and ``identity_table()``, such as ``DeepFashion2Dataset``.
+        fill: Whether images that have no partner, or were not drawn as one, come too.
+        seed: Seed common to all processes; by default a random one that they agree on.
+
+    Raises:
+        TypeError: The dataset knows no identities.
+        ValueError: No user image shares an identity with a shop image.
+    """
+
+    def __init__(self, dataset, fill: bool = True, seed: int | None = None):
+        if not hasattr(dataset, 'identity_table'):
+            raise TypeError(
+                f'PairSampler needs a dataset that knows identities, as mmdf2.DeepFashion2Dataset does, '
+                f'got {type(dataset).__name__}'
+            )
+        self.pairs = IdentityPairs(*dataset.identity_table(), dataset.sources())
+        users, shops, images = len(self.pairs.user_images), len(self.pairs.shop_images), self.pairs.num_images
+        if not users:
+            raise ValueError(
+                f'no identity (pair_id and style > 0) is both on a user image and on a shop image among these {images} '
+                'images, so there is no pair to draw'
+            )
+        self.num_fill = images - users - shops + max(shops - users, 0) if fill else 0
+        self.rank, self.world_size = get_dist_info()
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+        self._twos_per_rank = -(-(users + -(-self.num_fill // 2)) // self.world_size)
+        print_log(
+            f'PairSampler: {users} pairs and {self.num_fill} other images an epoch, of {images} images; '
+            f'{self.pairs.alone} identities are on one side only and give no pair',
+            logger='current',
+            level=logging.INFO,
+        )
+
+    def __iter__(self) -> Iterator[int]:
+        twos = self.epoch_twos(self.epoch)
+        share = np.arange(self.rank, self._twos_per_rank * self.world_size, self.world_size) % len(twos)
+        return iter(twos[share].reshape(-1).tolist())
+
+    def __len__(self) -> int:
+        return 2 * self._twos_per_rank
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose sequence comes next."""
+        self.epoch = epoch
+
+    def epoch_twos(self, epoch: int) -> np.ndarray:
+        """All twos of an epoch, over all processes.
+
+        Returns:
+            (twos, 2) indices of images; a pair is user image, shop image.
+        """
+        rng = np.random.default_rng((self.seed, epoch))
+        pairs = self.pairs.draw(rng)
+        rest = rng.permutation(np.setdiff1d(np.arange(self.pairs.num_images), pairs))[: self.num_fill]
+        rest = np.resize(rest, (-(-len(rest) // 2), 2))
+        return rng.permutation(np.concatenate([pairs, rest]))

@@ -1,0 +1,152 @@
+"""What an affine map of the image does to the instances on it: the one place, for crops and for rotations.
+
+Coordinates are continuous: pixel (i, j) covers [j, j + 1) x [i, i + 1), as boxes, polygons and flips have it.
+"""
+
+import cv2
+import numpy as np
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+PER_INSTANCE = (
+    'gt_bboxes',
+    'gt_bboxes_labels',
+    'gt_masks',
+    'gt_ignore_flags',
+    'gt_keypoints',
+    'gt_keypoints_visible',
+    'gt_identities',
+    'gt_item_ids',
+)
+
+
+def pixel_matrix(matrix: np.ndarray) -> np.ndarray:
+    """The (2, 3) map of pixel numbers, as OpenCV's warps want it, of a (2, 3) map of continuous coordinates."""
+    shifted = np.asarray(matrix, dtype=np.float64).copy()
+    shifted[:, 2] += shifted[:, :2] @ (0.5, 0.5) - 0.5
+    return shifted
+
+
+def warp_instances(results: dict, matrix: np.ndarray, shape: tuple[int, int], min_visible: float) -> dict:
+    """The instances after their image is mapped and cut to a new size.
+
+    Boxes are clipped. Landmarks that leave the image become unlabelled. An instance leaves all fields together when its
+    box or its mask is gone from the image, or less than ``min_visible`` of its box is left.
+
+    Args:
+        results: A pipeline's results; not changed.
+        matrix: (2, 3) map of continuous coordinates.
+        shape: (height, width) of the new image.
+        min_visible: Least share of a box's area that must stay in the image, 0 to 1.
+
+    Returns:
+        The ``gt_*`` fields of ``results``, new.
+    """
+    fields = {name: results[name] for name in PER_INSTANCE if results.get(name) is not None}
+    if 'gt_bboxes' not in fields:
+        return fields
+    matrix = np.asarray(matrix, dtype=np.float64)
+    boxes = _corners(fields['gt_bboxes'])
+    whole = _map_boxes(boxes, fields, matrix)
+    height, width = shape
+    limits = np.array([width, height, width, height], dtype=np.float64)
+    clipped = np.clip(whole, 0, limits)
+    keep = _areas(clipped) > np.maximum(min_visible * _areas(whole), 1e-6)
+    if 'gt_masks' in fields:
+        fields['gt_masks'] = _map_masks(fields['gt_masks'], matrix, shape)
+        keep &= _mask_inside(fields['gt_masks'])
+    if 'gt_keypoints' in fields:
+        fields['gt_keypoints'], fields['gt_keypoints_visible'] = map_landmarks(
+            fields['gt_keypoints'], fields['gt_keypoints_visible'], matrix, shape
+        )
+    clipped = clipped.astype(np.float32)
+    fields['gt_bboxes'] = HorizontalBoxes(clipped) if isinstance(fields['gt_bboxes'], HorizontalBoxes) else clipped
+    return {name: values[np.flatnonzero(keep)] for name, values in fields.items()}
+
+
+def map_landmarks(
+    keypoints: np.ndarray, visible: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks after an affine map; those outside the new image become unlabelled.
+
+    Args:
+        keypoints: (n, K, 2) pixels.
+        visible: (n, K), 0 where not labelled.
+        matrix: (2, 3).
+        shape: (height, width) of the new image.
+
+    Returns:
+        keypoints and visible, new arrays of the same types.
+    """
+    mapped = keypoints @ matrix[:, :2].T + matrix[:, 2]
+    inside = ((mapped >= 0) & (mapped < (shape[1], shape[0]))).all(axis=-1) & (visible > 0)
+    mapped = np.where(inside[..., None], mapped, 0).astype(keypoints.dtype)
+    return mapped, np.where(inside, visible, 0).astype(visible.dtype)
+
+
+def _map_boxes(boxes: np.ndarray, fields: dict, matrix: np.ndarray) -> np.ndarray:
+    mapped = _extents(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2) @ matrix[:, :2].T + matrix[:, 2])
+    if matrix[0, 1] == 0 == matrix[1, 0] or 'gt_masks' not in fields:
+        return mapped
+    # The box of turned corners is far too large; that of the turned outline, with the old margins, is not.
+    scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    for number, box in enumerate(boxes):
+        points = _outline(fields, number)
+        before = _extents(points[None])[0]
+        if len(points) and _areas(before[None])[0] > 0:
+            after = _extents((points @ matrix[:, :2].T + matrix[:, 2])[None])[0]
+            mapped[number] = after + scale * (box - before)
+    return mapped
+
+
+def _outline(fields: dict, number: int) -> np.ndarray:
+    masks = fields['gt_masks']
+    if isinstance(masks, PolygonMasks):
+        points = np.concatenate(masks.masks[number]).reshape(-1, 2)
+    else:
+        contours, _ = cv2.findContours(masks.masks[number], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        points = np.concatenate([contour[:, 0] for contour in contours]) + 0.5 if contours else np.zeros((0, 2))
+    if 'gt_keypoints' in fields and len(points):
+        labelled = fields['gt_keypoints_visible'][number] > 0
+        points = np.concatenate([points, fields['gt_keypoints'][number][labelled]])
+    return points
+
+
+def _map_masks(masks, matrix: np.ndarray, shape: tuple[int, int]):
+    # Polygons may reach beyond the image: they are cut when they are turned into pixels. Cutting them here would need
+    # them free of self-crossings, which annotated ones are not.
+    if isinstance(masks, PolygonMasks):
+        mapped = [
+            [(polygon.reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]).reshape(-1) for polygon in polygons]
+            for polygons in masks.masks
+        ]
+        return PolygonMasks(mapped, *shape)
+    pixels = pixel_matrix(matrix)
+    mapped = [cv2.warpAffine(mask, pixels, shape[::-1], flags=cv2.INTER_NEAREST) for mask in masks.masks]
+    return BitmapMasks(np.stack(mapped) if mapped else np.zeros((0, *shape), dtype=np.uint8), *shape)
+
+
+def _mask_inside(masks) -> np.ndarray:
+    if isinstance(masks, BitmapMasks):
+        return masks.masks.any(axis=(1, 2))
+    inside = np.ones(len(masks), dtype=bool)
+    for number, polygons in enumerate(masks.masks):
+        extents = np.stack([_extents(polygon.reshape(1, -1, 2))[0] for polygon in polygons])
+        overlap = (extents[:, 2:] > 0) & (extents[:, :2] < (masks.width, masks.height))
+        inside[number] = overlap.all(axis=1).any()
+    return inside
+
+
+def _corners(boxes) -> np.ndarray:
+    return (boxes.tensor.numpy() if isinstance(boxes, HorizontalBoxes) else boxes).astype(np.float64).reshape(-1, 4)
+
+
+def _extents(points: np.ndarray) -> np.ndarray:
+    # (n, P, 2) -> (n, 4)
+    if not points.shape[1]:
+        return np.zeros((len(points), 4))
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=-1)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0)
