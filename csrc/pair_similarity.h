@@ -23,6 +23,25 @@ struct RowTerms {
   double largest = 0;    // max |x|
 };
 
+// The gallery's rows and the similarity's weights.
+template <typename In>
+struct Gallery {
+  const In* rows;
+  const In* weight;
+  int64_t total;
+  int64_t width;
+
+  const In* row(int64_t index) const { return rows + index * width; }
+};
+
+// One query row, its own term of the expanded form and the error_bound of its scores.
+template <typename In>
+struct Query {
+  const In* row;
+  double form;
+  double bound;
+};
+
 // Writes `row - centre`.
 template <typename In, typename Work>
 RowTerms centre_row(const In* row, const Work* centre, const In* weight, int64_t width, Work* centred);
@@ -83,6 +102,8 @@ class BestMatches {
  public:
   explicit BestMatches(int64_t count) : count_(count) {}
   void add(double score, int64_t index);
+  // A later index needs a higher score than this to come in.
+  double worst() const;
   std::vector<Match<double>> sorted() const;
 
  private:
@@ -104,14 +125,12 @@ struct Rescored {
 };
 
 // Scores the candidates by the direct form and decides whether the `count` best of them are the best of all.
-// `form` is the query's own term, `bound` its error_bound, `total` the number of gallery rows.
 template <typename In, typename Work>
-Rescored rescore(const Candidates<Work>& candidates, const In* query, const In* gallery, const In* weight,
-                     int64_t width, int64_t total, int64_t count, double form, double bound);
+Rescored rescore(const Candidates<Work>& candidates, const Query<In>& query, const Gallery<In>& gallery, int64_t count);
 
-// Second pass: scores by the direct form every row whose expanded score is not below `floor`.
+// Second pass: scores by the direct form the rows whose expanded score is not below `floor`, in ascending order.
 template <typename In, typename Work>
-void add_above(const Work* mixed, const Work* forms, int64_t length, int64_t first_index, double floor, const In* query,
-               const In* gallery, const In* weight, int64_t width, BestMatches& best);
+void add_above(const Work* mixed, const Work* forms, int64_t length, int64_t first_index, double floor,
+               const Query<In>& query, const Gallery<In>& gallery, BestMatches& best);
 
 }  // namespace mmdf2

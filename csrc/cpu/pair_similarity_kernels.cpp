@@ -46,6 +46,7 @@ double error_bound(const RowTerms& query, const RowTerms& gallery, double larges
   // Standard analysis (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of D products errs
   // by at most D u sum |products|, in whatever order it is added; rounding the centred and weighted entries, the two
   // forms and the last addition adds a few u more; sum |w| (|a'| + |b'|)^2 dominates all terms.
+  if ((query.largest == 0 && gallery.largest == 0) || largest_weight == 0) return 0;
   const double unit = std::numeric_limits<Work>::epsilon() / 2 + std::numeric_limits<double>::epsilon();
   const double reach = std::sqrt(query.magnitude) + std::sqrt(gallery.magnitude);
   const double scale = reach * reach;
@@ -118,6 +119,11 @@ void BestMatches::add(double score, int64_t index) {
   std::push_heap(heap_.begin(), heap_.end(), is_better);
 }
 
+double BestMatches::worst() const {
+  const bool full = static_cast<int64_t>(heap_.size()) == count_;
+  return full ? heap_.front().score : -std::numeric_limits<double>::infinity();
+}
+
 std::vector<Match<double>> BestMatches::sorted() const {
   auto matches = heap_;
   std::sort(matches.begin(), matches.end(), is_better);
@@ -125,50 +131,47 @@ std::vector<Match<double>> BestMatches::sorted() const {
 }
 
 template <typename In, typename Work>
-Rescored rescore(const Candidates<Work>& candidates, const In* query, const In* gallery, const In* weight,
-                     int64_t width, int64_t total, int64_t count, double form, double bound) {
+Rescored rescore(const Candidates<Work>& candidates, const Query<In>& query, const Gallery<In>& gallery,
+                 int64_t count) {
   const double lowest = -std::numeric_limits<double>::infinity();
-  if (!std::isfinite(bound)) return {Outcome::kUnproven, lowest, {}};
+  if (!std::isfinite(query.bound)) return {Outcome::kUnproven, lowest, {}};
   BestMatches best(count);
   bool accurate = true;
   for (const auto& [expanded, index] : candidates.matches()) {
-    const double score = direct_score(query, gallery + index * width, weight, width);
-    accurate &= std::abs(form + expanded - score) <= bound;
+    const double score = direct_score(query.row, gallery.row(index), gallery.weight, gallery.width);
+    accurate &= std::abs(query.form + expanded - score) <= query.bound;
     best.add(score, index);
   }
-  auto matches = best.sorted();
   if (!accurate) return {Outcome::kInaccurate, lowest, {}};
-  if (static_cast<int64_t>(matches.size()) < count) return {Outcome::kUnproven, lowest, {}};
-  const bool complete = static_cast<int64_t>(candidates.matches().size()) == total;
+  const bool complete = static_cast<int64_t>(candidates.matches().size()) == gallery.total;
   // Strictly above: an equal score with a smaller index would come first.
-  const double floor = matches.back().score;
-  const bool proven = complete || floor > form + candidates.threshold() + bound;
-  return {proven ? Outcome::kProven : Outcome::kUnproven, floor - form - bound, std::move(matches)};
+  const double worst = best.worst();
+  const bool proven = complete || worst > query.form + candidates.threshold() + query.bound;
+  return {proven ? Outcome::kProven : Outcome::kUnproven, worst - query.form - query.bound, best.sorted()};
 }
 
 template <typename In, typename Work>
-void add_above(const Work* mixed, const Work* forms, int64_t length, int64_t first_index, double floor, const In* query,
-               const In* gallery, const In* weight, int64_t width, BestMatches& best) {
+void add_above(const Work* mixed, const Work* forms, int64_t length, int64_t first_index, double floor,
+               const Query<In>& query, const Gallery<In>& gallery, BestMatches& best) {
   for (int64_t n = 0; n < length; ++n) {
     const Work expanded = mixed[n] + forms[n];
     // Written so that NaN, an overflow of the expanded form, is looked at.
-    if (expanded < floor) continue;
+    if (expanded < floor || query.form + expanded + query.bound <= best.worst()) continue;
     const int64_t index = first_index + n;
-    best.add(direct_score(query, gallery + index * width, weight, width), index);
+    best.add(direct_score(query.row, gallery.row(index), gallery.weight, gallery.width), index);
   }
 }
 
-#define MMDF2_INSTANTIATE_WORK(Work) \
+#define MMDF2_INSTANTIATE_WORK(Work)                                                    \
   template double error_bound<Work>(const RowTerms&, const RowTerms&, double, int64_t); \
   template class Candidates<Work>;
 
-#define MMDF2_INSTANTIATE(In, Work) \
-  template RowTerms centre_row(const In*, const Work*, const In*, int64_t, Work*); \
-  template void weigh_row(const In*, int64_t, Work*); \
-  template Rescored rescore(const Candidates<Work>&, const In*, const In*, const In*, int64_t, int64_t, int64_t, \
-                                double, double); \
-  template void add_above(const Work*, const Work*, int64_t, int64_t, double, const In*, const In*, const In*, \
-                          int64_t, BestMatches&);
+#define MMDF2_INSTANTIATE(In, Work)                                                                             \
+  template RowTerms centre_row(const In*, const Work*, const In*, int64_t, Work*);                              \
+  template void weigh_row(const In*, int64_t, Work*);                                                           \
+  template Rescored rescore(const Candidates<Work>&, const Query<In>&, const Gallery<In>&, int64_t);            \
+  template void add_above(const Work*, const Work*, int64_t, int64_t, double, const Query<In>&, const Gallery<In>&, \
+                          BestMatches&);
 
 MMDF2_INSTANTIATE_WORK(float)
 MMDF2_INSTANTIATE_WORK(double)

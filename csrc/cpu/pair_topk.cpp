@@ -7,14 +7,15 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <numeric>
 #include <optional>
 #include <tuple>
+#include <type_traits>
+#include <vector>
 
 namespace mmdf2 {
 namespace {
@@ -24,76 +25,87 @@ using at::Tensor;
 // Extra memory is that of a tile of scores (16 MB in float32), its two factors and the candidates of its rows.
 constexpr int64_t kQueryTile = 1024;
 constexpr int64_t kGalleryTile = 4096;
-constexpr int64_t kGrain = 8;
+
+template <typename Visit>
+void for_rows(int64_t count, const Visit& visit) {
+  at::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) visit(i);
+  });
+}
+
+// In double and in pieces: the sum of a long gallery's finite rows must stay finite, and torch sums a converted copy.
+Tensor sum_rows(const Tensor& rows) {
+  Tensor total = at::zeros({rows.size(1)}, rows.options().dtype(at::kDouble));
+  for (int64_t begin = 0; begin < rows.size(0); begin += kGalleryTile) {
+    total += rows.narrow(0, begin, std::min(kGalleryTile, rows.size(0) - begin)).sum(0, false, at::kDouble);
+  }
+  return total;
+}
 
 template <typename In>
 struct Problem {
-  const In* query;
-  const In* gallery;
-  const In* weight;
-  int64_t rows, total, width, k;
-  double bias;
+  const In* queries;
+  int64_t rows;
+  Gallery<In> gallery;
   double largest_weight;
+  double bias;
+  int64_t k;
   Tensor centre;
 
-  const In* query_row(int64_t row) const { return query + row * width; }
-  const In* gallery_row(int64_t row) const { return gallery + row * width; }
+  const In* query_row(int64_t row) const { return queries + row * gallery.width; }
 };
 
-// A tile of expanded scores, less the query's own form: mixed(row, n) + forms[n] for gallery rows begin + n.
+// Expanded scores of all rows of a scan, less the rows' own forms, for gallery rows begin, begin + 1, ...
 template <typename Work>
 struct Tile {
-  const Work* mixed;
-  const Work* forms;
+  const Work* mixed;  // (rows, length)
+  const Work* forms;  // (length)
   int64_t begin, length;
+
+  const Work* row(int64_t i) const { return mixed + i * length; }
 };
 
-// Goes over the gallery for some query rows. Expands them once, then hands out one tile of scores after another.
+// Expands some query rows once and goes over the gallery with them, tile by tile.
 template <typename In, typename Work>
 class Scan {
  public:
-  Scan(const Problem<In>& problem, std::vector<int64_t> rows)
+  Scan(const Problem<In>& problem, const std::vector<const In*>& rows)
       : problem_(problem),
-        rows_(std::move(rows)),
-        terms_(rows_.size()),
+        gallery_(problem.gallery),
+        terms_(rows.size()),
         options_(at::TensorOptions(c10::CppTypeToScalarType<Work>::value)),
         centre_(problem.centre.to(options_.dtype())),
-        weighted_(at::empty({size(), problem.width}, options_)) {
+        weighted_(at::empty({size(), gallery_.width}, options_)) {
     Work* weighted = weighted_.template mutable_data_ptr<Work>();
-    at::parallel_for(0, size(), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        Work* row = weighted + i * problem_.width;
-        terms_[i] = centre_row(problem_.query_row(rows_[i]), centre(), problem_.weight, problem_.width, row);
-        weigh_row(problem_.weight, problem_.width, row);
-      }
+    for_rows(size(), [&](int64_t i) {
+      Work* row = weighted + i * gallery_.width;
+      terms_[i] = centre_row(rows[i], centre(), gallery_.weight, gallery_.width, row);
+      weigh_row(gallery_.weight, gallery_.width, row);
     });
   }
 
-  int64_t size() const { return static_cast<int64_t>(rows_.size()); }
-  int64_t row(int64_t i) const { return rows_[i]; }
+  int64_t size() const { return static_cast<int64_t>(terms_.size()); }
   double form(int64_t i) const { return terms_[i].form; }
 
-  // After a run: how far the expanded scores of row i may be from the direct ones.
+  // After run(): how far the expanded scores of row i may be from the direct ones.
   double bound(int64_t i) const {
-    return error_bound<Work>(terms_[i], gallery_terms_, problem_.largest_weight, problem_.width);
+    return error_bound<Work>(terms_[i], largest_terms_, problem_.largest_weight, gallery_.width);
   }
 
-  // Calls visit(i, mixed scores of row i, tile) for each row and each tile, rows in parallel.
+  // Calls visit(i, tile) for each row and each tile; rows in parallel, tiles in order.
   template <typename Visit>
   void run(const Visit& visit) {
-    const int64_t step = std::min(kGalleryTile, problem_.total);
-    Tensor centred = at::empty({step, problem_.width}, options_);
-    Tensor mixed = at::empty({size(), step}, options_);
+    const int64_t step = std::min(kGalleryTile, gallery_.total);
+    const Tensor centred = at::empty({step, gallery_.width}, options_);
+    const Tensor mixed = at::empty({size() * step}, options_);
     std::vector<Work> forms(step);
-    for (int64_t begin = 0; begin < problem_.total; begin += step) {
-      const int64_t length = std::min(step, problem_.total - begin);
+    for (int64_t begin = 0; begin < gallery_.total; begin += step) {
+      const int64_t length = std::min(step, gallery_.total - begin);
       expand_gallery(begin, length, centred.template mutable_data_ptr<Work>(), forms.data());
-      auto scores = length == step ? mixed : at::empty({size(), length}, options_);
+      Tensor scores = mixed.narrow(0, 0, size() * length).view({size(), length});
       at::mm_out(scores, weighted_, centred.narrow(0, 0, length).t());
       const Tile<Work> tile{scores.template const_data_ptr<Work>(), forms.data(), begin, length};
-      at::parallel_for(0, size(), kGrain, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) visit(i, tile.mixed + i * length, tile);
-      });
+      for_rows(size(), [&](int64_t i) { visit(i, tile); });
     }
   }
 
@@ -102,23 +114,21 @@ class Scan {
 
   void expand_gallery(int64_t begin, int64_t length, Work* centred, Work* forms) {
     std::vector<RowTerms> terms(length);
-    at::parallel_for(0, length, kGrain * 16, [&](int64_t first, int64_t last) {
-      for (int64_t n = first; n < last; ++n) {
-        terms[n] = centre_row(problem_.gallery_row(begin + n), centre(), problem_.weight, problem_.width,
-                              centred + n * problem_.width);
-        forms[n] = static_cast<Work>(terms[n].form);
-      }
+    for_rows(length, [&](int64_t n) {
+      terms[n] = centre_row(gallery_.row(begin + n), centre(), gallery_.weight, gallery_.width,
+                            centred + n * gallery_.width);
+      forms[n] = static_cast<Work>(terms[n].form);
     });
     for (const auto& row : terms) {
-      gallery_terms_.magnitude = std::max(gallery_terms_.magnitude, row.magnitude);
-      gallery_terms_.largest = std::max(gallery_terms_.largest, row.largest);
+      largest_terms_.magnitude = std::max(largest_terms_.magnitude, row.magnitude);
+      largest_terms_.largest = std::max(largest_terms_.largest, row.largest);
     }
   }
 
   const Problem<In>& problem_;
-  const std::vector<int64_t> rows_;
+  const Gallery<In>& gallery_;
   std::vector<RowTerms> terms_;
-  RowTerms gallery_terms_;
+  RowTerms largest_terms_;
   const at::TensorOptions options_;
   const Tensor centre_;
   Tensor weighted_;
@@ -131,62 +141,60 @@ class Search {
       : problem_(problem), scores_(scores), indices_(indices) {}
 
   void run() {
-    // In float32, unless the matrix product turns out to be less exact than that (TF32 or bfloat16 was allowed).
+    // In the rows' own precision, unless the matrix product proves less exact (TF32 or bfloat16 may be allowed).
     bool accurate = true;
     for (int64_t begin = 0; begin < problem_.rows; begin += kQueryTile) {
-      std::vector<int64_t> rows(std::min(kQueryTile, problem_.rows - begin));
-      std::iota(rows.begin(), rows.end(), begin);
-      if (accurate) accurate = search<In>(rows);
-      if (!accurate) search<double>(rows);
+      const int64_t end = std::min(begin + kQueryTile, problem_.rows);
+      if (accurate) accurate = search<In>(begin, end);
+      if (!accurate) search<double>(begin, end);
     }
   }
 
  private:
-  // False, and nothing done, when the matrix product proves less exact than Work.
+  // Query rows begin to end. False, and nothing written, when the matrix product proves less exact than Work.
   template <typename Work>
-  bool search(const std::vector<int64_t>& rows) {
-    const int64_t count = std::min(problem_.total, problem_.k + problem_.k / 8 + 16);
+  bool search(int64_t begin, int64_t end) {
+    const int64_t size = end - begin, k = problem_.k;
+    std::vector<const In*> rows(size);
+    for (int64_t i = 0; i < size; ++i) rows[i] = problem_.query_row(begin + i);
     Scan<In, Work> scan(problem_, rows);
-    std::vector<Candidates<Work>> candidates(rows.size(), Candidates<Work>(count));
-    scan.run([&](int64_t i, const Work* mixed, const Tile<Work>& tile) {
-      candidates[i].add(mixed, tile.forms, tile.length, tile.begin);
+    std::vector<Candidates<Work>> candidates(size, Candidates<Work>(std::min(problem_.gallery.total, k + k / 8 + 16)));
+    scan.run([&](int64_t i, const Tile<Work>& tile) {
+      candidates[i].add(tile.row(i), tile.forms, tile.length, tile.begin);
     });
-    std::vector<Rescored> rescored(rows.size());
-    at::parallel_for(0, scan.size(), kGrain, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        candidates[i].finish();
-        rescored[i] = rescore(candidates[i], problem_.query_row(rows[i]), problem_.gallery, problem_.weight,
-                              problem_.width, problem_.total, problem_.k, scan.form(i), scan.bound(i));
-      }
+
+    std::vector<Query<In>> queries(size);
+    std::vector<Rescored> found(size);
+    for_rows(size, [&](int64_t i) {
+      candidates[i].finish();
+      queries[i] = {rows[i], scan.form(i), scan.bound(i)};
+      found[i] = rescore(candidates[i], queries[i], problem_.gallery, k);
     });
     candidates.clear();
     const auto inaccurate = [](const Rescored& row) { return row.outcome == Outcome::kInaccurate; };
-    if (!std::is_same_v<Work, double> && std::any_of(rescored.begin(), rescored.end(), inaccurate)) return false;
-    finish<Work>(rows, rescored);
+    if (std::is_same_v<Work, float> && std::any_of(found.begin(), found.end(), inaccurate)) return false;
+    search_again<Work>(queries, found);
+    for (int64_t i = 0; i < size; ++i) write(begin + i, found[i].matches);
     return true;
   }
 
-  // Writes what is proven and searches the rest once more, now with a floor.
+  // Completes the matches of the rows without a proof: a second pass over the gallery, now with a floor.
   template <typename Work>
-  void finish(const std::vector<int64_t>& rows, const std::vector<Rescored>& rescored) {
-    std::vector<int64_t> open;
-    std::vector<double> floors;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (rescored[i].outcome == Outcome::kProven) {
-        write(rows[i], rescored[i].matches);
-      } else {
-        open.push_back(rows[i]);
-        floors.push_back(rescored[i].floor);
-      }
+  void search_again(const std::vector<Query<In>>& queries, std::vector<Rescored>& found) {
+    std::vector<size_t> open;
+    std::vector<const In*> rows;
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (found[i].outcome == Outcome::kProven) continue;
+      open.push_back(i);
+      rows.push_back(queries[i].row);
     }
     if (open.empty()) return;
-    Scan<In, Work> scan(problem_, open);
     std::vector<BestMatches> best(open.size(), BestMatches(problem_.k));
-    scan.run([&](int64_t i, const Work* mixed, const Tile<Work>& tile) {
-      add_above(mixed, tile.forms, tile.length, tile.begin, floors[i], problem_.query_row(open[i]), problem_.gallery,
-                problem_.weight, problem_.width, best[i]);
+    Scan<In, Work>(problem_, rows).run([&](int64_t j, const Tile<Work>& tile) {
+      add_above(tile.row(j), tile.forms, tile.length, tile.begin, found[open[j]].floor, queries[open[j]],
+                problem_.gallery, best[j]);
     });
-    for (size_t i = 0; i < open.size(); ++i) write(open[i], best[i].sorted());
+    for (size_t j = 0; j < open.size(); ++j) found[open[j]].matches = best[j].sorted();
   }
 
   void write(int64_t row, const std::vector<Match<double>>& matches) {
@@ -206,11 +214,12 @@ std::tuple<Tensor, Tensor> search(const Tensor& query, const Tensor& gallery, co
                                   const Tensor& centre, double bias, int64_t k) {
   Tensor scores = at::empty({query.size(0), k}, query.options());
   Tensor indices = at::empty({query.size(0), k}, query.options().dtype(at::kLong));
-  const In* weights = weight.const_data_ptr<In>();
-  double largest = 0;
-  for (int64_t i = 0; i < weight.size(0); ++i) largest = std::max(largest, std::abs(static_cast<double>(weights[i])));
-  const Problem<In> problem{query.const_data_ptr<In>(), gallery.const_data_ptr<In>(), weights, query.size(0),
-                            gallery.size(0), query.size(1), k, bias, largest, centre};
+  const Gallery<In> rows{gallery.const_data_ptr<In>(), weight.const_data_ptr<In>(), gallery.size(0), gallery.size(1)};
+  double largest_weight = 0;
+  for (int64_t d = 0; d < rows.width; ++d) {
+    largest_weight = std::max(largest_weight, std::abs(static_cast<double>(rows.weight[d])));
+  }
+  const Problem<In> problem{query.const_data_ptr<In>(), query.size(0), rows, largest_weight, bias, k, centre};
   Search<In>(problem, scores.mutable_data_ptr<In>(), indices.mutable_data_ptr<int64_t>()).run();
   return {scores, indices};
 }
@@ -236,9 +245,7 @@ std::tuple<Tensor, Tensor> pair_topk(const Tensor& query, const Tensor& gallery,
                                      const std::optional<Tensor>& bias_difference, int64_t k) {
   check(query, gallery, weight_difference, bias_difference, k);
   at::AutoDispatchBelowADInplaceOrView no_autograd;
-  // In double: the sum of a long gallery's finite rows must stay finite.
-  const auto centre = (query.sum(0, false, at::kDouble) + gallery.sum(0, false, at::kDouble)) /
-                      (query.size(0) + gallery.size(0));
+  const auto centre = (sum_rows(query) + sum_rows(gallery)) / (query.size(0) + gallery.size(0));
   TORCH_CHECK_VALUE(std::isfinite(centre.sum().item<double>()),
                     "query or gallery holds NaN or infinity (or values whose sum is not finite)");
   const double bias = bias_difference.has_value() ? bias_difference->item().toDouble() : 0.0;

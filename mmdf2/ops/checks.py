@@ -27,9 +27,9 @@ def check_pairs(query, gallery, weight, bias):
     # Looking at values stops the compiler's trace; shapes and dtypes do not.
     if torch.compiler.is_compiling():
         return
-    for name in tensors.keys() & {'weight', 'bias'}:
-        if not torch.isfinite(tensors[name]).all():
-            raise ValueError(f'{name} must be finite, got NaN or infinity in shape {tuple(tensors[name].shape)}')
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise ValueError(f'{name} must be finite, got NaN or infinity in shape {tuple(tensor.shape)}')
 
 
 def check_shapes(query, gallery, weight, bias=None):
@@ -52,10 +52,8 @@ def check_dtypes(tensors):
     query = tensors['query']
     autocast = torch.is_autocast_enabled(query.device.type)
     allowed = DTYPES + AUTOCAST_DTYPES if autocast else DTYPES
-    seen = {}
     for name, tensor in tensors.items():
         if tensor.dtype not in allowed:
             raise TypeError(f'{name} must be float32 or float64, got {tensor.dtype} (16-bit floats need autocast)')
-        seen[name] = torch.float32 if tensor.dtype in AUTOCAST_DTYPES else tensor.dtype
-        if seen[name] != seen['query']:
+        if (tensor.dtype == torch.float64) != (query.dtype == torch.float64):
             raise TypeError(f'{name} is {tensor.dtype}, but query is {query.dtype}: convert one of them')

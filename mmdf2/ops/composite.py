@@ -6,15 +6,17 @@ double precision, a bound on the error that proves them complete, and a direct s
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
 QUERY_TILE = 1024
 GALLERY_TILE = 16384
-DIRECT_ENTRIES = 1 << 24
+DIRECT_ENTRIES = 1 << 22
 """Entries of the (rows, items, D) double-precision block that the direct form works on at a time."""
 
 
+@torch.no_grad()
 def pair_topk_composite(query, gallery, weight_difference, bias_difference, k):
     """Takes and returns what ``torch.ops.mmdf2.pair_topk`` does, on any device.
 
@@ -31,7 +33,7 @@ def pair_topk_composite(query, gallery, weight_difference, bias_difference, k):
     Raises:
         ValueError: query or gallery holds NaN or infinity.
     """
-    centre = (query.double().sum(0) + gallery.double().sum(0)) / (len(query) + len(gallery))
+    centre = (_sum_rows(query) + _sum_rows(gallery)) / (len(query) + len(gallery))
     if not torch.isfinite(centre).all():
         raise ValueError('query or gallery holds NaN or infinity (or values whose sum is not finite)')
     scores = query.new_empty(len(query), k, dtype=torch.float64)
@@ -85,22 +87,35 @@ def _search(query, gallery, weight, centre, k, work):
     return direct, indices
 
 
-class _centre:
+def _sum_rows(rows):
+    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
+    for tile in rows.split(GALLERY_TILE):
+        total += tile.sum(0, dtype=torch.float64)
+    return total
+
+
+class _CentredRows(NamedTuple):
     """Centred rows and, in double, what the expanded form and its error bound need of them."""
 
-    def __init__(self, rows, centre, weight, work):
-        self.rows = rows.to(work) - centre.to(work)
-        square = self.rows.double() ** 2
-        self.form = square @ weight.double()
-        self.magnitude = square @ weight.double().abs()
-        self.largest = self.rows.abs().amax(1).double() if rows.shape[1] else square.new_zeros(len(rows))
+    rows: torch.Tensor
+    form: torch.Tensor
+    magnitude: torch.Tensor
+    largest: torch.Tensor
+
+
+def _centre(rows, centre, weight, work):
+    rows = rows.to(work) - centre.to(work)
+    square = rows.double() ** 2
+    # One more column: a row without any has a largest entry too.
+    largest = torch.nn.functional.pad(rows.abs(), (0, 1)).amax(1).double()
+    return _CentredRows(rows, square @ weight.double(), square @ weight.double().abs(), largest)
 
 
 def _error_bound(query, magnitude, largest, weight, work):
     """See error_bound in csrc/cpu/pair_similarity_kernels.cpp."""
     width = len(weight)
     info = torch.finfo(work)
-    largest_weight = weight.abs().max().double() if width else 0.0
+    largest_weight = weight.double().abs().sum()  # at least the largest
     scale = (query.magnitude.sqrt() + magnitude.sqrt()) ** 2
     lost = 4 * (width + 1) * info.tiny * (1 + (1 + largest_weight) * (query.largest + largest))
     steps = (width + 10) * (info.eps / 2 + torch.finfo(torch.float64).eps)
@@ -125,8 +140,11 @@ def _direct_scores(query, gallery, weight, indices):
 def _best(scores, indices, k):
     """The k highest of each row, equal scores by smaller index."""
     indices, order = indices.sort(1)
-    scores, rank = scores.gather(1, order).sort(1, descending=True, stable=True)
-    return scores[:, :k], indices.gather(1, rank[:, :k])
+    scores = scores.gather(1, order)
+    # NaN (infinity minus infinity in the direct form) comes last.
+    rank = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).argsort(1, descending=True, stable=True)
+    rank = rank[:, :k]
+    return scores.gather(1, rank), indices.gather(1, rank)
 
 
 def _search_directly(query, gallery, weight, k):

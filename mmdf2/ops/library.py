@@ -20,8 +20,8 @@ REMEDY = (
 )
 
 
-def read_build_info(path=PATH):
-    """Reads what a library was built with, without loading it.
+def build_info(path=PATH):
+    """Tells what a library was built with, read from the file without loading it.
 
     Args:
         path: The library's file.
@@ -50,7 +50,7 @@ def read_build_info(path=PATH):
 
 
 def load(path=PATH):
-    """Registers the operators ``torch.ops.mmdf2.*``.
+    """Registers the operators of the compiled library, ``torch.ops.mmdf2.*``.
 
     Args:
         path: The library's file.
@@ -58,7 +58,7 @@ def load(path=PATH):
     Raises:
         ImportError: The file is missing, was built for another release of torch, or does not load.
     """
-    built_for = read_build_info(path)['torch']
+    built_for = build_info(path)['torch']
     # Releases differ in their C++ interface; the part after '+' (cpu, cu130) does not change it.
     if built_for.split('+')[0] != torch.__version__.split('+')[0]:
         raise ImportError(

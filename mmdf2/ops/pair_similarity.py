@@ -8,6 +8,9 @@ import torch
 
 from mmdf2.ops.checks import check_pairs
 from mmdf2.ops.composite import pair_topk_composite
+from mmdf2.ops.library import load
+
+load()
 
 
 def pair_similarity(query, gallery, weight, bias=None):
