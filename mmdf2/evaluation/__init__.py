@@ -1,5 +1,8 @@
 """DeepFashion2's benchmark: detection, masks, landmarks and retrieval.
 
-Nothing is imported here: the core needs numpy and pycocotools' mask functions alone and can evaluate anyone's
-predictions; ``mmdf2.evaluation.metrics`` holds the metrics that MMEngine runs.
+The core (everything beside ``metrics``) needs numpy and pycocotools' mask functions alone.
 """
+
+from mmdf2.evaluation import metrics
+
+__all__ = ['metrics']

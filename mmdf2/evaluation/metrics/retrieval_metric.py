@@ -1,0 +1,250 @@
+"""Consumer-to-shop retrieval by the official protocol, for MMEngine's evaluator."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.evaluation.formats import retrieval_result, write_results
+from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.metrics.collected import (
+    common_fields,
+    image_id,
+    one_per_image,
+    to_array,
+    warn_of_coverage,
+)
+from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, chance_top1, judge, select_queries, summarize
+from mmdf2.ops import pair_topk
+from mmdf2.registry import METRICS
+
+
+@dataclass(frozen=True)
+class EmbeddedBoxes:
+    """Boxes (n, 4) x1, y1, x2, y2 with their image ids, labels, scores and embeddings (n, D)."""
+
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    embeddings: np.ndarray
+
+
+@METRICS.register_module()
+class RetrievalMetric(BaseMetric):
+    """Top-1, 5, 10, 15 and 20 of retrieval, with detected boxes and with ground-truth boxes.
+
+    Returns, from 0 to 1:
+
+    - ``retrieval_top1`` ...: detected boxes, over all query items (the official overall figures);
+    - ``retrieval_paper_top1`` ...: over queries with more than five matching gallery items (the paper's table);
+    - ``retrieval_gt_top1`` ..., ``retrieval_gt_paper_top1`` ...: the same with ground-truth boxes as detections, when
+      the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
+    - ``retrieval_chance_top1``: what a random order of the gallery's ground-truth boxes would reach over all queries;
+    - and the counts ``retrieval_queries``, ``retrieval_paper_queries``, ``retrieval_missed`` (likewise ``_gt_``).
+
+    Queries are the items of user images with a style, the gallery is every box on every shop image. Only images that
+    were processed take part, with a warning when that is not the whole split.
+
+    Args:
+        data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
+        split: 'train' or 'validation'.
+        outfile_prefix: Writes the official result file ``<prefix>.retrieval.json``, which needs a search for every
+            detection on a user image and not only for those that represent a query item.
+        collect_device: As of BaseMetric.
+        prefix: As of BaseMetric; none by default.
+        collect_dir: As of BaseMetric.
+
+    Raises:
+        ValueError: The model predicts no embeddings, or not the weights that compare them.
+        EvaluationError: Predictions on images that the split does not have, or ground-truth boxes that are not its.
+    """
+
+    default_prefix = ''
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'validation',
+        outfile_prefix: str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        self.data_root = data_root
+        self.split = split
+        self.outfile_prefix = outfile_prefix
+        self._similarity: dict[str, np.ndarray] | None = None
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keeps boxes, scores, labels and embeddings of each image, and the weights that compare embeddings.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Dicts with img_id, pred_instances and match_similarity, and gt_box_instances for the
+                ground-truth protocol.
+        """
+        for sample in data_samples:
+            result = _compact(sample)
+            # One shared copy of the weights a process: pickling all results together writes it once.
+            if self._similarity is None or any(
+                not np.array_equal(self._similarity[name], value) for name, value in result['similarity'].items()
+            ):
+                self._similarity = result['similarity']
+            self.results.append({**result, 'similarity': self._similarity})
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Evaluates the collected results of all processes."""
+        results = one_per_image(results, type(self).__name__)
+        if not results:
+            raise ValueError('RetrievalMetric got no predictions: the test dataset is empty')
+        store = open_or_prepare(self.data_root, self.split)
+        image_ids = np.array([result['img_id'] for result in results], dtype=np.int64)
+        warn_of_coverage(store, image_ids, type(self).__name__)
+        items, gallery = (retrieval_items(store, source, image_ids) for source in (USER, SHOP))
+        _warn_of_hopeless_queries(items, gallery)
+        users = image_ids[np.isin(image_ids, store.image_ids[store.sources == USER])]
+        similarity = results[0]['similarity']
+        queries, entries = _split(_detected(results), users)
+        outcome = _evaluate(items, gallery, queries, entries, similarity)
+        figures = {f'retrieval_{name}': value for name, value in summarize(outcome).items()}
+        if self.outfile_prefix:
+            path = f'{self.outfile_prefix}.retrieval.json'
+            print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
+        if common_fields(results, ['gt_embeddings']):
+            queries, entries = _split(_annotated(results, store, image_ids), users)
+            outcome = _evaluate(items, gallery, queries, entries, similarity)
+            figures.update({f'retrieval_gt_{name}': value for name, value in summarize(outcome).items()})
+        else:
+            print_log('No gt_box_instances were predicted: retrieval with ground-truth boxes is left out', 'current')
+        figures['retrieval_chance_top1'] = chance_top1(items, gallery)
+        return figures
+
+
+def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> np.ndarray:
+    """The most similar gallery boxes of some queries.
+
+    Args:
+        queries: Boxes on user images.
+        rows: (q,) rows of them.
+        entries: Boxes on shop images, n of them.
+        similarity: ``weight`` (2, D) and ``bias`` (2,) of the match head; class 0 is 'same'.
+
+    Returns:
+        (q, min(20, n)) int64 rows of ``entries``, best first, equal ones in their order.
+    """
+    count = min(MAX_HITS, len(entries.scores))
+    if not count or not len(rows):
+        return np.zeros((len(rows), count), dtype=np.int64)
+    _, indices = pair_topk(
+        torch.from_numpy(queries.embeddings[rows]),
+        torch.from_numpy(entries.embeddings),
+        torch.from_numpy(similarity['weight']),
+        torch.from_numpy(similarity['bias']),
+        k=count,
+    )
+    return indices.numpy()
+
+
+def _evaluate(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> Outcome:
+    wanted, chosen = select_queries(items, queries.image_ids, queries.boxes, queries.labels, queries.scores)
+    represented = np.flatnonzero(chosen >= 0)
+    hits = search(queries, chosen[represented], entries, similarity)
+    flat = hits.reshape(-1)
+    return judge(
+        items,
+        gallery,
+        wanted,
+        chosen < 0,
+        entries.image_ids[flat],
+        entries.boxes[flat],
+        np.repeat(represented, hits.shape[1]),
+    )
+
+
+def _entries(queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity):
+    hits = search(queries, np.arange(len(queries.scores)), entries, similarity)
+    for row, found in enumerate(hits):
+        yield retrieval_result(
+            queries.image_ids[row],
+            queries.boxes[row],
+            queries.labels[row],
+            queries.scores[row],
+            entries.image_ids[found],
+            entries.boxes[found],
+        )
+
+
+def _compact(sample: dict) -> dict:
+    predictions = sample['pred_instances']
+    if 'embeddings' not in predictions or 'match_similarity' not in sample:
+        raise ValueError(
+            'RetrievalMetric needs embeddings in pred_instances and match_similarity in the data sample; the model '
+            'predicts neither without a match_head: give it one, or leave the metric out'
+        )
+    result = {
+        'img_id': image_id(sample),
+        'bboxes': to_array(predictions['bboxes'], np.float32).reshape(-1, 4),
+        'scores': to_array(predictions['scores'], np.float32),
+        'labels': to_array(predictions['labels'], np.int64),
+        'embeddings': to_array(predictions['embeddings'], np.float32),
+        'similarity': {name: to_array(sample['match_similarity'][name], np.float32) for name in ('weight', 'bias')},
+    }
+    if 'gt_box_instances' in sample:
+        annotated = sample['gt_box_instances']
+        result['gt_labels'] = to_array(annotated['labels'], np.int64)
+        result['gt_embeddings'] = to_array(annotated['embeddings'], np.float32)
+    return result
+
+
+def _detected(results) -> EmbeddedBoxes:
+    counts = [len(result['scores']) for result in results]
+    return EmbeddedBoxes(
+        np.repeat(np.array([result['img_id'] for result in results], dtype=np.int64), counts),
+        np.concatenate([result['bboxes'] for result in results], dtype=np.float64),
+        np.concatenate([result['labels'] for result in results]),
+        np.concatenate([result['scores'] for result in results], dtype=np.float64),
+        np.concatenate([result['embeddings'] for result in results]),
+    )
+
+
+def _annotated(results, store: Store, image_ids) -> EmbeddedBoxes:
+    """Ground-truth boxes as detections, in the order of the store's items."""
+    sources = [retrieval_items(store, source, image_ids) for source in (USER, SHOP)]
+    columns = [np.concatenate([getattr(items, name) for items in sources]) for name in ('image_ids', 'boxes', 'labels')]
+    order = np.argsort(columns[0], kind='stable')
+    item_images, boxes, labels = (column[order] for column in columns)
+    for result in results:
+        expected = labels[slice(*np.searchsorted(item_images, [result['img_id'], result['img_id'] + 1]))]
+        if result['gt_labels'].tolist() != expected.tolist() or len(result['gt_embeddings']) != len(expected):
+            raise EvaluationError(
+                f'gt_box_instances of image {result["img_id"]} have labels {result["gt_labels"].tolist()}, its items '
+                f'in {store.folder} are {expected.tolist()}; the test pipeline must keep all items in their order'
+            )
+    embeddings = np.concatenate([result['gt_embeddings'] for result in results])
+    return EmbeddedBoxes(item_images, boxes, labels, np.ones(len(labels)), embeddings)
+
+
+def _split(boxes: EmbeddedBoxes, users) -> tuple[EmbeddedBoxes, EmbeddedBoxes]:
+    """Those on user images, and those on the others."""
+    on_user = np.isin(boxes.image_ids, users)
+    return tuple(EmbeddedBoxes(*(column[rows] for column in vars(boxes).values())) for rows in (on_user, ~on_user))
+
+
+def _warn_of_hopeless_queries(items: Items, gallery: Items) -> None:
+    identities = items.identities[items.identities >= 0]
+    hopeless = int((~np.isin(identities, gallery.identities)).sum())
+    if hopeless:
+        print_log(
+            f'RetrievalMetric: {hopeless} of {len(identities)} query items have no matching item in the gallery and '
+            'can only count as wrong',
+            'current',
+            logging.WARNING,
+        )
