@@ -1,8 +1,8 @@
 """One check, with one answer, of the OpenMMLab stack that everything but :mod:`mmdf2.ops` stands on.
 
-Two lines of distributions provide the modules ``mmengine``, ``mmcv`` and ``mmdet``: the maintained one (onedl-*) and the
-original one. pip cannot choose between them, so neither is a hard requirement, and a trio that is missing, too old or half
-built is found out here instead of deep inside a training run.
+Two lines of distributions provide the modules ``mmengine``, ``mmcv`` and ``mmdet``: the maintained one (onedl-*) and
+the original one. pip cannot choose between them, so neither is a hard requirement, and a trio that is missing, too old
+or half built is found out here instead of deep inside a training run.
 """
 
 import functools
@@ -36,8 +36,8 @@ REBUILD = (
 class StackError(RuntimeError):
     """The OpenMMLab stack is missing, too old, mixed or half built.
 
-    Not an :class:`ImportError`: MMEngine's registries swallow those, and the user would only see that some class is not in a
-    registry.
+    Not an :class:`ImportError`: MMEngine's registries swallow those, and the user would only see that some class is not
+    in a registry.
     """
 
 

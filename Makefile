@@ -1,0 +1,51 @@
+# make install   a virtual environment with everything, built once; seconds when nothing changed
+# make demo      make a wardrobe, train on it, test, show (IMAGES=folder: then run the model on your own images)
+# make test      the tests, on the installed wheel (PYTEST_ARGS='ops -k topk')
+# make lint      what pre-commit and CI check
+# make clean     remove what builds left; work_dirs and the environment stay (make clean-venv removes that)
+#
+# STACK        onedl (the maintained OpenMMLab line) or openmmlab (the original one)
+# VENV         folder of the virtual environment
+# PYTHON       the Python to make it with, 3.11 or newer
+# TORCH_INDEX  package index to take torch from. Empty: pip's own setting, whose default brings CUDA with it; without a
+#              GPU, the index of CPU wheels that pytorch.org names under "Get Started" saves gigabytes.
+
+STACK ?= onedl
+PYTHON ?= python3
+TORCH_INDEX ?=
+IMAGES ?=
+PYTEST_ARGS ?=
+WORK_DIR ?= work_dirs/demo
+ifeq ($(STACK),onedl)
+VENV ?= .venv
+else
+VENV ?= .venv-$(STACK)
+endif
+
+BIN := $(abspath $(VENV))/bin
+
+.PHONY: install demo test lint clean clean-venv
+
+install:
+	@$(PYTHON) scripts/install.py --venv '$(VENV)' --stack '$(STACK)' --torch-index '$(TORCH_INDEX)'
+
+demo: install
+	$(BIN)/python tools/demo.py --work-dir '$(WORK_DIR)' $(if $(IMAGES),--images '$(IMAGES)')
+
+# From tests/, so that no Python started by a test finds the checkout's mmdf2 in front of the installed one.
+test: install
+	cd tests && $(BIN)/pytest $(patsubst tests/%,%,$(PYTEST_ARGS))
+
+CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu')
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(shell git ls-files)
+	$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES))
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
+	find mmdf2 tests tools scripts configs csrc -name __pycache__ -prune -exec rm -rf {} +
+
+clean-venv:
+	rm -rf '$(VENV)' '$(VENV).lock'

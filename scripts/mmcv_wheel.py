@@ -1,0 +1,147 @@
+"""A wheel of mmcv with compiled operators, built once for each version of torch and kept in the user's cache.
+
+pip keeps wheels that it built too, but by the name of the source alone: after an upgrade of torch it would hand out
+operators that do not load.
+"""
+
+import contextlib
+import fcntl
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SECONDS_BETWEEN_LINES = 20  # where there is no terminal to redraw a line on
+GIB_PER_COMPILER = 1.5
+
+
+class BuildError(RuntimeError):
+    """mmcv's wheel could not be built; the message names the log."""
+
+
+def get(python: Path, pins: Path, torch: dict, variables: dict) -> Path:
+    """Returns the wheel of the mmcv that ``pins`` names, building it when there is none for this Python and torch.
+
+    Args:
+        python: Interpreter of the environment to build for; it has torch and the build tools.
+        pins: Requirements file with a line ``mmcv==...`` or ``onedl-mmcv==...``.
+        torch: ``version``, ``cuda``, ``gpu`` and ``architecture``.
+        variables: Environment variables of the build.
+
+    Raises:
+        BuildError: The download or the compilation failed.
+    """
+    name, version = re.search(r'^((?:onedl-)?mmcv)==(\S+)', pins.read_text(), re.MULTILINE).groups()
+    device = device_of(torch, variables)
+    tag = f'cp{sys.version_info.major}{sys.version_info.minor}-{platform.machine()}'
+    folder = cache_folder() / f'{name}-{version}-torch{torch["version"]}-{device}-{tag}'
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder):
+        wheel = next(folder.glob('*.whl'), None)
+        if wheel is None:
+            wheel = build(python, f'{name}=={version}', folder, device, variables)
+    return wheel
+
+
+def cache_folder() -> Path:
+    """The user's cache, as the XDG specification places it."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmdf2' / 'wheels'
+
+
+def device_of(torch: dict, variables: dict) -> str:
+    """What the operators are compiled for: 'cpu', or CUDA's version and the GPU's architecture."""
+    if not torch['gpu']:
+        return 'cpu'
+    if not shutil.which('nvcc', path=variables['PATH']) and not os.environ.get('CUDA_HOME'):
+        print(
+            'make install: a GPU but no nvcc: mmcv gets operators for the CPU alone. For the GPU install the CUDA '
+            f'toolkit {torch["cuda"]} and run make install in a new VENV',
+            flush=True,
+        )
+        return 'cpu'
+    return f'cu{torch["cuda"]}-{torch["architecture"]}'
+
+
+def build(python: Path, pin: str, folder: Path, device: str, variables: dict) -> Path:
+    """Compiles in ``folder/build``, which outlives a killed run, and puts the finished wheel into ``folder``."""
+    build_folder = folder / 'build'
+    log = folder / 'build.log'
+    build_folder.mkdir(exist_ok=True)
+    source = unpack(python, pin, build_folder, variables)
+    variables = {**variables, 'MMCV_WITH_OPS': '1', 'FORCE_CUDA': '0' if device == 'cpu' else '1'}
+    if device == 'cpu':
+        variables['CUDA_VISIBLE_DEVICES'] = ''
+    print(
+        f'make install: compiling the operators of {pin} for {device}, {variables["MAX_JOBS"]} at a time: about ten '
+        f'minutes on two cores, once (log: {log})',
+        flush=True,
+    )
+    command = [python, '-m', 'pip', 'wheel', '-v', '--disable-pip-version-check', '--no-cache-dir']
+    command += ['--no-build-isolation', '--no-deps', '--wheel-dir', build_folder / 'wheel', source]
+    run_with_progress(command, log, variables)
+    built = next((build_folder / 'wheel').glob('*.whl'))
+    wheel = folder / built.name
+    os.replace(built, wheel)
+    shutil.rmtree(build_folder)
+    return wheel
+
+
+def unpack(python: Path, pin: str, folder: Path, variables: dict) -> Path:
+    """Downloads the source distribution and unpacks it, unless an earlier run has; returns its folder."""
+    source = folder / 'source'
+    if source.exists():
+        return source
+    command = [python, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps']
+    command += ['--no-build-isolation', '--no-binary', ':all:', '--dest', folder, pin]
+    if subprocess.run(command, env=variables).returncode:
+        raise BuildError(f'the source of {pin} could not be downloaded (messages above)')
+    archive = next(folder.glob('*.tar.gz'))
+    beside = folder / 'unpacking'
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.unpack_archive(archive, beside)
+    os.replace(next(beside.iterdir()), source)
+    return source
+
+
+def run_with_progress(command: list, log: Path, variables: dict) -> None:
+    """Runs ``command``, its output in ``log``, and shows ninja's count of compiled files."""
+    started = last = time.monotonic()
+    with open(log, 'w') as file:
+        process = subprocess.Popen(
+            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
+        )
+        for line in process.stdout:
+            file.write(line)
+            step = re.match(r'\s*\[(\d+)/(\d+)\]', line)
+            if step and (sys.stdout.isatty() or time.monotonic() - last > SECONDS_BETWEEN_LINES):
+                last = time.monotonic()
+                show(f'  mmcv: {step[1]} of {step[2]} files compiled, {(last - started) / 60:.1f} min')
+    if sys.stdout.isatty():
+        print()
+    if process.wait():
+        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-40:])
+        raise BuildError(f'mmcv did not compile. The end of {log}:\n{tail}')
+
+
+def show(line: str) -> None:
+    """One line that redraws itself on a terminal, a new one elsewhere."""
+    print(f'\r{line}' if sys.stdout.isatty() else line, end='' if sys.stdout.isatty() else '\n', flush=True)
+
+
+def parallel_jobs() -> int:
+    """Compilers to run at once: a core each, as long as the memory lasts."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+    return max(1, min(cores, int(memory / GIB_PER_COMPILER)))
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path):
+    """Lets one process at a time build in ``folder``; a second one waits and then finds the wheel."""
+    with open(folder / 'lock', 'w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
