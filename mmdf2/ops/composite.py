@@ -142,8 +142,8 @@ def _best(scores, indices, k):
     indices, order = indices.sort(1)
     scores = scores.gather(1, order)
     # NaN (infinity minus infinity in the direct form) comes last.
-    rank = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).argsort(1, descending=True, stable=True)
-    rank = rank[:, :k]
+    keys = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    rank = keys.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return scores.gather(1, rank), indices.gather(1, rank)
 
 
