@@ -36,8 +36,8 @@ Tensor pair_similarity(const Tensor& query, const Tensor& gallery, const Tensor&
                        const std::optional<Tensor>& bias) {
   check(query, gallery, weight);
   const auto rows = query.size(0), columns = gallery.size(0), classes = weight.size(0), width = query.size(1);
-  TORCH_CHECK_VALUE(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == classes),
-                    "pair_similarity needs bias (", classes, "), got ", bias->sizes());
+  TORCH_CHECK_VALUE(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == classes), "pair_similarity needs bias (",
+                    classes, "), got ", bias->sizes());
   const auto centre = common_centre(query, gallery);
   const auto a = query - centre;
   auto a_form = at::mm(a * a, weight.t());

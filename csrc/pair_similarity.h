@@ -120,7 +120,7 @@ enum class Outcome {
 
 struct Rescored {
   Outcome outcome = Outcome::kUnproven;
-  double floor = 0;                        // no item below it is among the best
+  double floor = 0;                    // no item below it is among the best
   std::vector<Match<double>> matches;  // best first
 };
 

@@ -1,7 +1,7 @@
-#include "../pair_similarity.h"
-
 #include <algorithm>
 #include <cmath>
+
+#include "../pair_similarity.h"
 
 namespace mmdf2 {
 
@@ -166,10 +166,10 @@ void add_above(const Work* mixed, const Work* forms, int64_t length, int64_t fir
   template double error_bound<Work>(const RowTerms&, const RowTerms&, double, int64_t); \
   template class Candidates<Work>;
 
-#define MMDF2_INSTANTIATE(In, Work)                                                                             \
-  template RowTerms centre_row(const In*, const Work*, const In*, int64_t, Work*);                              \
-  template void weigh_row(const In*, int64_t, Work*);                                                           \
-  template Rescored rescore(const Candidates<Work>&, const Query<In>&, const Gallery<In>&, int64_t);            \
+#define MMDF2_INSTANTIATE(In, Work)                                                                                 \
+  template RowTerms centre_row(const In*, const Work*, const In*, int64_t, Work*);                                  \
+  template void weigh_row(const In*, int64_t, Work*);                                                               \
+  template Rescored rescore(const Candidates<Work>&, const Query<In>&, const Gallery<In>&, int64_t);                \
   template void add_above(const Work*, const Work*, int64_t, int64_t, double, const Query<In>&, const Gallery<In>&, \
                           BestMatches&);
 

@@ -1,6 +1,4 @@
 // pair_topk on the CPU: tiles of the score matrix by BLAS, the kernels of pair_similarity.h over their rows.
-#include "../pair_similarity.h"
-
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -16,6 +14,8 @@
 #include <tuple>
 #include <type_traits>
 #include <vector>
+
+#include "../pair_similarity.h"
 
 namespace mmdf2 {
 namespace {
@@ -115,8 +115,8 @@ class Scan {
   void expand_gallery(int64_t begin, int64_t length, Work* centred, Work* forms) {
     std::vector<RowTerms> terms(length);
     for_rows(length, [&](int64_t n) {
-      terms[n] = centre_row(gallery_.row(begin + n), centre(), gallery_.weight, gallery_.width,
-                            centred + n * gallery_.width);
+      terms[n] =
+          centre_row(gallery_.row(begin + n), centre(), gallery_.weight, gallery_.width, centred + n * gallery_.width);
       forms[n] = static_cast<Work>(terms[n].form);
     });
     for (const auto& row : terms) {
@@ -198,6 +198,7 @@ class Search {
   }
 
   void write(int64_t row, const std::vector<Match<double>>& matches) {
+    TORCH_INTERNAL_ASSERT(static_cast<int64_t>(matches.size()) == problem_.k);
     for (int64_t j = 0; j < problem_.k; ++j) {
       scores_[row * problem_.k + j] = static_cast<In>(matches[j].score + problem_.bias);
       indices_[row * problem_.k + j] = matches[j].index;
@@ -233,10 +234,10 @@ void check(const Tensor& query, const Tensor& gallery, const Tensor& weight, con
   TORCH_CHECK_VALUE(!bias.has_value() || bias->numel() == 1, "pair_topk needs one bias_difference, got ",
                     bias->sizes());
   const auto dtype = query.scalar_type();
-  TORCH_CHECK_TYPE((dtype == at::kFloat || dtype == at::kDouble) && gallery.scalar_type() == dtype &&
-                       weight.scalar_type() == dtype,
-                   "pair_topk needs float32 or float64, the same for all, got ", dtype, ", ", gallery.scalar_type(),
-                   " and ", weight.scalar_type());
+  TORCH_CHECK_TYPE(
+      (dtype == at::kFloat || dtype == at::kDouble) && gallery.scalar_type() == dtype && weight.scalar_type() == dtype,
+      "pair_topk needs float32 or float64, the same for all, got ", dtype, ", ", gallery.scalar_type(), " and ",
+      weight.scalar_type());
   TORCH_CHECK_VALUE(k >= 1 && k <= gallery.size(0), "pair_topk needs 1 <= k <= ", gallery.size(0),
                     " (rows of gallery), got ", k);
 }
