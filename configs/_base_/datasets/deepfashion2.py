@@ -1,0 +1,51 @@
+# DeepFashion2 in its own folders: data_root/{train,validation}/{image,annos}.
+data_root = 'data/deepfashion2'
+dataset_type = 'mmdf2.DeepFashion2Dataset'
+backend_args = None
+
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='mmdf2.LoadClothesAnnotations'),
+    dict(type='mmdf2.Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='mmdf2.RandomFlip', prob=0.5),
+    dict(type='mmdf2.PackClothesInputs'),
+]
+# Annotations are loaded after resizing and so stay in the coordinates of the original image: the retrieval protocol
+# with ground-truth boxes needs them. Masks are not loaded, since an item without one would be set aside.
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='mmdf2.Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='mmdf2.LoadClothesAnnotations', with_mask=False),
+    dict(type='mmdf2.PackClothesInputs'),
+]
+
+# Two images on each of 8 GPUs are the paper's batch of 8 image pairs: the sampler gives every process whole pairs, and
+# the matching stream compares garments across processes. An epoch is as long as the dataset.
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='mmdf2.PairSampler'),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='train',
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type=dataset_type, data_root=data_root, split='validation', test_mode=True, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = [
+    dict(type='mmdf2.DeepFashion2Metric', data_root=data_root, split='validation'),
+    dict(type='mmdf2.RetrievalMetric', data_root=data_root, split='validation'),
+]
+test_evaluator = val_evaluator

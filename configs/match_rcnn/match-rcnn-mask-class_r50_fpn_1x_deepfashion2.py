@@ -1,0 +1,3 @@
+_base_ = './match-rcnn-pose_r50_fpn_1x_deepfashion2.py'
+
+model = dict(roi_head=dict(match_head=dict(sources=('mask', 'class'), in_channels=256 + 256)))

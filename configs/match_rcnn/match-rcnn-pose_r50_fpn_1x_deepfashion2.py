@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/match-rcnn_r50_fpn.py',
+    '../_base_/datasets/deepfashion2.py',
+    '../_base_/schedules/schedule_1x.py',
+    '../_base_/default_runtime.py',
+]
