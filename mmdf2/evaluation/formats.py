@@ -44,7 +44,7 @@ def detection_results(detections: Detections, kind: str) -> Iterator[dict]:
 
 
 def dense_landmarks(points, label: int) -> np.ndarray:
-    """(294, 3) rows x, y, v of the exchange format from category-local ``points`` (39, 2); v is 1 in the own columns."""
+    """(294, 3) rows x, y, v of the exchange format from category-local ``points`` (39, 2); v is 1 in own columns."""
     dense = np.zeros((TOTAL_LANDMARKS, 3))
     category = CATEGORIES[label]
     dense[category.dense_slice, :2] = points[: category.num_landmarks]

@@ -160,12 +160,15 @@ def chance_top1(items: Items, gallery: Items) -> float:
 def summarize(outcome: Outcome) -> dict[str, float]:
     """``top1`` ... ``top20`` over all query items (the official overall figures), ``paper_top1`` ... over those with
     more than five matching gallery items (the paper's subset table), ``queries``, ``paper_queries`` and ``missed``.
+
+    Without any query of the paper's kind its figures are left out.
     """
     figures = {f'top{k}': outcome.top_k(k) for k in TOP_K}
-    figures.update({f'paper_top{k}': outcome.top_k(k, PAPER_MATCHES) for k in TOP_K})
     figures['queries'] = len(outcome.queries)
-    figures['paper_queries'] = int((outcome.matches > PAPER_MATCHES).sum())
     figures['missed'] = int(outcome.missed.sum())
+    figures['paper_queries'] = int((outcome.matches > PAPER_MATCHES).sum())
+    if figures['paper_queries']:
+        figures.update({f'paper_top{k}': outcome.top_k(k, PAPER_MATCHES) for k in TOP_K})
     return figures
 
 

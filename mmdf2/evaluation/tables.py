@@ -26,7 +26,7 @@ def summary_table(metrics: Mapping[str, float], markdown: bool = False) -> str:
     Args:
         metrics: What ``DeepFashion2Metric`` and ``RetrievalMetric`` return, with or without an MMEngine prefix such as
             'test/'. A row without any figure is left out, a missing or undefined figure is '-'.
-        markdown: Markdown tables instead of aligned plain text.
+        markdown: A Markdown table instead of aligned plain text.
 
     Returns:
         The text, without a final line break.
@@ -34,21 +34,23 @@ def summary_table(metrics: Mapping[str, float], markdown: bool = False) -> str:
     Raises:
         ValueError: None of the keys is known.
     """
+    names = sorted(metrics)
     metrics = {key.rsplit('/', 1)[-1]: value for key, value in metrics.items()}
     precision = _rows(metrics, PRECISION_ROWS, PRECISIONS)
     retrieval = _rows(metrics, RETRIEVAL_ROWS, TOP_K)
     if 'retrieval_chance_top1' in metrics:
-        retrieval.append([CHANCE_ROW, _figure(metrics['retrieval_chance_top1']), *[''] * (len(TOP_K) - 1)])
+        retrieval.append([CHANCE_ROW, _figure(metrics['retrieval_chance_top1'])])
     if not precision and not retrieval:
-        raise ValueError(f'none of the metrics is one of DeepFashion2Metric or RetrievalMetric: {sorted(metrics)}')
-    blocks = []
-    if precision:
-        blocks.append([['', *PRECISIONS], *precision])
-    if retrieval:
-        blocks.append([['', *(f'top-{k}' for k in TOP_K)], *retrieval])
+        raise ValueError(f'none of the metrics is one of DeepFashion2Metric or RetrievalMetric: {names}')
+    blocks = [
+        [['', *columns], *rows]
+        for columns, rows in ((PRECISIONS, precision), ([f'top-{k}' for k in TOP_K], retrieval))
+        if rows
+    ]
     width = max(len(row[0]) for block in blocks for row in block)
-    render = _markdown if markdown else _plain
-    return '\n\n'.join(render(block, width) for block in blocks)
+    count = max(len(row) for block in blocks for row in block) - 1
+    blocks = [[[*row, *[''] * (count + 1 - len(row))] for row in block] for block in blocks]
+    return _markdown(blocks, width) if markdown else _plain(blocks, width)
 
 
 def _rows(metrics, keys: dict[str, str], columns) -> list[list[str]]:
@@ -62,13 +64,28 @@ def _figure(value: float | None) -> str:
     return '-' if value is None or math.isnan(value) else f'{value:.3f}'
 
 
-def _plain(block, width: int) -> str:
-    lines = [f'{row[0]:<{width}}' + ''.join(f'{cell:>8}' for cell in row[1:]) for row in block]
-    lines.insert(1, '-' * len(lines[0]))
-    return '\n'.join(line.rstrip() for line in lines)
+def _plain(blocks, width: int) -> str:
+    rule = '-' * (width + 8 * (len(blocks[0][0]) - 1))
+    lines = []
+    for header, *rows in blocks:
+        lines += [rule, _plain_row(header, width), rule, *(_plain_row(row, width) for row in rows)]
+    return '\n'.join([*lines, rule])
 
 
-def _markdown(block, width: int) -> str:
-    lines = [f'| {row[0]:<{width}} |' + ''.join(f' {cell:>6} |' for cell in row[1:]) for row in block]
-    lines.insert(1, f'| {"-" * width} |' + ' -----: |' * (len(block[0]) - 1))
+def _plain_row(row, width: int) -> str:
+    return (f'{row[0]:<{width}}' + ''.join(f'{cell:>8}' for cell in row[1:])).rstrip()
+
+
+def _markdown(blocks, width: int) -> str:
+    # Markdown has one header a table: the second block's stands among the rows, in bold.
+    lines = []
+    for header, *rows in blocks:
+        lines.append(_markdown_row([f'**{cell}**' if cell and lines else cell for cell in header], width))
+        if len(lines) == 1:
+            lines.append(f'| {"-" * width} |' + ' ---------: |' * (len(header) - 1))
+        lines += [_markdown_row(row, width) for row in rows]
     return '\n'.join(lines)
+
+
+def _markdown_row(row, width: int) -> str:
+    return f'| {row[0]:<{width}} |' + ''.join(f' {cell:>10} |' for cell in row[1:])

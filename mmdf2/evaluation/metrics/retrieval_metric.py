@@ -43,7 +43,8 @@ class RetrievalMetric(BaseMetric):
     Returns, from 0 to 1:
 
     - ``retrieval_top1`` ...: detected boxes, over all query items (the official overall figures);
-    - ``retrieval_paper_top1`` ...: over queries with more than five matching gallery items (the paper's table);
+    - ``retrieval_paper_top1`` ...: over queries with more than five matching gallery items (the paper's table),
+      left out when there is none;
     - ``retrieval_gt_top1`` ..., ``retrieval_gt_paper_top1`` ...: the same with ground-truth boxes as detections, when
       the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
     - ``retrieval_chance_top1``: what a random order of the gallery's ground-truth boxes would reach over all queries;

@@ -1,0 +1,223 @@
+"""Retrieval against a slow restatement of the official protocol, and on cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.retrieval import (
+    MAX_HITS,
+    TOP_K,
+    Items,
+    chance_top1,
+    right_identities,
+    select_queries,
+    summarize,
+)
+from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
+
+
+def iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def official(results, query_gt, gallery_gt):
+    """The protocol in plain loops: for each query item (matches in the gallery, place of the first right box or None,
+    missed)."""
+    outcome = []
+    for number, query in enumerate(query_gt):
+        if query['style'] <= 0:
+            continue
+        siblings = [i for i, item in enumerate(query_gt) if item['query_image_id'] == query['query_image_id']]
+        best = None
+        for result in results:
+            if result['query_image_id'] != query['query_image_id']:
+                continue
+            assigned = siblings[0]
+            for sibling in siblings:
+                overlap = iou(result['query_bbox'], query_gt[sibling]['bbox'])
+                if overlap > iou(result['query_bbox'], query_gt[assigned]['bbox']):
+                    assigned = sibling
+            fits = assigned == number and result['query_cls'] == query['cls']
+            if fits and (best is None or result['query_score'] > best['query_score']):
+                best = result
+        wanted = [g for g in gallery_gt if (g['pair_id'], g['style']) == (query['pair_id'], query['style'])]
+        place = None
+        if best is not None:
+            for rank, (image, box) in enumerate(zip(best['gallery_image_id'], best['gallery_bbox'], strict=True)):
+                right = any(g['gallery_image_id'] == image and iou(box, g['bbox']) >= 0.5 for g in wanted)
+                if right and rank < 20 and place is None:
+                    place = rank
+        outcome.append((len(wanted), place, best is None))
+    return outcome
+
+
+def random_files(rng, length=20):
+    def box():
+        corner = rng.integers(0, 3, 2) * 4
+        return [*map(float, corner), *map(float, corner + rng.integers(0 if rng.random() < 0.1 else 1, 4, 2) * 4)]
+
+    query_gt = [
+        {'query_image_id': image, 'style': int(style), 'cls': int(rng.integers(1, 4)), 'pair_id': image % 4, 'bbox': b}
+        for image in range(1, 9)
+        for style, b in [(rng.integers(0, 3), box()) for _ in range(rng.integers(1, 4))]
+    ]
+    gallery_gt = [
+        {'gallery_image_id': image, 'style': int(rng.integers(0, 3)), 'pair_id': image % 4, 'bbox': box()}
+        for image in range(20, 40)
+        for _ in range(rng.integers(1, 4))
+    ]
+    results = []
+    for count in rng.integers(0, length + 1, 40):
+        query = query_gt[rng.integers(len(query_gt))]
+        related = [item for item in gallery_gt if item['pair_id'] == query['pair_id'] or rng.random() < 0.2]
+        hits = [related[row] for row in rng.integers(len(related), size=count)]
+        results.append(
+            {
+                'query_image_id': query['query_image_id'],
+                'query_bbox': query['bbox'] if rng.random() < 0.5 else box(),
+                'query_cls': query['cls'] if rng.random() < 0.7 else int(rng.integers(1, 4)),
+                'query_score': float(rng.integers(0, 3)),
+                'gallery_image_id': [hit['gallery_image_id'] + int(rng.random() < 0.2) for hit in hits],
+                'gallery_bbox': [hit['bbox'] if rng.random() < 0.5 else box() for hit in hits],
+            }
+        )
+    return results, query_gt, gallery_gt
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_random_worlds_against_the_protocol_in_loops(seed):
+    files = random_files(np.random.default_rng(seed), length=20 if seed % 2 else 25)
+    expected = official(*files)
+    outcome = evaluate_retrieval_results(*files)
+    assert [bool(missed) for missed in outcome.missed] == [missed for *_, missed in expected]
+    assert outcome.matches.tolist() == [matches for matches, *_ in expected]
+    places = [MAX_HITS if place is None else place for _, place, _ in expected]
+    assert outcome.first_right.tolist() == places
+    figures = summarize(outcome)
+    for k in TOP_K:
+        assert figures[f'top{k}'] == pytest.approx(np.mean([place < k for place in places]))
+        rich = [place < k for place, (matches, *_) in zip(places, expected, strict=True) if matches > 5]
+        assert figures.get(f'paper_top{k}') == (pytest.approx(np.mean(rich)) if rich else None)
+    assert figures['paper_queries'] == sum(matches > 5 for matches, *_ in expected)
+    assert figures['missed'] == sum(missed for *_, missed in expected)
+
+
+def test_random_worlds_are_not_trivial():
+    outcomes = [official(*random_files(np.random.default_rng(seed))) for seed in range(30)]
+    places = [place for outcome in outcomes for _, place, _ in outcome]
+    assert 20 < sum(place == 0 for place in places) < sum(place is not None for place in places) < len(places) - 20
+    assert any(missed for outcome in outcomes for *_, missed in outcome)
+    assert any(matches > 5 for outcome in outcomes for matches, *_ in outcome)
+
+
+def items(*rows, image=1):
+    boxes, identities, labels = zip(*rows, strict=True)
+    return Items(np.full(len(rows), image), np.array(boxes, float), np.array(identities), np.array(labels))
+
+
+def select(truth, *rows, image=1):
+    boxes, labels, scores = zip(*rows, strict=True)
+    return select_queries(
+        truth, np.full(len(rows), image), np.array(boxes, float), np.array(labels), np.array(scores, float)
+    )[1].tolist()
+
+
+LEFT, RIGHT, FAR = (0, 0, 10, 10), (10, 0, 20, 10), (50, 50, 60, 60)
+
+
+class TestSelection:
+    def test_a_tie_goes_to_the_first_item(self):
+        assert select(items((LEFT, 7, 0), (RIGHT, 8, 0)), ((5, 0, 15, 10), 0, 0.9)) == [0, -1]
+
+    def test_without_any_overlap_the_first_item_is_taken(self):
+        assert select(items((LEFT, 7, 0), (RIGHT, 8, 0)), (FAR, 0, 0.9)) == [0, -1]
+
+    def test_an_item_without_identity_takes_detections_but_is_no_query(self):
+        assert select(items((LEFT, -1, 0), (RIGHT, 8, 0)), (FAR, 0, 0.9), (LEFT, 0, 0.8)) == [-1]
+
+    def test_a_wrong_category_never_represents(self):
+        assert select(items((LEFT, 7, 0)), (LEFT, 1, 0.9)) == [-1]
+        assert select(items((LEFT, 7, 0)), (LEFT, 1, 0.9), (FAR, 0, 0.1)) == [1]
+
+    def test_the_best_score_wins_over_the_best_overlap_and_the_first_of_equal_scores(self):
+        assert select(items((LEFT, 7, 0)), (LEFT, 0, 0.1), (FAR, 0, 0.9), (LEFT, 0, 0.9)) == [1]
+
+    def test_detections_on_other_images_do_not_count(self):
+        assert select(items((LEFT, 7, 0)), (LEFT, 0, 0.9), image=2) == [-1]
+
+    def test_refuses_nan(self):
+        with pytest.raises(EvaluationError, match=r'detection 0 \(image 1\) has score nan'):
+            select(items((LEFT, 7, 0)), (LEFT, 0, np.nan))
+
+
+def test_right_identities_ignore_category_and_count_every_item_overlapped():
+    gallery = items((LEFT, 7, 0), (LEFT, 8, 5), (RIGHT, 9, 0), (LEFT, -1, 0))
+    box, identity = right_identities(gallery, np.array([1, 1, 2]), np.array([LEFT, (5, 0, 15, 10), LEFT], float))
+    assert list(zip(box.tolist(), identity.tolist(), strict=True)) == [(0, 7), (0, 8)]
+    exactly_half = np.array([[0, 0, 10, 20]], float)
+    assert right_identities(gallery, np.array([1]), exactly_half)[1].tolist() == [7, 8]
+
+
+def test_chance_is_the_mean_over_every_order_of_the_gallery():
+    queries = items((LEFT, 7, 0), (RIGHT, 8, 0), (RIGHT, 99, 0), (RIGHT, -1, 0))
+    gallery = Items(
+        np.array([20, 21, 21, 22]), np.array([LEFT, LEFT, LEFT, FAR], float), np.array([7, 7, 8, -1]), np.zeros(4, int)
+    )
+    # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 for 8, none for 99.
+    assert chance_top1(queries, gallery) == pytest.approx((3 / 4 + 2 / 4 + 0) / 3)
+    assert np.isnan(chance_top1(items((LEFT, -1, 0)), gallery))
+
+
+class TestFiles:
+    def test_identities_are_pairs_of_pair_id_and_style(self):
+        query = {'query_image_id': 1, 'style': 1, 'cls': 2, 'pair_id': 5, 'bbox': LEFT}
+        hit = {'gallery_image_id': 9, 'bbox': LEFT}
+        result = {
+            'query_image_id': 1, 'query_bbox': LEFT, 'query_cls': 2, 'query_score': 0.5,
+            'gallery_image_id': [9], 'gallery_bbox': [LEFT],
+        }  # fmt: skip
+        for pair_id, style, top1 in ((5, 1, 1), (5, 2, 0), (6, 1, 0), (5, 0, 0)):
+            outcome = evaluate_retrieval_results([result], [query], [{**hit, 'pair_id': pair_id, 'style': style}])
+            assert outcome.top_k(1) == top1
+
+    @pytest.mark.parametrize(
+        ('field', 'value', 'message'),
+        [
+            ('query_score', float('nan'), 'entry 3 of the results: query_score must be a number, finite, got nan'),
+            ('query_score', None, 'query_score must be a number'),
+            ('query_bbox', [1, 2, 3], r'query_bbox must be x1, y1, x2, y2, finite, got \[1, 2, 3\]'),
+            ('query_cls', 14, 'query_cls must be a category_id from 1 to 13, got 14'),
+            ('gallery_bbox', [[0, 0, 1, 1]] * 30, 'must have a box for each of the'),
+            ('gallery_bbox', [[0, 0, 1]], 'gallery_bbox must be a list of boxes'),
+            ('gallery_image_id', 'all', 'gallery_image_id must be a list of numbers'),
+        ],
+    )
+    def test_malformed_results_name_entry_and_field(self, field, value, message):
+        results, *truth = random_files(np.random.default_rng(1))
+        results[3] = {**results[3], 'gallery_image_id': [20], 'gallery_bbox': [[0, 0, 1, 1]], field: value}
+        with pytest.raises(EvaluationError, match=message):
+            evaluate_retrieval_results(results, *truth)
+
+    def test_missing_field(self):
+        results, query_gt, gallery_gt = random_files(np.random.default_rng(1))
+        del gallery_gt[2]['style']
+        with pytest.raises(EvaluationError, match='entry 2 of the gallery ground truth: style is missing'):
+            evaluate_retrieval_results(results, query_gt, gallery_gt)
+
+    def test_files_of_different_splits(self):
+        results, query_gt, gallery_gt = random_files(np.random.default_rng(1))
+        for query in query_gt:
+            query['query_image_id'] += 1000
+        with pytest.raises(EvaluationError, match='no query_image_id of the results is in the ground truth'):
+            evaluate_retrieval_results(results, query_gt, gallery_gt)
+
+    def test_no_results_miss_every_query(self):
+        _, query_gt, gallery_gt = random_files(np.random.default_rng(1))
+        outcome = evaluate_retrieval_results([], query_gt, gallery_gt)
+        assert outcome.missed.all()
+        assert outcome.top_k(20) == 0
