@@ -140,8 +140,8 @@ class ClothesStreamsMixin:
             sample.gt_box_instances = InstanceData(bboxes=gt.bboxes, labels=gt.labels, embeddings=rows)
 
     def _embed(self, features: RoIFeatures) -> Tensor:
-        """Embeddings (n, D) float32 of these RoIs."""
-        return self.match_head([features.of_stream(source) for source in self.match_head.sources]).float()
+        """Embeddings (n, D) of these RoIs."""
+        return self.match_head([features.of_stream(source) for source in self.match_head.sources])
 
     def _mask_targets(self, rois: SampledRoIs, gt_instances: list[InstanceData]) -> Tensor:
         counts = torch.bincount(rois.images, minlength=len(gt_instances)).tolist()

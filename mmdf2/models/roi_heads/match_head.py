@@ -8,6 +8,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmdf2.models.gather import gather_rows
 from mmdf2.models.losses import match_loss, pair_targets
 from mmdf2.ops import pair_similarity
 from mmdf2.registry import MODELS
@@ -70,18 +71,21 @@ class MatchHead(BaseModule):
         self.loss_weight = loss_weight
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Embeddings (n, embed_dims) of the features (n, C_i, S_i, S_i) of each source, in the order of ``sources``."""
+        """Embeddings (n, embed_dims), float32 or finer, of the features of each source, in the order of ``sources``.
+
+        Args:
+            features: (n, C_i, S_i, S_i) each.
+        """
         joined = torch.cat([F.adaptive_avg_pool2d(feature, ROI_SIZE) for feature in features], dim=1)
-        return self._normalise(self.embed(self.convs(joined).mean(dim=(2, 3))))
+        embeddings = self._normalise(self.embed(self.convs(joined).mean(dim=(2, 3))))
+        return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
     def pair_logits(self, query: Tensor, gallery: Tensor) -> Tensor:
-        """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D), float32 or finer; class 0 is 'same'."""
-        weight, bias = self.similarity.weight, self.similarity.bias
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        return pair_similarity(query.to(dtype), gallery.to(dtype), weight.to(dtype), bias.to(dtype))
+        """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D); class 0 is 'same'."""
+        return pair_similarity(query, gallery, self.similarity.weight.to(query), self.similarity.bias.to(query))
 
     def loss(self, embeddings: Tensor, is_shop: Tensor, identities: Tensor, pair_ids: Tensor) -> dict[str, Tensor]:
-        """Loss over every combination of a consumer's and a shop's garment in the batch.
+        """Loss over every combination of a consumer's and a shop's garment in the batch, of all processes.
 
         Args:
             embeddings: (n, embed_dims).
@@ -92,6 +96,9 @@ class MatchHead(BaseModule):
         Returns:
             ``loss_match``, a scalar; 0 with a zero gradient when there is no pair.
         """
+        embeddings, is_shop, identities, pair_ids = (
+            gather_rows(rows) for rows in (embeddings, is_shop, identities, pair_ids)
+        )
         query, gallery = is_shop == 0, is_shop == 1
         targets = pair_targets(identities[query], identities[gallery], pair_ids[query], pair_ids[gallery])
         logits = self.pair_logits(embeddings[query], embeddings[gallery])
