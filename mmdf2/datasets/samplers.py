@@ -77,10 +77,12 @@ def _rank_within(groups: np.ndarray) -> np.ndarray:
 class PairSampler(Sampler):
     """Images two by two: numbers 2i and 2i + 1 of the sequence are a user and a shop image that share an identity.
 
-    In an epoch every user image that has a partner comes once, with a partner drawn anew each epoch. With ``fill``,
-    images that were not drawn come two by two among the pairs, as many as make an epoch as long as the dataset, so that
-    the streams that need no pairs train on all the data; without it an epoch is pairs only. Use an even batch size, and
-    no batch sampler that regroups images.
+    In an epoch every user image that has a partner comes once, with a partner drawn anew each epoch. With ``fill`` the
+    other images come too, two by two among the pairs, so that the streams that need no pairs train on all the data;
+    without it an epoch is pairs only. All epochs have one length: where an image has several identities, the number of
+    shop images that are not drawn varies a little, and a few of them wait for another epoch or come twice.
+
+    Use an even batch size, and no batch sampler that regroups images.
 
     The same seed and epoch give the same sequence, whatever the number of processes. Each process gets its own share of
     the twos, all of one length (a few of the first are repeated to fill up).
@@ -102,17 +104,19 @@ class PairSampler(Sampler):
                 f'got {type(dataset).__name__}'
             )
         self.pairs = IdentityPairs(*dataset.identity_table(), dataset.sources())
-        users, shops, images = len(self.pairs.user_images), len(self.pairs.shop_images), self.pairs.num_images
+        users, images = len(self.pairs.user_images), self.pairs.num_images
         if not users:
             raise ValueError(
                 f'no identity (pair_id and style > 0) is both on a user image and on a shop image among these {images} '
                 'images, so there is no pair to draw'
             )
-        self.num_fill = images - users - shops + max(shops - users, 0) if fill else 0
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
-        self._twos_per_rank = -(-(users + -(-self.num_fill // 2)) // self.world_size)
+        partnered = np.concatenate([self.pairs.user_images, self.pairs.shop_images])
+        self._partnerless = np.setdiff1d(np.arange(images), partnered)
+        self.num_fill = self._even_count_of_rest() if fill else 0
+        self._twos_per_rank = -(-(users + self.num_fill // 2) // self.world_size)
         print_log(
             f'PairSampler: {users} pairs and {self.num_fill} other images an epoch, of {images} images; '
             f'{self.pairs.alone} identities are on one side only and give no pair',
@@ -140,6 +144,12 @@ class PairSampler(Sampler):
         """
         rng = np.random.default_rng((self.seed, epoch))
         pairs = self.pairs.draw(rng)
-        rest = rng.permutation(np.setdiff1d(np.arange(self.pairs.num_images), pairs))[: self.num_fill]
-        rest = np.resize(rest, (-(-len(rest) // 2), 2))
-        return rng.permutation(np.concatenate([pairs, rest]))
+        undrawn = rng.permutation(np.setdiff1d(self.pairs.shop_images, pairs))
+        repeated = rng.permutation(self.pairs.num_images)
+        rest = rng.permutation(np.concatenate([self._partnerless, undrawn, repeated])[: self.num_fill])
+        return rng.permutation(np.concatenate([pairs, rest.reshape(-1, 2)]))
+
+    def _even_count_of_rest(self) -> int:
+        undrawn = np.setdiff1d(self.pairs.shop_images, self.pairs.draw(np.random.default_rng((self.seed, 0))))
+        count = len(self._partnerless) + len(undrawn)
+        return count + count % 2

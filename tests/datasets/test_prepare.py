@@ -1,0 +1,304 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdf2.datasets import prepare as prepare_module
+from mmdf2.datasets.annotation import read_annotation
+from mmdf2.datasets.manifest import StoreError
+from mmdf2.datasets.part import image_size
+from mmdf2.datasets.prepare import PrepareError, prepare
+from mmdf2.datasets.problems import AnnotationError
+from mmdf2.datasets.store import Store, open_or_prepare
+
+
+@pytest.fixture
+def root(tiny_root, tmp_path):
+    """A copy of the training images that a test may break."""
+    shutil.copytree(tiny_root / 'train', tmp_path / 'train')
+    return tmp_path
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(prepare_module, 'IMAGES_PER_PART', 5)
+
+
+def assert_store_equals_files(store, root, split):
+    names = sorted(path.name for path in (root / split / 'annos').iterdir())
+    assert [f'{image_id:06d}.json' for image_id in store.image_ids] == names
+    for index, name in enumerate(names):
+        record = store.image(index)
+        with Image.open(root / split / 'image' / record.file_name) as image:
+            assert (record.width, record.height) == image.size
+        expected = read_annotation(root / split / 'annos' / name)
+        assert (record.source, record.pair_id, len(record.items)) == (
+            expected.source,
+            expected.pair_id,
+            len(expected.items),
+        )
+        for ours, theirs in zip(record.items, expected.items, strict=True):
+            for field in ('item_id', 'category_id', 'style', 'bbox', 'scale', 'occlusion', 'zoom_in', 'viewpoint'):
+                assert getattr(ours, field) == getattr(theirs, field)
+            assert np.array_equal(ours.landmarks, theirs.landmarks)
+            assert len(ours.segmentation) == len(theirs.segmentation)
+            for a, b in zip(ours.segmentation, theirs.segmentation, strict=True):
+                assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_store_holds_what_the_files_say(root, small_parts, workers):
+    report = prepare(root, 'train', workers=workers)
+    store = Store.open(root / 'train.store')
+    assert report.made and (report.images, report.items) == (len(store), len(store.item_ids)) == (24, 32)
+    assert_store_equals_files(store, root, 'train')
+    store.verify()
+    assert sorted(path.name for path in root.iterdir()) == ['.train.store.lock', 'train', 'train.store']
+
+
+def test_real_images_are_read(sample_root, tmp_path):
+    store = open_or_prepare(sample_root, 'validation', tmp_path / 'validation.store')
+    assert_store_equals_files(store, sample_root, 'validation')
+    assert store.manifest['problems'] == {}
+    assert store.image_ids.tolist() == [264, 265]
+
+
+def test_columns_agree_with_the_records(tiny_root, tmp_path):
+    store = open_or_prepare(tiny_root, 'train', tmp_path / 'train.store')
+    items = [item for index in range(len(store)) for item in store.image(index).items]
+    assert store.category_ids.tolist() == [item.category_id for item in items]
+    assert np.allclose(store.bboxes, [item.bbox for item in items])
+    pair_ids = store.pair_ids[store.item_images]
+    assert store.identities.tolist() == [
+        pair_id * 65536 + item.style if item.style else -1 for pair_id, item in zip(pair_ids, items, strict=True)
+    ]
+    with pytest.raises(IndexError):
+        store.image(len(store))
+    with pytest.raises(ValueError, match='read-only'):
+        store.bboxes[0] = 0
+
+
+def test_second_run_does_nothing(root, monkeypatch):
+    prepare(root, 'train')
+    monkeypatch.setattr(prepare_module, 'make_part', None)
+    assert not prepare(root, 'train').made
+
+
+def test_changed_annotation_is_noticed_by_prepare(root):
+    prepare(root, 'train')
+    path = root / 'train' / 'annos' / '000001.json'
+    data = json.loads(path.read_text())
+    data['pair_id'] = 99
+    path.write_text(json.dumps(data))
+    assert prepare(root, 'train').made
+    assert Store.open(root / 'train.store').pair_ids[0] == 99
+
+
+def python(code, root):
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, '-c', code, str(root)], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+KILLED_RUN = """
+import os, signal, sys
+from mmdf2.datasets import part, prepare
+done = []
+def make_part(job):
+    if len(done) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(part.make_part(job))
+    return done[-1]
+prepare.IMAGES_PER_PART = 5
+prepare.make_part = make_part
+prepare.prepare(sys.argv[1], 'train', workers=1)
+"""
+
+
+def test_killed_run_goes_on_where_it_stopped(root, small_parts, monkeypatch):
+    assert python(KILLED_RUN, root).wait() == -signal.SIGKILL
+    assert not (root / 'train.store').exists()
+    parts = sorted(path.name for path in (root / '.train.store.parts').glob('*.npz'))
+    assert parts == ['part-000000.npz', 'part-000001.npz']
+    before = {name: (root / '.train.store.parts' / name).stat().st_mtime_ns for name in parts}
+
+    def keep_watch(job):
+        images = make_part(job)
+        name = job.path.name + '.npz'
+        if name in before:
+            assert job.path.with_suffix('.npz').stat().st_mtime_ns == before[name]
+        return images
+
+    make_part = prepare_module.make_part
+    monkeypatch.setattr(prepare_module, 'make_part', keep_watch)
+    prepare(root, 'train', workers=1)
+    assert_store_equals_files(Store.open(root / 'train.store'), root, 'train')
+    assert not (root / '.train.store.parts').exists()
+
+
+def test_part_of_changed_files_is_made_again(root, small_parts):
+    assert python(KILLED_RUN, root).wait() == -signal.SIGKILL
+    (root / 'train' / 'annos' / '000001.json').write_text('{}')
+    assert prepare(root, 'train', workers=1).problems == {'bad source': 1}
+
+
+def test_every_problem_is_counted_listed_and_treated(root, small_parts):
+    annos, images = root / 'train' / 'annos', root / 'train' / 'image'
+    (annos / '000001.json').write_text('{"source": "us')
+    (annos / '000002.json').unlink()
+    (images / '000003.jpg').unlink()
+    (images / '000004.jpg').write_bytes(b'no image')
+    (images / '000005.jpg').write_bytes(b'')
+    shutil.copy(images / '000006.jpg', images / '6.jpg')
+    shutil.copy(annos / '000006.json', annos / '6.json')
+    (images / 'Thumbs.db').write_bytes(b'')
+    data = json.loads((annos / '000007.json').read_text())
+    data['item1']['bounding_box'] = [10, 10, 5, 5]
+    (annos / '000007.json').write_text(json.dumps(data))
+    report = prepare(root, 'train')
+    assert report.problems == {
+        'unreadable annotation': 1,
+        'missing annotation': 1,
+        'missing image': 1,
+        'unreadable image': 2,
+        'duplicate image id': 2,
+        'bad file name': 1,
+        'bad box': 1,
+    }
+    store = Store.open(root / 'train.store')
+    assert store.image_ids.tolist() == list(range(6, 25)) and report.images == 19
+    listed = [json.loads(line) for line in (root / 'train.store' / 'problems.jsonl').read_text().splitlines()]
+    assert [problem['file'] for problem in listed if problem['kind'] == 'unreadable image'] == [
+        '000004.jpg',
+        '000005.jpg',
+    ]
+    assert len(listed) == sum(report.problems.values())
+    text = str(report)
+    assert '000007.json: item1: bad box' in text and 'problems.jsonl' in text and 'item left out' in text
+    assert store.manifest['problems'] == report.problems
+
+
+def test_strict_refuses_and_lists(root):
+    (root / 'train' / 'annos' / '000001.json').write_text('[]')
+    with pytest.raises(PrepareError, match=r'1 x unreadable annotation, such as 000001\.json'):
+        prepare(root, 'train', strict=True)
+    assert not (root / 'train.store').exists()
+    assert 'unreadable' in (root / 'train.store.problems.jsonl').read_text()
+    prepare(root, 'train')
+    with pytest.raises(PrepareError):
+        prepare(root, 'train', strict=True)
+
+
+def test_nothing_usable(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match='DeepFashion2 is laid out as'):
+        prepare(root, 'validation')
+    for folder in ('image', 'annos'):
+        (tmp_path / 'empty' / 'train' / folder).mkdir(parents=True)
+    with pytest.raises(PrepareError, match='no image with an annotation'):
+        prepare(tmp_path / 'empty', 'train')
+    for path in (root / 'train' / 'annos').iterdir():
+        path.write_text('')
+    with pytest.raises(PrepareError, match='not one image is usable'):
+        prepare(root, 'train')
+    assert not (root / 'train.store').exists()
+
+
+def test_stale_store_is_refused(root):
+    open_or_prepare(root, 'train')
+    (root / 'train' / 'annos' / '000024.json').unlink()
+    with pytest.raises(StoreError, match=r'stale.*\n?.*prepare_deepfashion2.py'):
+        open_or_prepare(root, 'train')
+    prepare(root, 'train')
+    assert len(open_or_prepare(root, 'train')) == 23
+
+
+def test_store_of_another_split_is_refused(tiny_root, tmp_path):
+    open_or_prepare(tiny_root, 'train', tmp_path / 'x.store')
+    with pytest.raises(StoreError, match="is of split 'train', not 'validation'"):
+        open_or_prepare(tiny_root, 'validation', tmp_path / 'x.store')
+
+
+def test_store_works_without_the_annotation_files(root):
+    open_or_prepare(root, 'train')
+    shutil.rmtree(root / 'train' / 'annos')
+    assert len(open_or_prepare(root, 'train')) == 24
+
+
+def damage_column(store):
+    (store / 'bboxes.npy').write_bytes((store / 'bboxes.npy').read_bytes()[:-8])
+
+
+def pickled_column(store):
+    np.save(store / 'bboxes.npy', np.array([{}], dtype=object), allow_pickle=True)
+
+
+def missing_column(store):
+    (store / 'points.npy').unlink()
+
+
+def other_version(store):
+    text = (store / 'manifest.json').read_text()
+    (store / 'manifest.json').write_text(text.replace('"version": 1', '"version": 99'))
+
+
+def cut_manifest(store):
+    (store / 'manifest.json').write_text((store / 'manifest.json').read_text()[:100])
+
+
+@pytest.mark.parametrize('harm', [damage_column, pickled_column, missing_column, other_version, cut_manifest])
+def test_damaged_store_is_refused_and_force_mends_it(root, harm):
+    prepare(root, 'train')
+    harm(root / 'train.store')
+    with pytest.raises(StoreError, match=r'run: python tools/prepare_deepfashion2\.py .* --split train --force'):
+        open_or_prepare(root, 'train')
+    prepare(root, 'train', force=True)
+    assert_store_equals_files(open_or_prepare(root, 'train'), root, 'train')
+
+
+def test_changed_column_fails_verification(root):
+    prepare(root, 'train')
+    column = np.load(root / 'train.store' / 'bboxes.npy')
+    column[0, 0] += 1
+    np.save(root / 'train.store' / 'bboxes.npy', column)
+    with pytest.raises(StoreError, match=r'bboxes\.npy was changed'):
+        Store.open(root / 'train.store').verify()
+
+
+@pytest.mark.parametrize('force', [False, True])
+def test_foreign_folder_is_never_replaced(root, force):
+    (root / 'train.store').mkdir()
+    (root / 'train.store' / 'thesis.txt').write_text('mine')
+    with pytest.raises(StoreError):
+        prepare(root, 'train', force=force)
+    assert (root / 'train.store' / 'thesis.txt').read_text() == 'mine'
+    with pytest.raises(StoreError, match='no store'):
+        open_or_prepare(root, 'train')
+
+
+def test_missing_store_says_what_to_run(root):
+    with pytest.raises(StoreError, match=r'does not exist; run: python tools/prepare_deepfashion2.py .* --split train'):
+        Store.open(root / 'train.store')
+
+
+def test_sizes_are_those_that_decoders_show(tmp_path):
+    cv2 = pytest.importorskip('cv2')
+    for orientation in range(1, 9):
+        path = tmp_path / f'{orientation}.jpg'
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new('RGB', (40, 30)).save(path, exif=exif)
+        assert image_size(path) == cv2.imread(str(path)).shape[1::-1]
+    with pytest.raises(AnnotationError, match='missing image'):
+        image_size(tmp_path / 'none.jpg')
+
+
+def test_two_runs_at_once_make_one_store(root):
+    code = 'import sys; from mmdf2.datasets.prepare import prepare; print(prepare(sys.argv[1], "train").made)'
+    runs = [python(code, root), python(code, root)]
+    outputs = [run.communicate(timeout=60)[0].splitlines()[-1] for run in runs]
+    assert sorted(outputs) == ['False', 'True'] and all(run.returncode == 0 for run in runs)
