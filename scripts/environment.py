@@ -88,7 +88,7 @@ class Environment:
         return variables
 
     def torch_facts(self) -> dict:
-        """Of the installed torch: ``version``, ``cuda`` version, whether it sees a ``gpu``, that one's ``architecture``."""
+        """Of the installed torch: ``version``, ``cuda`` version, whether it sees a ``gpu``, its ``architecture``."""
         code = (
             'import json, torch; gpu = torch.cuda.is_available(); '
             'print(json.dumps(dict(version=torch.__version__, cuda=torch.version.cuda, gpu=gpu, '

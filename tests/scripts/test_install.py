@@ -1,0 +1,138 @@
+"""`make install` without its long parts: refusals, notes, marks, and the cache of mmcv's wheels."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / 'scripts'
+sys.path.insert(0, str(SCRIPTS))
+
+import environment  # noqa: E402
+import install  # noqa: E402
+import mmcv_wheel  # noqa: E402
+
+TORCH = {'version': '2.13.0+cpu', 'cuda': None, 'gpu': False, 'architecture': None}
+
+
+@pytest.fixture
+def venv(tmp_path):
+    """An environment with an interpreter that may be called, and notes."""
+    made = environment.Environment(tmp_path / 'venv')
+    made.python.parent.mkdir(parents=True)
+    made.python.symlink_to(sys.executable)
+    with made.locked():
+        made.note(stack='onedl', libraries='as pinned')
+        yield made
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / 'thesis.tex').touch()
+    with pytest.raises(install.InstallError, match=f'VENV={tmp_path} exists and is not a virtual environment'):
+        install.check_folder(tmp_path)
+    assert (tmp_path / 'thesis.tex').exists()
+
+
+def test_an_environment_is_gone_on_with(venv):
+    assert venv.is_usable('onedl')
+    assert venv.notes()['libraries'] == 'as pinned'
+
+
+def test_the_other_line_needs_a_new_environment(venv):
+    assert not venv.is_usable('openmmlab')
+
+
+def test_another_python_needs_a_new_environment(venv, monkeypatch):
+    monkeypatch.setattr(sys, 'version', '3.99')
+    assert venv.notes() == {}
+    assert not venv.is_usable('onedl')
+
+
+def test_an_environment_made_by_hand_is_not_emptied(venv):
+    (venv.state / 'notes.json').unlink()
+    assert venv.is_usable('onedl') and venv.is_usable('openmmlab')
+
+
+def test_a_killed_pip_leaves_a_mark(venv):
+    with pytest.raises(KeyboardInterrupt), venv.marked_unfinished():
+        raise KeyboardInterrupt
+    assert not venv.is_usable('onedl')
+
+
+def test_a_failed_pip_leaves_none(venv):
+    with pytest.raises(subprocess.CalledProcessError), venv.marked_unfinished():
+        raise subprocess.CalledProcessError(1, 'pip')
+    assert venv.is_usable('onedl')
+
+
+def test_broken_notes_are_no_notes(venv):
+    (venv.state / 'notes.json').write_text('{"stack": ')
+    assert venv.notes() == {}
+
+
+def test_sources_without_what_is_compiled():
+    files = install.source_files()
+    assert SCRIPTS.parent / 'mmdf2/stack.py' in files
+    assert not [file for file in files if file.suffix in ('.so', '.pyc')]
+
+
+def test_the_digest_knows_names_and_contents(tmp_path, monkeypatch):
+    monkeypatch.setattr(install, 'ROOT', tmp_path)
+    first, second = tmp_path / 'a', tmp_path / 'b'
+    first.write_text('1')
+    second.write_text('1')
+    digests = {install.digest_of([first]), install.digest_of([second]), install.digest_of([first, second])}
+    second.write_text('2')
+    assert len(digests | {install.digest_of([second])}) == 4
+
+
+@pytest.fixture
+def pins(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    file = tmp_path / 'onedl.txt'
+    file.write_text('# the line\nonedl-mmengine==0.10.12\nonedl-mmcv==2.3.6\n')
+    return file
+
+
+def test_mmcv_is_built_once_for_each_torch(pins, monkeypatch):
+    built = []
+
+    def build(python, pin, folder, device, variables):
+        built.append((pin, device))
+        (folder / f'{len(built)}.whl').touch()
+        return folder / f'{len(built)}.whl'
+
+    monkeypatch.setattr(mmcv_wheel, 'build', build)
+    variables = {'PATH': ''}
+    wheels = [mmcv_wheel.get(Path(), pins, TORCH, variables) for _ in range(2)]
+    newer = mmcv_wheel.get(Path(), pins, {**TORCH, 'version': '2.14.1+cpu'}, variables)
+    assert wheels[0] == wheels[1] != newer
+    assert built == [('onedl-mmcv==2.3.6', 'cpu')] * 2
+
+
+def test_a_gpu_without_nvcc_gets_operators_for_the_cpu(monkeypatch, capsys):
+    monkeypatch.delenv('CUDA_HOME', raising=False)
+    gpu = {'version': '2.13.0', 'cuda': '13.0', 'gpu': True, 'architecture': 'sm90'}
+    assert mmcv_wheel.device_of(gpu, {'PATH': ''}) == 'cpu'
+    assert 'no nvcc' in capsys.readouterr().out
+
+
+def test_a_gpu_with_nvcc_has_wheels_of_its_own(tmp_path):
+    (tmp_path / 'nvcc').touch(mode=0o755)
+    gpu = {'version': '2.13.0', 'cuda': '13.0', 'gpu': True, 'architecture': 'sm90'}
+    assert mmcv_wheel.device_of(gpu, {'PATH': str(tmp_path)}) == 'cu13.0-sm90'
+
+
+def test_progress_counts_compiled_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mmcv_wheel, 'SECONDS_BETWEEN_LINES', 0)
+    lines = 'print("  [7/78] c++ -MMD"); print("a warning"); print("[8/78] c++")'
+    mmcv_wheel.run_with_progress([sys.executable, '-c', lines], tmp_path / 'log', None)
+    assert '7 of 78 files' in capsys.readouterr().out
+    assert 'a warning' in (tmp_path / 'log').read_text()
+
+
+def test_a_failed_build_shows_the_end_of_its_log(tmp_path):
+    code = 'print("error: no space left"); raise SystemExit(1)'
+    with pytest.raises(mmcv_wheel.BuildError, match=r'log:\n.*no space left'):
+        mmcv_wheel.run_with_progress([sys.executable, '-c', code], tmp_path / 'log', None)
