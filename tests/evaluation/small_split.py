@@ -86,8 +86,8 @@ def _instances(rng, items, image):
     instances.masks = masks
     instances.keypoints = keypoints
     instances.keypoint_scores = torch.ones(count, MAX_LANDMARKS)
-    instances.embeddings = torch.stack([_embedding(rng, image, item) for item in items] or [torch.zeros(0, DIMS)])
-    instances.embeddings = instances.embeddings.reshape(-1, DIMS)
+    embeddings = [_embedding(rng, image, item) for item in items]
+    instances.embeddings = torch.stack(embeddings) if embeddings else torch.zeros(0, DIMS)
     return instances.to_dict()
 
 

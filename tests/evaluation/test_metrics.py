@@ -95,10 +95,18 @@ class TestDeepFashion2Metric:
             assert 0.02 < found[0] < 0.9
         assert len(figures) == 16
 
-    def test_logs_a_row_for_each_category(self, root, samples, log):
-        run(DeepFashion2Metric(str(root)), samples)
-        for name in ('short sleeve top', 'trousers', 'sling dress', 'mean', 'keypoints_AP75_all'):
-            assert name in log.text
+    def test_logs_a_row_for_each_category(self, root, store, samples, log):
+        figures = run(DeepFashion2Metric(str(root)), samples)
+        lines = [line for line in log.text.splitlines() if line.startswith('|')]
+        rows = {line.split('|')[1].strip(): [cell.strip() for cell in line.split('|')[2:-1]] for line in lines}
+        assert rows['category'] == ['items', 'bbox_AP', 'segm_AP', 'keypoints_AP_visible', 'keypoints_AP_all']
+        assert rows['sling dress'] == ['0', '-', '-', '-', '-']
+        assert rows['mean AP75'][1:] == [
+            f'{figures[key]:.3f}' for key in ('bbox_AP75', 'segm_AP75', 'keypoints_AP75_visible', 'keypoints_AP75_all')
+        ]
+        assert int(rows['trousers'][0]) == (store.category_ids == 8).sum()
+        assert len(rows) == 1 + 13 + 3
+        assert max(map(len, lines)) < 110
 
     def test_one_metric_alone_and_by_config(self, root, samples):
         metric = METRICS.build({'type': 'mmdf2.DeepFashion2Metric', 'data_root': str(root), 'metrics': ['bbox']})
@@ -299,3 +307,31 @@ def assert_lists_are_brute_force(results, samples, store, similarity):
         ranked = sorted(gallery, key=lambda entry: -float((weight * (query - entry[2]) ** 2).sum()))[:20]
         assert result['gallery_image_id'] == [entry[0] for entry in ranked]
         assert result['gallery_bbox'] == [entry[1] for entry in ranked]
+
+
+def ranked_samples(store):
+    """Predictions for an odd number of images."""
+    weight = torch.stack([-torch.ones(DIMS), torch.ones(DIMS)])
+    return predict(store, np.random.default_rng(4), {'weight': weight, 'bias': torch.zeros(2)})[:25]
+
+
+def evaluate_on_rank(rank, root, folder):
+    """One of two processes: its share of the images, padded as mmengine's DefaultSampler does."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
+    samples = ranked_samples(open_or_prepare(root, 'validation'))
+    share = (samples + samples[:1])[rank::2]
+    figures = {}
+    for metric in (DeepFashion2Metric, RetrievalMetric):
+        evaluated = metric(str(root), collect_dir=f'{folder}/{metric.__name__}')
+        evaluated.process(None, share)
+        figures.update(evaluated.evaluate(len(samples)))
+    (folder / f'{rank}.json').write_text(json.dumps(figures))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_figures_of_one(root, store, tmp_path):
+    torch.multiprocessing.spawn(evaluate_on_rank, (root, tmp_path), nprocs=2)
+    samples = ranked_samples(store)
+    alone = {**run(DeepFashion2Metric(str(root)), samples), **run(RetrievalMetric(str(root)), samples)}
+    for rank in range(2):
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == pytest.approx(alone, abs=1e-12)

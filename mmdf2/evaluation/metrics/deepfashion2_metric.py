@@ -100,7 +100,8 @@ class DeepFashion2Metric(BaseMetric):
                 print_log(f'Results written to {write_results(path, detection_results(detections, metric))}', 'current')
         truth = ground_truth(store, image_ids, masks='segm' in metrics)
         evaluated = {task: evaluate_task(truth, detections, task) for metric in metrics for task in STREAMS[metric][1]}
-        print_log('\n' + category_table(evaluated), 'current')
+        if evaluated:
+            print_log('\n' + category_table(evaluated), 'current')
         return {
             _key(task, name): value for task, result in evaluated.items() for name, value in result.figures().items()
         }
@@ -126,13 +127,22 @@ def _key(task: str, name: str) -> str:
 
 
 def category_table(evaluated: dict[str, TaskResult]) -> str:
-    """Text table with a row for each category and one for their mean: AP, AP50 and AP75 of each task."""
-    shown = ('AP', 'AP50', 'AP75')
-    rows = [['category', *(_key(task, name) for task in evaluated for name in shown)]]
-    for label, name in [*enumerate(CATEGORY_NAMES), (None, 'mean')]:
-        figures = [result.figures(label=label) for result in evaluated.values()]
-        rows.append([name, *('-' if np.isnan(each[key]) else f'{each[key]:.3f}' for each in figures for key in shown)])
-    return AsciiTable(rows).table
+    """Text table: items and AP of each task for each category, then their mean AP, AP50 and AP75."""
+    # Landmark tasks ignore items without landmarks, so the largest count is that of all items.
+    counts = np.max([result.num_truths[0] for result in evaluated.values()], axis=0)
+    rows = [['category', 'items', *(_key(task, 'AP') for task in evaluated)]]
+    for label, name in enumerate(CATEGORY_NAMES):
+        rows.append([name, counts[label], *(_shown(r.average_precision(label=label)) for r in evaluated.values())])
+    means = {task: result.figures() for task, result in evaluated.items()}
+    for name in ('AP', 'AP50', 'AP75'):
+        rows.append([f'mean {name}', counts.sum(), *(_shown(figures[name]) for figures in means.values())])
+    table = AsciiTable(rows)
+    table.justify_columns = dict.fromkeys(range(1, len(rows[0])), 'right')
+    return table.table
+
+
+def _shown(figure: float) -> str:
+    return '-' if np.isnan(figure) else f'{figure:.3f}'
 
 
 def _compact(sample: dict, metrics) -> dict:
