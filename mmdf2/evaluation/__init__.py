@@ -2,7 +2,3 @@
 
 The core (everything beside ``metrics``) needs numpy and pycocotools' mask functions alone.
 """
-
-from mmdf2.evaluation import metrics
-
-__all__ = ['metrics']
