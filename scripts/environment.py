@@ -1,7 +1,6 @@
 """A virtual environment that remembers what was installed into it, and whether that was interrupted."""
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import venv
 from pathlib import Path
 
+import lock
 import mmcv_wheel
 
 
@@ -26,12 +26,7 @@ class Environment:
     def locked(self):
         """Lets one installation at a time work on the folder."""
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._lock, 'a') as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f'make install: waiting for another one that works on {self.folder}', flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with lock.held(self._lock, str(self.folder)) as self._held:
             yield
 
     @contextlib.contextmanager
@@ -78,7 +73,7 @@ class Environment:
         options = ['--disable-pip-version-check', *(['--quiet'] if quiet else [])]
         with self.marked_unfinished():
             command = [self.python, '-m', 'pip', 'install', *options, *arguments]
-            subprocess.run(command, check=True, env=self.variables())
+            subprocess.run(command, check=True, env=self.variables(), pass_fds=[self._held])
 
     def variables(self) -> dict:
         """Environment variables for pip and the compilers: the venv's ninja is found, foreign site-packages are not."""

@@ -4,8 +4,6 @@ pip keeps wheels that it built too, but by the name of the source alone: after a
 operators that do not load.
 """
 
-import contextlib
-import fcntl
 import os
 import platform
 import re
@@ -14,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import lock
 
 SECONDS_BETWEEN_LINES = 20  # where there is no terminal to redraw a line on
 GIB_PER_COMPILER = 1.5
@@ -40,10 +40,10 @@ def get(python: Path, pins: Path, torch: dict, variables: dict) -> Path:
     tag = f'cp{sys.version_info.major}{sys.version_info.minor}-{platform.machine()}'
     folder = cache_folder() / f'{name}-{version}-torch{torch["version"]}-{device}-{tag}'
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder):
+    with lock.held(folder / 'lock', f'mmcv in {folder}') as held:
         wheel = next(folder.glob('*.whl'), None)
         if wheel is None:
-            wheel = build(python, f'{name}=={version}', folder, device, variables)
+            wheel = build(python, f'{name}=={version}', folder, device, variables, held)
     return wheel
 
 
@@ -66,7 +66,7 @@ def device_of(torch: dict, variables: dict) -> str:
     return f'cu{torch["cuda"]}-{torch["architecture"]}'
 
 
-def build(python: Path, pin: str, folder: Path, device: str, variables: dict) -> Path:
+def build(python: Path, pin: str, folder: Path, device: str, variables: dict, held: int) -> Path:
     """Compiles in ``folder/build``, which outlives a killed run, and puts the finished wheel into ``folder``."""
     build_folder = folder / 'build'
     log = folder / 'build.log'
@@ -82,7 +82,7 @@ def build(python: Path, pin: str, folder: Path, device: str, variables: dict) ->
     )
     command = [python, '-m', 'pip', 'wheel', '-v', '--disable-pip-version-check', '--no-cache-dir']
     command += ['--no-build-isolation', '--no-deps', '--wheel-dir', build_folder / 'wheel', source]
-    run_with_progress(command, log, variables)
+    run_with_progress(command, log, variables, held)
     built = next((build_folder / 'wheel').glob('*.whl'))
     wheel = folder / built.name
     os.replace(built, wheel)
@@ -107,12 +107,18 @@ def unpack(python: Path, pin: str, folder: Path, variables: dict) -> Path:
     return source
 
 
-def run_with_progress(command: list, log: Path, variables: dict) -> None:
-    """Runs ``command``, its output in ``log``, and shows ninja's count of compiled files."""
+def run_with_progress(command: list, log: Path, variables: dict, held: int) -> None:
+    """Runs ``command`` under the lock ``held``, its output in ``log``, and shows ninja's count of compiled files."""
     started = last = time.monotonic()
     with open(log, 'w') as file:
         process = subprocess.Popen(
-            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
+            command,
+            env=variables,
+            pass_fds=[held],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
         )
         for line in process.stdout:
             file.write(line)
@@ -137,11 +143,3 @@ def parallel_jobs() -> int:
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
     return max(1, min(cores, int(memory / GIB_PER_COMPILER)))
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path):
-    """Lets one process at a time build in ``folder``; a second one waits and then finds the wheel."""
-    with open(folder / 'lock', 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

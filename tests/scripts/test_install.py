@@ -1,5 +1,6 @@
 """`make install` without its long parts: refusals, notes, marks, and the cache of mmcv's wheels."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import environment  # noqa: E402
 import install  # noqa: E402
+import lock  # noqa: E402
 import mmcv_wheel  # noqa: E402
 
 TORCH = {'version': '2.13.0+cpu', 'cuda': None, 'gpu': False, 'architecture': None}
@@ -98,7 +100,7 @@ def pins(tmp_path, monkeypatch):
 def test_mmcv_is_built_once_for_each_torch(pins, monkeypatch):
     built = []
 
-    def build(python, pin, folder, device, variables):
+    def build(python, pin, folder, device, variables, held):
         built.append((pin, device))
         (folder / f'{len(built)}.whl').touch()
         return folder / f'{len(built)}.whl'
@@ -127,12 +129,29 @@ def test_a_gpu_with_nvcc_has_wheels_of_its_own(tmp_path):
 def test_progress_counts_compiled_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mmcv_wheel, 'SECONDS_BETWEEN_LINES', 0)
     lines = 'print("  [7/78] c++ -MMD"); print("a warning"); print("[8/78] c++")'
-    mmcv_wheel.run_with_progress([sys.executable, '-c', lines], tmp_path / 'log', None)
+    with lock.held(tmp_path / 'lock', 'the test') as held:
+        mmcv_wheel.run_with_progress([sys.executable, '-c', lines], tmp_path / 'log', None, held)
     assert '7 of 78 files' in capsys.readouterr().out
     assert 'a warning' in (tmp_path / 'log').read_text()
 
 
 def test_a_failed_build_shows_the_end_of_its_log(tmp_path):
     code = 'print("error: no space left"); raise SystemExit(1)'
-    with pytest.raises(mmcv_wheel.BuildError, match=r'log:\n.*no space left'):
-        mmcv_wheel.run_with_progress([sys.executable, '-c', code], tmp_path / 'log', None)
+    with (
+        lock.held(tmp_path / 'lock', 'the test') as held,
+        pytest.raises(mmcv_wheel.BuildError, match=r'log:\n.*no space left'),
+    ):
+        mmcv_wheel.run_with_progress([sys.executable, '-c', code], tmp_path / 'log', None, held)
+
+
+def test_the_lock_stays_with_the_program_when_its_starter_is_gone(tmp_path):
+    code = 'import sys; print("at work", flush=True); sys.stdin.read()'
+    with lock.held(tmp_path / 'lock', 'the test') as held:
+        pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+        orphan = subprocess.Popen([sys.executable, '-c', code], pass_fds=[held], **pipes)
+    orphan.stdout.readline()
+    with open(tmp_path / 'lock') as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        orphan.communicate()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
