@@ -1,0 +1,63 @@
+"""Tests a trained model: boxes, masks, landmarks and retrieval.
+
+On one machine:      python tools/test.py CONFIG CHECKPOINT
+In N processes:      torchrun --nproc-per-node N tools/test.py CONFIG CHECKPOINT --launcher pytorch
+From the wheel:      mim test mmdf2 CONFIG --checkpoint CHECKPOINT
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('checkpoint', help='the checkpoint file')
+    add_common_arguments(parser)
+    parser.add_argument('--dump', metavar='DIR', help="write the predictions here, in the benchmark's own result files")
+    parser.add_argument('--show-dir', metavar='DIR', help='draw ground truth and predictions of every image into here')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Reads the config, applies the command line and tests."""
+    args = parse_args()
+    guard_checkpoint_loading()
+    config = load_config(args)
+    config.load_from = args.checkpoint
+    config.resume = False
+    if args.dump:
+        dump_results(config, Path(args.dump))
+    if args.show_dir:
+        config.default_hooks.visualization = {
+            'type': 'DetVisualizationHook',
+            'draw': True,
+            'test_out_dir': str(Path(args.show_dir).absolute()),
+        }
+    Runner.from_cfg(config).test()
+
+
+def dump_results(config: Config, folder: Path) -> None:
+    """Makes mmdf2's metrics of the config write ``folder/results.*.json``."""
+    evaluators = config.test_evaluator
+    metrics = [
+        metric
+        for metric in (evaluators if isinstance(evaluators, (list, tuple)) else [evaluators])
+        if metric['type'].startswith('mmdf2.')
+    ]
+    if not metrics:
+        raise SystemExit(
+            '--dump: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric to write results'
+        )
+    for metric in metrics:
+        metric['outfile_prefix'] = str(folder / 'results')
+
+
+if __name__ == '__main__':
+    main()
