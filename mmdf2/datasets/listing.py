@@ -41,8 +41,7 @@ def list_split(root, split: str) -> Listing:
     Raises:
         FileNotFoundError: A folder is missing.
     """
-    image_names, annotation_names = _names(Path(root, split, 'image')), _names(Path(root, split, 'annos'))
-    digest = hashlib.sha256('\0'.join([*image_names, '', *annotation_names]).encode('utf-8', 'surrogateescape'))
+    image_names, annotation_names = _names(root, split)
     problems: list[Problem] = []
     images = _by_id(image_names, IMAGE_SUFFIXES, 'image', problems)
     annotations = _by_id(annotation_names, ('.json',), 'annos', problems)
@@ -56,7 +55,16 @@ def list_split(root, split: str) -> Listing:
         Entry(image_id, Path(root, split, 'image', images[image_id]), Path(root, split, 'annos', annotations[image_id]))
         for image_id in sorted(images.keys() & annotations.keys())
     ]
-    return Listing(entries, problems, digest.hexdigest())
+    return Listing(entries, problems, _digest(image_names, annotation_names))
+
+
+def files_digest(root, split: str) -> str:
+    """The ``digest`` of a split's ``Listing`` alone, at a tenth of the cost.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+    """
+    return _digest(*_names(root, split))
 
 
 def signature(entries: list[Entry]) -> str:
@@ -72,7 +80,16 @@ def signature(entries: list[Entry]) -> str:
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
-def _names(folder: Path) -> list[str]:
+def _digest(image_names: list[str], annotation_names: list[str]) -> str:
+    text = '\0'.join([*image_names, '', *annotation_names])
+    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()
+
+
+def _names(root, split: str) -> tuple[list[str], list[str]]:
+    return _names_in(Path(root, split, 'image')), _names_in(Path(root, split, 'annos'))
+
+
+def _names_in(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as found:
             return sorted(entry.name for entry in found)

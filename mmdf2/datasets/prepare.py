@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdf2.datasets.columns import ALL_COLUMNS, join_parts
-from mmdf2.datasets.listing import Listing, list_split, signature
+from mmdf2.datasets.listing import Listing, files_digest, list_split, signature
 from mmdf2.datasets.manifest import PROBLEMS, StoreError, file_digest, is_store, read_manifest, remedy, write_manifest
 from mmdf2.datasets.part import Part, make_part, part_problems
 from mmdf2.datasets.problems import TREATMENTS, Problem
@@ -118,7 +118,7 @@ def check_fresh(manifest: dict, root, split: str, folder) -> None:
         raise StoreError(f'store {folder} is of split {manifest["source"].get("split")!r}, not {split!r}')
     if not Path(root, split, 'annos').is_dir():
         return
-    if manifest['source'].get('files') != list_split(root, split).digest:
+    if manifest['source'].get('files') != files_digest(root, split):
         raise StoreError(
             f'store {folder} is stale: the files in {Path(root, split)} are not those that it was made from; '
             f'{remedy(folder)}'
