@@ -2,12 +2,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
+from mmengine.runner import Runner
 
 from mmdf2.datasets import samplers
-from mmdf2.datasets.deepfashion2 import DeepFashion2Dataset
 from mmdf2.datasets.samplers import IdentityPairs, PairSampler
-from mmdf2.registry import DATA_SAMPLERS
 
 
 class Images:
@@ -134,12 +132,19 @@ def test_seed_and_epoch_decide():
     assert first != list(PairSampler(images, seed=8))
 
 
-def test_pairs_stay_together_in_batches(tiny_root):
-    dataset = DeepFashion2Dataset(tiny_root, 'train')
-    sampler = DATA_SAMPLERS.build(
-        {'type': 'mmdf2.PairSampler', 'fill': False}, default_args={'dataset': dataset, 'seed': 0}
+def test_a_config_builds_batches_of_pairs(tiny_root):
+    loader = Runner.build_dataloader(
+        {
+            'batch_size': 4,
+            'num_workers': 0,
+            'dataset': {'type': 'mmdf2.DeepFashion2Dataset', 'data_root': str(tiny_root), 'split': 'train'},
+            'sampler': {'type': 'mmdf2.PairSampler', 'fill': False},
+        },
+        seed=3,
     )
-    for batch in DataLoader(dataset, 4, sampler=sampler, collate_fn=list):
+    loader.collate_fn = list
+    assert loader.sampler.seed == 3 and len(loader) == 3
+    for batch in loader:
         for user, shop in zip(batch[0::2], batch[1::2], strict=True):
             assert (user['source'], shop['source']) == ('user', 'shop')
             shared = {item['identity'] for item in user['instances']} & {item['identity'] for item in shop['instances']}
