@@ -143,7 +143,7 @@ def test_a_config_builds_batches_of_pairs(tiny_root):
         seed=3,
     )
     loader.collate_fn = list
-    assert loader.sampler.seed == 3 and len(loader) == 3
+    assert loader.sampler.seed == 3 and len(loader) == 6
     for batch in loader:
         for user, shop in zip(batch[0::2], batch[1::2], strict=True):
             assert (user['source'], shop['source']) == ('user', 'shop')
