@@ -1,0 +1,153 @@
+"""tools/train.py and tools/test.py as a user starts them: one process and two, straight through and resumed."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from pycocotools import mask as mask_utils
+from tiny_run import losses, metrics, run_tool, write_config
+
+from mmdf2.engine import load_checkpoint_file
+from mmdf2.visualization import read_image
+
+EPOCHS = 2
+ITERATIONS_PER_EPOCH = 6
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory, tiny_root) -> Path:
+    """Folder of a finished training of two epochs, with images augmented by a worker process, and its config.py."""
+    folder = tmp_path_factory.mktemp('run')
+    config = write_config(folder, tiny_root, **{'train_cfg.max_epochs': EPOCHS, 'train_dataloader.num_workers': 1})
+    run_tool('train.py', config, '--work-dir', folder / 'work', '--launcher', 'none')
+    return folder
+
+
+def run_test(run: Path, folder: Path, processes: int) -> Path:
+    """Tests the finished training; result files go to ``dump`` and pictures to ``pictures`` in ``folder``."""
+    folder.mkdir()
+    arguments = ('--work-dir', folder, '--dump', folder / 'dump', '--show-dir', folder / 'pictures')
+    checkpoint = run / 'work' / 'epoch_2.pth'
+    run_tool('test.py', run / 'config.py', checkpoint, *arguments, processes=processes, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope='module', name='test_of_one_process')
+def fixture_of_one_process(run) -> Path:
+    """Folder of a test by one process."""
+    return run_test(run, run / 'one', 1)
+
+
+@pytest.fixture(scope='module', name='test_of_two_processes')
+def fixture_of_two_processes(run) -> Path:
+    """Folder of a test by two."""
+    return run_test(run, run / 'two', 2)
+
+
+def figures(work_dir: Path) -> dict[str, float]:
+    return {name: value for name, value in metrics(work_dir).items() if 'time' not in name}
+
+
+def test_training_logs_every_loss_of_every_iteration(run):
+    logged = losses(run / 'work')
+    assert list(logged) == list(range(1, EPOCHS * ITERATIONS_PER_EPOCH + 1))
+    parts = ('rpn_cls', 'rpn_bbox', 'cls', 'bbox', 'mask', 'keypoint', 'match')
+    for entry in logged.values():
+        assert set(entry) == {'loss', *(f'loss_{part}' for part in parts)}
+        assert all(math.isfinite(value) for value in entry.values())
+
+
+def test_resumed_run_has_the_losses_of_the_uninterrupted_one(run, tmp_path):
+    shutil.copy(run / 'work' / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    output = run_tool('train.py', run / 'config.py', '--work-dir', tmp_path, '--resume')
+    assert 'resumed epoch: 1, iter: 6' in output
+    expected, resumed = losses(run / 'work'), losses(tmp_path)
+    assert list(resumed) == list(range(ITERATIONS_PER_EPOCH + 1, EPOCHS * ITERATIONS_PER_EPOCH + 1))
+    assert resumed == {iteration: expected[iteration] for iteration in resumed}
+    straight, broken = (load_checkpoint_file(path / 'epoch_2.pth') for path in (run / 'work', tmp_path))
+    for name, value in straight['state_dict'].items():
+        torch.testing.assert_close(broken['state_dict'][name], value, rtol=0, atol=0)
+
+
+def test_two_processes_test_as_one_does(test_of_one_process, test_of_two_processes):
+    expected = figures(test_of_one_process)
+    wanted = 'bbox_AP segm_AP keypoints_AP_visible keypoints_AP_all retrieval_top1 retrieval_gt_top1'
+    assert set(wanted.split()) <= set(expected)
+    assert expected['retrieval_gt_top20'] > 0
+    assert figures(test_of_two_processes) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    files = sorted(path.name for path in (test_of_one_process / 'dump').iterdir())
+    assert files == [f'results.{kind}.json' for kind in ('bbox', 'keypoints', 'retrieval', 'segm')]
+    for name in files:
+        one, two = (
+            json.loads((folder / 'dump' / name).read_text()) for folder in (test_of_one_process, test_of_two_processes)
+        )
+        assert len(one) > 0 and len(one) == len(two)
+        assert_same_entries(one, two)
+
+
+def assert_same_entries(one: list[dict], two: list[dict]) -> None:
+    """Two lists of results, equal but for rounding."""
+    for first, second in zip(one, two, strict=True):
+        assert list(first) == list(second)
+        for name, value in first.items():
+            if name == 'segmentation':
+                assert mask_utils.iou([value], [second[name]], [0]).item() > 0.99 or value == second[name]
+            else:
+                torch.testing.assert_close(torch.tensor(second[name]), torch.tensor(value), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_every_image_is_drawn_by_every_process(test_of_one_process, test_of_two_processes, processes):
+    folder = (test_of_one_process, test_of_two_processes)[processes - 1]
+    pictures = sorted((folder / 'pictures').iterdir())
+    assert [path.name for path in pictures] == [f'{number:06d}.jpg' for number in range(1, 17)]
+    # Ground truth and prediction side by side.
+    assert read_image(pictures[0]).shape == (64, 2 * 96, 3)
+
+
+@pytest.fixture(scope='module')
+def without_chance(tmp_path_factory, tiny_root) -> Path:
+    """Folder of a config whose steps depend on the images alone, and of its start: no sampling, no batch statistics.
+
+    The matching stream is left out: the running statistics of its batch norm are each process's own.
+    """
+    folder = tmp_path_factory.mktemp('without_chance')
+    config = write_config(
+        folder,
+        tiny_root,
+        **{
+            'model.roi_head.match_head': None,
+            'model.backbone.norm_cfg': {'type': 'GN', 'num_groups': 4, '_delete_': True},
+            'model.train_cfg.rpn.sampler.num': 100_000,
+            'model.train_cfg.rcnn.sampler.num': 100_000,
+            'train_dataloader.dataset.pipeline.3.prob': 0.0,
+            'load_from': str(folder / 'start.pth'),
+        },
+    )
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model | {'_scope_': 'mmdet'})
+    model.init_weights()
+    torch.save({'state_dict': model.state_dict()}, folder / 'start.pth')
+    return folder
+
+
+def step_of(folder: Path, work_dir: Path, batch_size: int, processes: int = 1) -> torch.Tensor:
+    """How far an epoch of training moved all parameters."""
+    options = ('--cfg-options', f'train_dataloader.batch_size={batch_size}')
+    run_tool('train.py', folder / 'config.py', '--work-dir', work_dir, *options, processes=processes, cwd=folder)
+    start, end = (load_checkpoint_file(path)['state_dict'] for path in (folder / 'start.pth', work_dir / 'epoch_1.pth'))
+    assert start.keys() == end.keys()
+    return torch.cat([(end[name] - start[name]).flatten() for name in start])
+
+
+def test_two_processes_train_as_one_does(without_chance, tmp_path):
+    one = step_of(without_chance, tmp_path / 'one', batch_size=4)
+    two = step_of(without_chance, tmp_path / 'two', batch_size=2, processes=2)
+    print('COS', torch.cosine_similarity(one, two, dim=0), (one - two).norm() / one.norm())
+    assert torch.cosine_similarity(one, two, dim=0) > 0.99
