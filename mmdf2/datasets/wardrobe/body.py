@@ -1,0 +1,176 @@
+"""The wearer: proportions, pose and view. Centimetres; the origin is the base of the neck, y points down.
+
+Sides are -1 (the image's left) and +1, whichever way the wearer faces: DeepFashion2 numbers landmarks by image side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ARMPIT_Y, WAIST_Y, HIP_Y, CROTCH_Y, KNEE_Y, ANKLE_Y = 19.0, 41.0, 57.0, 68.0, 108.0, 148.0
+SHOULDER = (16.5, 4.0)
+UPPER_ARM, FOREARM = 29.0, 25.0
+DEPTH = 10.0  # how far the chest's middle stands out from the plane of the shoulders
+SIDES = (-1, 1)
+_PROFILE_Y = np.array([-2.0, 4.0, 12.0, ARMPIT_Y, 26.0, WAIST_Y, 50.0, HIP_Y, CROTCH_Y])
+_PROFILE_X = np.array([5.6, 14.5, 14.2, 14.4, 14.3, 11.8, 15.2, 16.6, 16.8])
+
+
+@dataclass(frozen=True)
+class View:
+    """How the wearer is turned.
+
+    Attributes:
+        yaw: Turn about the vertical in radians; at more than 0 the chest points to the image's right.
+        back: Seen from behind.
+        worn: False for a garment laid flat or on a hanger, without a wearer.
+    """
+
+    yaw: float = 0.0
+    back: bool = False
+    worn: bool = True
+
+    @property
+    def is_side(self) -> bool:
+        """Turned so far that one arm is behind the body."""
+        return abs(self.yaw) > 0.55
+
+    @property
+    def far_side(self) -> int:
+        """The side whose arm is farther from the camera."""
+        return 1 if self.yaw > 0 else -1
+
+    @property
+    def squeeze(self) -> float:
+        """Width of the turned trunk over its frontal width."""
+        return float(np.hypot(np.cos(self.yaw), 0.62 * np.sin(self.yaw)))
+
+    def project(self, points, half_width=17.0) -> np.ndarray:
+        """(P, 2) points of the trunk's front, as drawn for a frontal view, moved to where the turned trunk shows them."""
+        points = np.array(points, dtype=np.float64)
+        x = points[:, 0]
+        bulge = np.clip(1 - (x / half_width) ** 2, 0, 1)
+        points[:, 0] = x * self.squeeze + DEPTH * bulge * np.sin(self.yaw)
+        return points
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm's joints in scene coordinates.
+
+    Attributes:
+        side: -1 or +1.
+        joints: (3, 2) shoulder, elbow, wrist.
+        behind: It passes behind the trunk.
+    """
+
+    side: int
+    joints: np.ndarray
+    behind: bool
+
+
+@dataclass(frozen=True)
+class Body:
+    """A wearer in a pose.
+
+    Attributes:
+        build: Factor on the trunk's width.
+        legs: Factor on the legs' length.
+        view: How the wearer is turned.
+        arms: The two arms, the image's left first.
+        feet: (2,) x of the ankles.
+        knees: (2,) x of the knees.
+        skin: BGR.
+        hair: BGR.
+        hair_length: Where the hair ends, as y.
+        shoes: BGR.
+    """
+
+    build: float
+    legs: float
+    view: View
+    arms: tuple[Arm, Arm]
+    feet: tuple[float, float]
+    knees: tuple[float, float]
+    skin: tuple[float, float, float]
+    hair: tuple[float, float, float]
+    hair_length: float
+    shoes: tuple[float, float, float]
+
+    def half_width(self, y) -> np.ndarray:
+        """Half the trunk's frontal width at heights ``y`` from the shoulders to the crotch."""
+        return np.interp(y, _PROFILE_Y, _PROFILE_X) * self.build
+
+    def leg_y(self, y) -> np.ndarray:
+        """Heights below the crotch, of a wearer of average legs, moved to this wearer's."""
+        y = np.asarray(y, dtype=np.float64)
+        return np.where(y > CROTCH_Y, CROTCH_Y + (y - CROTCH_Y) * self.legs, y)
+
+    def leg_x(self, side: int, y) -> np.ndarray:
+        """Middle of a leg at heights ``y`` (of average legs)."""
+        index = SIDES.index(side)
+        hip = side * 8.8 * self.build * self.view.squeeze
+        return np.interp(y, [CROTCH_Y - 6, KNEE_Y, ANKLE_Y], [hip, self.knees[index], self.feet[index]])
+
+
+SKINS = ((205, 222, 246), (180, 205, 238), (150, 182, 224), (115, 150, 200), (85, 118, 168), (58, 82, 122))
+HAIRS = ((22, 24, 28), (30, 42, 66), (44, 66, 104), (80, 130, 178), (30, 50, 110), (120, 120, 124))
+# Name -> ((least, most) degrees of the upper arm from hanging, (least, most) bend of the forearm, inward below 0).
+ARM_POSES = {
+    'hanging': ((5, 15), (-12, 8)),
+    'away': ((20, 42), (-15, 15)),
+    'hip': ((34, 52), (-95, -75)),
+    'across': ((6, 16), (-75, -50)),
+    'phone': ((12, 28), (-165, -145)),
+    'raised': ((95, 140), (20, 70)),
+}
+
+
+def sample_body(rng: np.random.Generator, view: View, pose_weights: dict[str, float]) -> Body:
+    """Draws a wearer.
+
+    Args:
+        rng: Random generator.
+        view: How it is turned.
+        pose_weights: Weight of each of ``ARM_POSES``, drawn for each arm.
+    """
+    names = list(pose_weights)
+    weights = np.array([pose_weights[name] for name in names], dtype=np.float64)
+    build = float(rng.uniform(0.92, 1.12))
+    arms = []
+    for side in SIDES:
+        pose = names[rng.choice(len(names), p=weights / weights.sum())] if view.worn else 'flat'
+        arms.append(_sample_arm(rng, side, pose, build, view))
+    spread = rng.uniform(0.5, 1.4)
+    knees = tuple(side * 8.6 * build * view.squeeze * (0.6 + 0.4 * spread) + rng.normal(0, 1.0) for side in SIDES)
+    feet = tuple(side * 8.0 * build * view.squeeze * spread + rng.normal(0, 1.5) for side in SIDES)
+    return Body(
+        build,
+        float(rng.uniform(0.94, 1.1)),
+        view,
+        tuple(arms),
+        feet,
+        knees,
+        skin=tuple(float(c) for c in np.array(SKINS[rng.choice(6, p=[0.25, 0.3, 0.2, 0.1, 0.08, 0.07])])),
+        hair=tuple(float(c) for c in HAIRS[rng.integers(len(HAIRS))]),
+        hair_length=float(rng.choice([rng.uniform(-14, -8), rng.uniform(0, 8), rng.uniform(14, 34)])),
+        shoes=tuple(float(c) for c in rng.choice([20, 60, 120, 200, 235], 3)),
+    )
+
+
+def _sample_arm(rng, side, pose, build, view) -> Arm:
+    if pose == 'flat':
+        upper, bend = rng.uniform(14, 46), rng.uniform(-14, 10)
+    else:
+        (low, high), (bend_low, bend_high) = ARM_POSES[pose]
+        upper, bend = rng.uniform(low, high), rng.uniform(bend_low, bend_high)
+    shoulder = np.array([side * SHOULDER[0] * build * np.cos(view.yaw), SHOULDER[1]])
+    spread = side * (1 - 0.6 * abs(np.sin(view.yaw)))
+    if view.is_side:
+        spread = np.sign(view.yaw) * 0.5 if side != view.far_side else spread
+    upper, lower = np.radians(upper), np.radians(upper + bend)
+    elbow = shoulder + UPPER_ARM * np.array([spread * np.sin(upper), np.cos(upper)])
+    foreshortening = 0.75 if pose in ('across', 'phone') else 1.0
+    wrist = elbow + FOREARM * foreshortening * np.array([spread * np.sin(lower), np.cos(lower)])
+    behind = (view.is_side and side == view.far_side) or (pose == 'hanging' and view.worn and rng.random() < 0.12)
+    return Arm(side, np.stack([shoulder, elbow, wrist]), bool(behind))

@@ -1,0 +1,151 @@
+"""One picture of the plan: view, pose, camera and surroundings drawn by lot, painted and labelled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmdf2.datasets.annotation import ImageAnnotation
+from mmdf2.datasets.wardrobe import backgrounds
+from mmdf2.datasets.wardrobe.body import View, sample_body
+from mmdf2.datasets.wardrobe.canvas import Canvas
+from mmdf2.datasets.wardrobe.geometry import affine, apply, compose
+from mmdf2.datasets.wardrobe.labels import label_item
+from mmdf2.datasets.wardrobe.photo import shop_photo, user_photo
+from mmdf2.datasets.wardrobe.plan import Shot, sample_outfit
+from mmdf2.datasets.wardrobe.props import sample_props
+from mmdf2.datasets.wardrobe.scene import build_layers, dress, paint
+
+ATTEMPTS = 4
+MIN_VISIBLE = 0.3  # share of the main garment's landmarks that should be seen
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How pictures of one source are taken; the shares are tuned to the published shares of the four attributes.
+
+    Attributes:
+        views: Shares of no wear, side and back; the rest is frontal.
+        poses: Weights of the arms' poses.
+        props: Shares of 0, 1 and 2 props.
+        locks: Share of long hair worn over the shoulders.
+        area_shares: Ranges of the main garment's box over the image, with their shares.
+        off_center: Share of pictures in which the main garment may leave the image.
+        roll: Standard deviation of the camera's roll, radians.
+    """
+
+    views: tuple[float, float, float]
+    poses: dict[str, float]
+    props: tuple[float, float, float]
+    locks: float
+    area_shares: tuple[tuple[float, float, float], ...]
+    off_center: float
+    roll: float
+
+
+HABITS = {
+    'shop': Habits(
+        (0.09, 0.07, 0.06),
+        {'hanging': 6, 'away': 2.5, 'hip': 2, 'across': 1.2, 'raised': 0.5},
+        (0.8, 0.2, 0.0),
+        0.35,
+        ((0.05, 0.1, 0.3), (0.1, 0.4, 0.5), (0.4, 0.8, 0.2)),
+        0.1,
+        0.015,
+    ),
+    'user': Habits(
+        (0.06, 0.09, 0.08),
+        {'hanging': 5, 'away': 2, 'hip': 1.5, 'across': 2.2, 'raised': 0.3, 'phone': 1.8},
+        (0.4, 0.45, 0.15),
+        0.6,
+        ((0.04, 0.1, 0.25), (0.1, 0.4, 0.45), (0.4, 0.95, 0.3)),
+        0.3,
+        0.07,
+    ),
+}
+
+
+def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
+    """Draws one picture.
+
+    Args:
+        shot: What of.
+        size: Longer side in pixels.
+
+    Returns:
+        (H, W, 3) uint8 BGR image, and its annotation.
+    """
+    rng = np.random.default_rng(shot.seed)
+    habits = HABITS[shot.source]
+    best = None
+    for _ in range(ATTEMPTS):
+        image, items, seen = _attempt(rng, shot, size, habits)
+        if best is None or seen > best[2]:
+            best = image, items, seen
+        if seen >= MIN_VISIBLE:
+            break
+    image = (user_photo if shot.source == 'user' else shop_photo)(rng, best[0])
+    return image, ImageAnnotation(shot.source, shot.pair.pair_id, best[1])
+
+
+def _attempt(rng, shot, size, habits):
+    view = _sample_view(rng, habits)
+    outfit, place = sample_outfit(rng, shot, alone=not view.worn)
+    body = sample_body(rng, view, habits.poses)
+    garments = [dress(clothing.cut, body) for clothing in outfit]
+    layers = build_layers(body, outfit, garments, locks=rng.random() < habits.locks)
+    if view.worn:
+        layers += sample_props(rng, body, int(rng.choice(3, p=habits.props)))
+    width, height = (size, size) if rng.random() < 0.5 else (size * 3 // 4, size)
+    camera = _sample_camera(rng, habits, view, garments[place], width, height)
+    canvas = Canvas(_background(rng, shot.source, view, width, height))
+    owners = paint(canvas, layers, camera)
+    items, seen = [], 0.0
+    for index, (clothing, garment) in enumerate(zip(outfit, garments, strict=True)):
+        points = apply(camera, garment.landmarks)
+        item = label_item(index + 1, clothing.style, garment, points, canvas.owner, owners, view)
+        if item is not None:
+            items.append(item)
+            seen = float((item.landmarks[:, 2] == 2).mean()) if index == place else seen
+    for number, item in enumerate(items, 1):
+        item.item_id = number
+    return canvas.image, items, seen
+
+
+def _sample_view(rng, habits) -> View:
+    no_wear, side, back = habits.views
+    lot = rng.random()
+    if lot < no_wear:
+        return View(worn=False)
+    if lot < no_wear + side:
+        return View(yaw=float(rng.choice([-1, 1]) * rng.uniform(0.65, 1.15)))
+    return View(yaw=float(np.clip(rng.normal(0, 0.13), -0.4, 0.4)), back=bool(lot < no_wear + side + back))
+
+
+def _sample_camera(rng, habits, view, garment, width, height) -> np.ndarray:
+    """(2, 3) map from scene centimetres to pixels that gives the garment's box a share of the image drawn by lot."""
+    outline = np.concatenate([panel.outline for panel in garment.panels])
+    roll = rng.normal(0, habits.roll if view.worn else 5 * habits.roll + 0.1)
+    turn = compose(affine(1.0, roll), affine(stretch=rng.uniform(0.94, 1.06)))
+    turned = apply(turn, outline)
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    ranges = habits.area_shares
+    least, most, _ = ranges[rng.choice(len(ranges), p=[share for *_, share in ranges])]
+    share = np.exp(rng.uniform(np.log(least), np.log(most)))
+    scale = np.sqrt(share * width * height / np.prod(high - low))
+    off = rng.random() < habits.off_center
+    if not off:
+        scale = min(scale, *(0.96 * np.array([width, height]) / (high - low)))
+    box = (high - low) * scale
+    slack = np.maximum(np.array([width, height]) - box, 0) / 2
+    reach = slack * 0.85 if not off else slack + 0.28 * box
+    shift = rng.uniform(-1, 1, 2) * reach * (0.6 if not off else 1.0)
+    move = np.array([width, height]) / 2 + shift - scale * (low + high) / 2
+    return compose(affine(scale, move=move), turn)
+
+
+def _background(rng, source, view, width, height) -> np.ndarray:
+    if not view.worn:
+        return backgrounds.flat_lay(rng, width, height, clean=source == 'shop')
+    if source == 'shop' and rng.random() < 0.85:
+        return backgrounds.studio(rng, width, height)
+    return (backgrounds.room if rng.random() < 0.7 else backgrounds.street)(rng, width, height)
