@@ -106,7 +106,7 @@ def join_parts(part_paths: list[Path], folder: Path) -> None:
             folder / f'{offsets}.npy', np.concatenate([np.zeros(1, '<i8'), np.cumsum(np.concatenate(counts[name]))])
         )
     columns = {
-        name: _create(folder / f'{name}.npy', dtype, (lengths[name], *shape))
+        name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', np.dtype(dtype), (lengths[name], *shape))
         for name, (dtype, shape) in ROW_COLUMNS.items()
     }
     starts = dict.fromkeys(ROW_COLUMNS, 0)
@@ -115,16 +115,8 @@ def join_parts(part_paths: list[Path], folder: Path) -> None:
             rows = part[name]
             column[starts[name] : starts[name] + len(rows)] = rows
             starts[name] += len(rows)
-    for name, column in columns.items():
-        if isinstance(column, np.memmap):
-            column.flush()
-        else:
-            np.save(folder / f'{name}.npy', column)
-
-
-def _create(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    # A file cannot be mapped with no bytes in it.
-    return np.lib.format.open_memmap(path, mode='w+', dtype=dtype, shape=shape) if shape[0] else np.empty(shape, dtype)
+    for column in columns.values():
+        column.flush()
 
 
 def _load(paths: list[Path]) -> Iterator[np.lib.npyio.NpzFile]:

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -88,9 +89,9 @@ def prepare(
     folder = store_folder(root, split, store)
     listing = list_split(root, split)
     parts = _plan(listing, folder.with_name(f'.{folder.name}.parts'))
-    if not parts:
-        _fail(listing.problems, folder, f'{Path(root, split)} holds no image with an annotation')
     with _locked(folder):
+        if not parts:
+            _fail(listing.problems, folder, f'{Path(root, split)} holds no image with an annotation')
         source = {'split': split, 'files': listing.digest, 'contents': _contents(parts)}
         if not force and folder.exists():
             manifest = read_manifest(folder)
@@ -105,6 +106,7 @@ def prepare(
             _fail(problems, folder, f'{Path(root, split)} has problems, and strict was asked for')
         report = _finish(folder, parts, problems, source)
         shutil.rmtree(parts[0].path.parent)
+        _failure_list(folder).unlink(missing_ok=True)
     return report
 
 
@@ -155,6 +157,11 @@ def _make_parts(parts: list[Part], workers: int, split: str) -> None:
             try:
                 for future in as_completed(futures):
                     progress.update(future.result())
+            except BrokenProcessPool as error:
+                raise PrepareError(
+                    'a worker process was killed (out of memory?); what is done is kept: run it again, if need be with '
+                    'fewer workers'
+                ) from error
             except BaseException:
                 executor.shutdown(cancel_futures=True)
                 raise
@@ -199,11 +206,14 @@ def _write_problems(path: Path, problems: list[Problem]) -> None:
             file.write(json.dumps({**asdict(problem), 'treatment': TREATMENTS[problem.kind]}) + '\n')
 
 
+def _failure_list(folder: Path) -> Path:
+    return folder.with_name(f'{folder.name}.{PROBLEMS}')
+
+
 def _fail(problems: list[Problem], folder: Path, reason: str) -> NoReturn:
-    path = folder.with_name(f'{folder.name}.{PROBLEMS}')
+    path = _failure_list(folder)
     lines = [reason]
     if problems:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         _write_problems(path, problems)
         for kind, examples in _examples(problems).items():
             lines += [f'  {sum(problem.kind == kind for problem in problems)} x {kind}, such as {examples[0]}']
@@ -213,9 +223,9 @@ def _fail(problems: list[Problem], folder: Path, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f'.{folder.name}.lock')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
         raise PrepareError(f'cannot write beside {folder} ({error}); name another place for the store') from error

@@ -139,7 +139,7 @@ class Store:
         path = self.folder / f'{name}.npy'
         expected = self.manifest['columns'].get(name, {}).get('rows')
         try:
-            column = np.load(path, mmap_mode='r' if expected else None, allow_pickle=False)
+            column = np.load(path, mmap_mode='r', allow_pickle=False)
         except (OSError, ValueError) as error:
             raise StoreError(f'{path} is missing or damaged ({error}); {remedy(self.folder)} --force') from error
         if column.dtype != dtype or column.shape != (expected, *shape):

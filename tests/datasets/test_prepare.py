@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmdf2.datasets import prepare as prepare_module
-from mmdf2.datasets.annotation import read_annotation
+from mmdf2.datasets.annotation import ImageAnnotation, read_annotation
 from mmdf2.datasets.manifest import StoreError
 from mmdf2.datasets.part import image_size
 from mmdf2.datasets.prepare import PrepareError, prepare
@@ -190,6 +190,7 @@ def test_strict_refuses_and_lists(root):
     assert not (root / 'train.store').exists()
     assert 'unreadable' in (root / 'train.store.problems.jsonl').read_text()
     prepare(root, 'train')
+    assert not (root / 'train.store.problems.jsonl').exists()
     with pytest.raises(PrepareError):
         prepare(root, 'train', strict=True)
 
@@ -206,6 +207,33 @@ def test_nothing_usable(root, tmp_path):
     with pytest.raises(PrepareError, match='not one image is usable'):
         prepare(root, 'train')
     assert not (root / 'train.store').exists()
+
+
+def test_images_without_any_item_make_a_store(tmp_path, write_split):
+    write_split(tmp_path, 'train', [ImageAnnotation('user', 1, []), ImageAnnotation('shop', 1, [])], (96, 64))
+    report = prepare(tmp_path, 'train')
+    assert (report.images, report.items, report.problems) == (2, 0, {'no items': 2})
+    store = open_or_prepare(tmp_path, 'train')
+    assert store.image(1).items == [] and store.bboxes.shape == (0, 4)
+    store.verify()
+
+
+def test_a_place_that_cannot_be_written_is_named(root):
+    (root / 'file').write_text('')
+    with pytest.raises(PrepareError, match=r'cannot write beside .* name another place for the store'):
+        prepare(root, 'train', root / 'file' / 'train.store')
+
+
+def test_killed_worker_is_an_error_that_keeps_what_is_done(root, small_parts, monkeypatch):
+    monkeypatch.setattr(prepare_module, 'make_part', die)
+    with pytest.raises(PrepareError, match='a worker process was killed'):
+        prepare(root, 'train', workers=2)
+    monkeypatch.undo()
+    assert prepare(root, 'train').images == 24
+
+
+def die(part):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_stale_store_is_refused(root):
