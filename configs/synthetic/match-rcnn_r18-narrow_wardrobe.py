@@ -32,8 +32,8 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=channels, featmap_strides=strides),
         bbox_head=dict(in_channels=channels, fc_out_channels=512, reg_class_agnostic=True),
         mask_roi_extractor=dict(out_channels=channels, featmap_strides=strides),
-        mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels),
-        keypoint_head=dict(num_convs=3, in_channels=channels, conv_channels=96, num_deconvs=1),
+        mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels, class_agnostic=True),
+        keypoint_head=dict(num_convs=3, in_channels=channels, conv_channels=96, num_deconvs=1, loss_weight=0.5),
         match_head=dict(
             sources=('class', 'pose'), in_channels=channels + 96, conv_channels=(96, 96), embed_dims=128
         ),
@@ -45,3 +45,17 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=20)),
 )
+
+max_epochs = 4
+optim_wrapper = dict(
+    type='mmdf2.CpuAmpOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=10, norm_type=2),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')

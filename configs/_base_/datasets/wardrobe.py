@@ -1,0 +1,48 @@
+# A synthetic wardrobe (tools/make_wardrobe.py), resized to a square of `image_size` pixels, in batches of image pairs.
+data_root = 'data/wardrobe/'
+image_size = (224, 224)
+batch_size = 8
+
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='mmdf2.LoadClothesAnnotations'),
+    dict(type='mmdf2.Resize', scale=image_size, keep_ratio=True),
+    dict(type='mmdf2.RandomFlip', prob=0.5),
+    dict(type='mmdf2.PackClothesInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='mmdf2.Resize', scale=image_size, keep_ratio=True),
+    dict(type='mmdf2.LoadClothesAnnotations', with_mask=False),
+    dict(type='mmdf2.PackClothesInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='mmdf2.PairSampler', fill=True, seed=0),
+    dataset=dict(type='mmdf2.DeepFashion2Dataset', data_root=data_root, split='train', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mmdf2.DeepFashion2Dataset',
+        data_root=data_root,
+        split='validation',
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = [
+    dict(type='mmdf2.DeepFashion2Metric', data_root=data_root, split='validation'),
+    dict(type='mmdf2.RetrievalMetric', data_root=data_root, split='validation'),
+]
+test_evaluator = val_evaluator

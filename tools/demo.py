@@ -1,0 +1,146 @@
+"""Makes a wardrobe, trains Match R-CNN on it, tests all four tasks and draws what the model learned.
+
+Everything lands in --work-dir: summary.json, results.md, pictures/, the checkpoint and the logs. An interrupted run goes
+on where it stopped. A finished one is not trained again unless --fresh is given or the recipe has changed.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdf2.apis import ClothesInferencer
+from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.wardrobe import make_wardrobe
+from mmdf2.evaluation.formats import write_json
+from mmdf2.evaluation.tables import summary_table
+from mmdf2.visualization.images import write_image
+from mmdf2.visualization.retrieval_results import rows_of_results
+from mmdf2.visualization.retrieval_rows import draw_retrieval_rows
+
+CONFIG = Path(__file__).resolve().parent.parent / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
+SUMMARY_KEYS = (
+    'bbox_AP',
+    'segm_AP',
+    'keypoints_AP_visible',
+    'keypoints_AP_all',
+    'retrieval_top1',
+    'retrieval_top10',
+    'retrieval_top20',
+    'retrieval_gt_top1',
+    'retrieval_chance_top1',
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
+    parser.add_argument('--config', type=Path, default=CONFIG)
+    parser.add_argument('--images', type=Path, help='a folder of photos of your own, to run the trained model on')
+    parser.add_argument('--identities', type=int, default=1200, help='garment pairs to train on')
+    parser.add_argument('--validation-identities', type=int, default=150, help='other ones, to test on')
+    parser.add_argument('--seed', type=int, default=0, help='of the wardrobe and of the training')
+    parser.add_argument('--fresh', action='store_true', help='start over, whatever --work-dir holds')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs the demo."""
+    args = parse_args()
+    config = load_config(args)
+    begin(args, config)
+    data_root = Path(config.data_root)
+    make_wardrobe(data_root, args.identities, args.seed, validation_identities=args.validation_identities)
+    checkpoint, train_seconds = train(config)
+    metrics = test(config, checkpoint)
+    draw(args.work_dir, config, checkpoint)
+    report(args.work_dir, metrics, train_seconds)
+    if args.images:
+        predict(args.images, args.work_dir / 'your_images', config, checkpoint)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The recipe, pointed at this run's wardrobe and folder."""
+    config = Config.fromfile(args.config)
+    config.work_dir = str(args.work_dir)
+    config.randomness = dict(seed=args.seed)
+    root = config.data_root = str(args.work_dir / 'wardrobe')
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        loader.dataset.data_root = root
+    for evaluator in (*config.val_evaluator, *config.test_evaluator):
+        evaluator.data_root = root
+        evaluator.outfile_prefix = str(args.work_dir / 'results')
+    return config
+
+
+def begin(args: argparse.Namespace, config: Config) -> None:
+    """Clears --work-dir when it holds another recipe's run, so that the results are always this one's."""
+    counts = f'{args.identities} {args.validation_identities} {args.seed}'
+    recipe = hashlib.sha256(f'{config.pretty_text}\n{counts}'.encode()).hexdigest()
+    mark = args.work_dir / 'recipe.sha256'
+    if args.fresh or (mark.exists() and mark.read_text() != recipe):
+        print(f'Starting over in {args.work_dir}')
+        shutil.rmtree(args.work_dir, ignore_errors=True)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    mark.write_text(recipe)
+
+
+def train(config: Config) -> tuple[Path, float]:
+    """Trains, or goes on, or finds it done; returns the checkpoint and the seconds that training took in all."""
+    checkpoint = Path(config.work_dir) / f'epoch_{config.train_cfg.max_epochs}.pth'
+    clock = Path(config.work_dir) / 'train_seconds.json'
+    before = json.loads(clock.read_text()) if clock.exists() else 0.0
+    if not checkpoint.exists():
+        config.resume = (Path(config.work_dir) / 'last_checkpoint').exists()
+        runner = Runner.from_cfg(config)
+        start = time.monotonic()
+        try:
+            runner.train()
+        finally:
+            before += time.monotonic() - start
+            write_json(clock, before)
+    return checkpoint, before
+
+
+def test(config: Config, checkpoint: Path) -> dict[str, float]:
+    """Metrics of all four tasks on garments and images that training never saw."""
+    config = config.copy()
+    config.load_from, config.resume = str(checkpoint), False
+    return Runner.from_cfg(config).test()
+
+
+def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
+    """Predictions beside the truth, and retrieval rows, as pictures."""
+    images = Path(config.data_root) / 'validation' / 'image'
+    store = open_or_prepare(config.data_root, 'validation')
+    pictures = work_dir / 'pictures'
+    chosen = sorted(images.iterdir())[:: max(1, len(store) // 24)]
+    ClothesInferencer(config, checkpoint)(chosen, out_dir=pictures / 'predictions')
+    results = json.loads((work_dir / 'results.retrieval.json').read_text())
+    write_image(pictures / 'retrieval.jpg', draw_retrieval_rows(rows_of_results(results, store, images)))
+
+
+def report(work_dir: Path, metrics: dict[str, float], train_seconds: float) -> None:
+    """Prints the table of all tasks and writes summary.json and results.md."""
+    summary = {key: metrics[key] for key in SUMMARY_KEYS} | {'train_seconds': train_seconds}
+    write_json(work_dir / 'summary.json', summary)
+    (work_dir / 'results.md').write_text(summary_table(metrics, markdown=True) + '\n')
+    print(f'\n{summary_table(metrics)}\n')
+    print(f'Trained in {train_seconds / 60:.1f} minutes. Pictures: {work_dir / "pictures"}')
+    print(f'Figures: {work_dir / "summary.json"}, {work_dir / "results.md"}')
+
+
+def predict(images: Path, out_dir: Path, config: Config, checkpoint: Path) -> None:
+    """Runs the trained model on a folder of photos."""
+    ClothesInferencer(config, checkpoint)(images, out_dir=out_dir)
+    print(f'Your images: {out_dir}')
+
+
+if __name__ == '__main__':
+    main()
