@@ -70,7 +70,7 @@ def check_machine() -> None:
         missing.append(('the venv module', 'python3-venv'))
     if not (Path(sysconfig.get_path('include')) / 'Python.h').exists():
         missing.append(('Python.h', 'python3-dev'))
-    if not shutil.which(os.environ.get('CXX', 'g++')):
+    if not shutil.which((os.environ.get('CXX') or 'g++').split()[0]):
         missing.append(('a C++ compiler', 'g++'))
     if missing:
         names = ', '.join(name for name, _ in missing)

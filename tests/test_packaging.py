@@ -163,19 +163,15 @@ def test_mim_trains_and_tests_a_config_of_the_wheel(distribution, mim, tiny_root
     parts = [f'{mode}_dataloader.dataset' for mode in ('train', 'val', 'test')]
     parts += [f'{mode}_evaluator.{number}' for mode in ('val', 'test') for number in (0, 1)]
     options = ['--cfg-options', *(f'{part}.data_root={tiny_root}' for part in parts)]
-    options += [
-        'train_cfg.max_epochs=1',
-        'train_cfg.val_interval=100',
-        'train_dataloader.dataset.pipeline.2.scale=96,96',
-    ]
-    for mode in ('train', 'test'):
+    options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=100']
+    for mode, resize in (('train', 2), ('test', 1)):
         options += [f'{mode}_dataloader.num_workers=0', f'{mode}_dataloader.persistent_workers=False']
-    options += ['test_dataloader.dataset.pipeline.1.scale=96,96']
+        options += [f'{mode}_dataloader.dataset.pipeline.{resize}.scale=(96,96)']
     environment = {**os.environ, 'OMP_NUM_THREADS': '2', 'CUDA_VISIBLE_DEVICES': ''}
     for command in (['train'], ['test', '--checkpoint', 'work/epoch_1.pth']):
         arguments = [mim, command[0], 'mmdf2', SYNTHETIC, *command[1:], '--work-dir', 'work', *options]
         done = subprocess.run(
-            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         output = done.stdout + done.stderr
         assert done.returncode == 0, output[-6000:]
