@@ -1,29 +1,33 @@
 """Makes a wardrobe, trains Match R-CNN on it, tests all four tasks and draws what the model learned.
 
-Everything lands in --work-dir: summary.json, results.md, pictures/, the checkpoint and the logs. An interrupted run goes
+Everything lands in --work-dir: summary.json, results.md, pictures/, the checkpoint and logs. An interrupted run goes
 on where it stopped. A finished one is not trained again unless --fresh is given or the recipe has changed.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmdf2.apis import ClothesInferencer
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.datasets.wardrobe import make_wardrobe
-from mmdf2.evaluation.formats import write_json
+from mmdf2.engine import guard_checkpoint_loading
 from mmdf2.evaluation.tables import summary_table
-from mmdf2.visualization.images import write_image
+from mmdf2.visualization import draw_instance_data, draw_retrieval_rows, write_image
+from mmdf2.visualization.annotation import draw_items
 from mmdf2.visualization.retrieval_results import rows_of_results
-from mmdf2.visualization.retrieval_rows import draw_retrieval_rows
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
+PREDICTION_PICTURES = 24
+SCORE_THRESHOLD = 0.4
 SUMMARY_KEYS = (
     'bbox_AP',
     'segm_AP',
@@ -53,6 +57,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Runs the demo."""
     args = parse_args()
+    guard_checkpoint_loading()
     config = load_config(args)
     begin(args, config)
     data_root = Path(config.data_root)
@@ -88,7 +93,7 @@ def begin(args: argparse.Namespace, config: Config) -> None:
         print(f'Starting over in {args.work_dir}')
         shutil.rmtree(args.work_dir, ignore_errors=True)
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    mark.write_text(recipe)
+    write_beside(mark, recipe)
 
 
 def train(config: Config) -> tuple[Path, float]:
@@ -104,7 +109,7 @@ def train(config: Config) -> tuple[Path, float]:
             runner.train()
         finally:
             before += time.monotonic() - start
-            write_json(clock, before)
+            write_beside(clock, json.dumps(before))
     return checkpoint, before
 
 
@@ -116,12 +121,18 @@ def test(config: Config, checkpoint: Path) -> dict[str, float]:
 
 
 def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
-    """Predictions beside the truth, and retrieval rows, as pictures."""
+    """Draws test images, the truth on the left and predictions on the right, and queries with what they found."""
     images = Path(config.data_root) / 'validation' / 'image'
     store = open_or_prepare(config.data_root, 'validation')
     pictures = work_dir / 'pictures'
-    chosen = sorted(images.iterdir())[:: max(1, len(store) // 24)]
-    ClothesInferencer(config, checkpoint)(chosen, out_dir=pictures / 'predictions')
+    records = [store.image(index) for index in range(0, len(store), -(-len(store) // PREDICTION_PICTURES))]
+    predicted = ClothesInferencer(config, checkpoint).predict([images / record.file_name for record in records])
+    for record, result in zip(records, predicted, strict=True):
+        sides = (
+            draw_items(result.image, record.items),
+            draw_instance_data(result.image, result.data_sample.pred_instances, score_threshold=SCORE_THRESHOLD),
+        )
+        write_image(pictures / f'{Path(record.file_name).stem}.jpg', np.concatenate(sides, axis=1))
     results = json.loads((work_dir / 'results.retrieval.json').read_text())
     write_image(pictures / 'retrieval.jpg', draw_retrieval_rows(rows_of_results(results, store, images)))
 
@@ -129,8 +140,8 @@ def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
 def report(work_dir: Path, metrics: dict[str, float], train_seconds: float) -> None:
     """Prints the table of all tasks and writes summary.json and results.md."""
     summary = {key: metrics[key] for key in SUMMARY_KEYS} | {'train_seconds': train_seconds}
-    write_json(work_dir / 'summary.json', summary)
-    (work_dir / 'results.md').write_text(summary_table(metrics, markdown=True) + '\n')
+    write_beside(work_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
+    write_beside(work_dir / 'results.md', summary_table(metrics, markdown=True) + '\n')
     print(f'\n{summary_table(metrics)}\n')
     print(f'Trained in {train_seconds / 60:.1f} minutes. Pictures: {work_dir / "pictures"}')
     print(f'Figures: {work_dir / "summary.json"}, {work_dir / "results.md"}')
@@ -140,6 +151,13 @@ def predict(images: Path, out_dir: Path, config: Config, checkpoint: Path) -> No
     """Runs the trained model on a folder of photos."""
     ClothesInferencer(config, checkpoint)(images, out_dir=out_dir)
     print(f'Your images: {out_dir}')
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all."""
+    beside = path.with_name(f'{path.name}.tmp')
+    beside.write_text(text, encoding='utf-8')
+    os.replace(beside, path)
 
 
 if __name__ == '__main__':
