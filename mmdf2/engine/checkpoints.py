@@ -42,8 +42,8 @@ def load_checkpoint_file(path, map_location=None) -> dict:
             f'{path} is not read, since it holds more than data ({reason}). Where you trust its maker, load it with '
             "torch, and save its 'state_dict' alone"
         ) from error
-    except (EOFError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f'{path} is no checkpoint, or damaged: {error}') from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(f'{path} is no checkpoint, or damaged: {type(error).__name__}: {error}') from error
 
 
 def guard_checkpoint_loading() -> None:

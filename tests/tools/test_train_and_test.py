@@ -149,5 +149,5 @@ def step_of(folder: Path, work_dir: Path, batch_size: int, processes: int = 1) -
 def test_two_processes_train_as_one_does(without_chance, tmp_path):
     one = step_of(without_chance, tmp_path / 'one', batch_size=4)
     two = step_of(without_chance, tmp_path / 'two', batch_size=2, processes=2)
-    print('COS', torch.cosine_similarity(one, two, dim=0), (one - two).norm() / one.norm())
-    assert torch.cosine_similarity(one, two, dim=0) > 0.99
+    # The halves of a batch normalise their losses apart, which is 0.026; without averaged gradients it would be 0.11.
+    assert (one - two).norm() < 0.05 * one.norm()

@@ -1,0 +1,82 @@
+"""What a user may hand over to be looked at: files, folders, arrays; each with a name of its own."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmdf2.visualization.images import read_image
+
+SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'})
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image to come: its name, which no other has, and where it comes from (a path or an array)."""
+
+    name: str
+    source: Path | np.ndarray
+
+    @property
+    def path(self) -> str | None:
+        """The file, or None for an array."""
+        return None if isinstance(self.source, np.ndarray) else str(self.source)
+
+    def read(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; OSError or ValueError when there is no such image in it."""
+        if not isinstance(self.source, np.ndarray):
+            return read_image(self.source)
+        shape, dtype = self.source.shape, self.source.dtype
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f'an image must be (H, W, 3) uint8 RGB, got {shape} {dtype}')
+        return self.source
+
+
+def list_inputs(images) -> tuple[list[ImageInput], list[Path]]:
+    """The images of a path, a folder (with the folders in it), an array, or any iterable of those.
+
+    Returns:
+        The images, those of a folder in alphabetical order, and the folders' files whose suffix is no image's.
+
+    Raises:
+        TypeError: Something else.
+        FileNotFoundError: A single path that is not there. (One of a list counts as an image that cannot be read.)
+    """
+    if isinstance(images, (str, Path)) and not Path(images).expanduser().exists():
+        raise FileNotFoundError(f'{images}: there is no such image or folder')
+    found, others, taken = [], [], {}
+    for source, name in _sources(images):
+        if isinstance(source, Path) and source.is_dir():
+            for path in sorted(path for path in source.rglob('*') if path.is_file()):
+                if path.suffix.lower() not in SUFFIXES:
+                    others.append(path)
+                else:
+                    relative = path.relative_to(source).with_suffix('')
+                    found.append(ImageInput(_unique('_'.join(relative.parts), taken), path))
+        else:
+            found.append(ImageInput(_unique(name, taken), source))
+    return found, others
+
+
+def _sources(images) -> Iterator[tuple[Path | np.ndarray, str]]:
+    if isinstance(images, np.ndarray):
+        yield images, 'image'
+    elif isinstance(images, (str, Path)):
+        path = Path(images).expanduser()
+        yield path, path.stem
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from _sources(image)
+    else:
+        raise TypeError(f'images must be a path, a folder, an array or a list of those, got {type(images).__name__}')
+
+
+def _unique(name: str, taken: dict[str, int]) -> str:
+    """``name``, or with a number behind it when it is taken, also in another case: some disks take these for one."""
+    candidate = name
+    while candidate.lower() in taken:
+        taken[name.lower()] += 1
+        candidate = f'{name}-{taken[name.lower()]}'
+    taken[candidate.lower()] = 1
+    return candidate
