@@ -48,7 +48,7 @@ def test_one_garment_leaves_the_running_statistics_alone():
 
 
 def test_only_user_and_shop_are_paired():
-    head = make_head().double()
+    head = make_head(positive_share=0.5).double()
     embeddings = torch.randn(5, 10, dtype=torch.float64)
     is_shop = torch.tensor([0, 1, -1, 0, 1])
     identities, pair_ids = torch.tensor([7, 7, 7, 9, 9]), torch.tensor([1, 1, 1, 2, 2])
@@ -72,3 +72,14 @@ def test_similarity_parameters_score_as_the_head_does():
     expected = (a - b).square() @ parameters['weight'].T + parameters['bias']
     torch.testing.assert_close(head.pair_logits(a, b)[0], expected)
     assert not parameters['weight'].requires_grad
+
+
+def test_training_starts_from_distance():
+    head = make_head(embed_dims=256)
+    head.init_weights()
+    near, far = torch.randn(2, 200, 256)
+    logits = head.pair_logits(torch.cat([near, near]), torch.cat([near + 0.1, far]))
+    scores = logits[..., 0] - logits[..., 1]
+    same, different = scores[:200, :200].diagonal(), scores[200:, 200:].diagonal()
+    assert same.min() > different.max()
+    assert different.mean().item() == pytest.approx(-2, abs=0.1)

@@ -31,14 +31,15 @@ def pair_targets(
     return torch.where(unknown, torch.where(related, IGNORED, DIFFERENT), targets)
 
 
-def match_loss(logits: Tensor, targets: Tensor, positive_share: float | None = 0.5) -> Tensor:
+def match_loss(logits: Tensor, targets: Tensor, positive_share: float | None = None) -> Tensor:
     """Softmax cross-entropy over pairs.
 
     Args:
         logits: (M, N, 2), class 0 is 'same'.
         targets: (M, N) int64 as of :func:`pair_targets`.
-        positive_share: Weight of the mean over the same pairs, the mean over the different ones taking the rest.
-            None: one plain mean, in which same pairs count by their number (about one in the batch's image pairs).
+        positive_share: None: one mean over all pairs, in which same pairs count by their number (about one in the
+            batch's image pairs). Else the weight of the mean over the same pairs, the mean over the different ones
+            taking the rest.
 
     Returns:
         Scalar, float32. A kind of pair that is absent adds 0; 0 with a zero gradient when there is no pair.

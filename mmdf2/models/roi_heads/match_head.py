@@ -48,7 +48,7 @@ class MatchHead(BaseModule):
         in_channels: int = 512,
         conv_channels: tuple[int, ...] = (256, 256, 256, 1024),
         embed_dims: int = 256,
-        positive_share: float | None = 0.5,
+        positive_share: float | None = None,
         loss_weight: float = 1.0,
         init_cfg: dict | list | None = None,
     ) -> None:
@@ -69,6 +69,17 @@ class MatchHead(BaseModule):
         self.similarity = nn.Linear(embed_dims, 2)
         self.positive_share = positive_share
         self.loss_weight = loss_weight
+
+    def init_weights(self) -> None:
+        """Starts from plain distance: far apart means different, unrelated garments at odds of about 1 to 7.
+
+        Batch norm makes the expected squared distance of unrelated embeddings 2 in each dimension. From weights around
+        zero, embeddings get no gradient until the similarity has found its sign.
+        """
+        super().init_weights()
+        with torch.no_grad():
+            self.similarity.weight.copy_(torch.tensor([[-1.0], [1.0]]) / self.embed.out_features)
+            self.similarity.bias.copy_(torch.tensor([1.0, -1.0]))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Embeddings (n, embed_dims), float32 or finer, of the features of each source, in the order of ``sources``.
