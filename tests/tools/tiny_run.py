@@ -51,7 +51,7 @@ def run_tool(name: str, *arguments, processes: int = 1, cwd=None, expect: int = 
     """
     command = [sys.executable]
     if processes > 1:
-        command += ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
+        command += ['-m', 'torch.distributed.launch', '--standalone', f'--nproc-per-node={processes}']
         arguments = (*arguments, '--launcher', 'pytorch')
     command += [str(ROOT / 'tools' / name), *map(str, arguments)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}

@@ -1,0 +1,104 @@
+"""What the tools make of their command lines, without running anything."""
+
+import importlib.util
+import os
+from argparse import Namespace
+
+import pytest
+from mmengine.config import Config
+from tiny_run import ROOT
+
+from mmdf2.engine import load_config
+
+ONE_OF_BOTH = pytest.mark.parametrize('name', ['train', 'test'])
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse(monkeypatch, name, *arguments):
+    positional = ['config.py'] if name == 'train' else ['config.py', 'weights.pth']
+    monkeypatch.setattr('sys.argv', [f'{name}.py', *positional, *arguments])
+    return load_tool(name).parse_args()
+
+
+@pytest.fixture
+def config_file(tmp_path, monkeypatch):
+    # Set first, so that it is absent again after the test.
+    monkeypatch.setenv('LOCAL_RANK', '')
+    monkeypatch.delenv('LOCAL_RANK')
+    path = tmp_path / 'some_recipe.py'
+    path.write_text("a = dict(b=1)\nenv_cfg = dict(dist_cfg=dict(backend='nccl'))\n")
+    return path
+
+
+def arguments(config, **changes):
+    fields = {'config': str(config), 'launcher': 'none', 'cfg_options': None, 'work_dir': None, 'local_rank': 0}
+    return Namespace(**{**fields, **changes})
+
+
+@ONE_OF_BOTH
+@pytest.mark.parametrize('spelling', ['--local-rank', '--local_rank'])
+def test_both_spellings_of_local_rank(monkeypatch, name, spelling):
+    args = parse(monkeypatch, name, f'{spelling}=3', '--launcher', 'pytorch', '--cfg-options', 'a.b=2', 'c=[1,2]')
+    assert (args.local_rank, args.launcher, args.cfg_options) == (3, 'pytorch', {'a.b': 2, 'c': [1, 2]})
+
+
+@ONE_OF_BOTH
+def test_mim_gives_no_flag_for_gpus(monkeypatch, capsys, name):
+    """mim adds --gpus, or --device, to tools whose help mentions it."""
+    with pytest.raises(SystemExit):
+        parse(monkeypatch, name, '-h')
+    assert '--gpus' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('given', 'resume'), [((), None), (('--resume',), 'auto'), (('--resume', 'epoch_3.pth'), 'epoch_3.pth')]
+)
+def test_resume_takes_an_optional_checkpoint(monkeypatch, given, resume):
+    assert parse(monkeypatch, 'train', *given).resume == resume
+
+
+def test_config_is_changed_by_the_command_line(config_file):
+    config = load_config(arguments(config_file, cfg_options={'a.b': 5}, local_rank=2))
+    assert (config.a.b, config.launcher, os.environ['LOCAL_RANK']) == (5, 'none', '2')
+    assert config.work_dir == os.path.join('work_dirs', 'some_recipe')
+    assert load_config(arguments(config_file, work_dir='elsewhere')).work_dir == 'elsewhere'
+
+
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_launchers_that_need_gpus_say_so(config_file, monkeypatch, launcher):
+    monkeypatch.setattr('mmdf2.engine.launch.get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match='torchrun --nproc-per-node N'):
+        load_config(arguments(config_file, launcher=launcher))
+
+
+@pytest.mark.parametrize(
+    ('device', 'wrapper'),
+    [('cpu', {'type': 'mmdf2.CpuAmpOptimWrapper'}), ('cuda', {'type': 'AmpOptimWrapper', 'loss_scale': 'dynamic'})],
+)
+def test_mixed_precision_fits_the_machine(monkeypatch, device, wrapper):
+    train = load_tool('train')
+    monkeypatch.setattr(train, 'get_device', lambda: device)
+    config = Config({'optim_wrapper': {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 1.0}}})
+    train.use_mixed_precision(config)
+    assert config.optim_wrapper == {**wrapper, 'optimizer': {'type': 'SGD', 'lr': 1.0}}
+
+
+def test_dump_reaches_every_metric_of_ours(tmp_path):
+    test = load_tool('test')
+    ours = [{'type': 'mmdf2.DeepFashion2Metric'}, {'type': 'mmdf2.RetrievalMetric'}]
+    config = Config({'test_evaluator': [*ours, {'type': 'CocoMetric'}]})
+    test.dump_results(config, tmp_path)
+    assert [metric.get('outfile_prefix') for metric in config.test_evaluator] == [str(tmp_path / 'results')] * 2 + [
+        None
+    ]
+    single = Config({'test_evaluator': ours[0]})
+    test.dump_results(single, tmp_path)
+    assert single.test_evaluator.outfile_prefix == prefix
+    with pytest.raises(SystemExit, match='test_evaluator has no'):
+        test.dump_results(Config({'test_evaluator': {'type': 'CocoMetric'}}), tmp_path)
