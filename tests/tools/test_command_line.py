@@ -94,9 +94,8 @@ def test_dump_reaches_every_metric_of_ours(tmp_path):
     ours = [{'type': 'mmdf2.DeepFashion2Metric'}, {'type': 'mmdf2.RetrievalMetric'}]
     config = Config({'test_evaluator': [*ours, {'type': 'CocoMetric'}]})
     test.dump_results(config, tmp_path)
-    assert [metric.get('outfile_prefix') for metric in config.test_evaluator] == [str(tmp_path / 'results')] * 2 + [
-        None
-    ]
+    prefix = str(tmp_path / 'results')
+    assert [metric.get('outfile_prefix') for metric in config.test_evaluator] == [prefix, prefix, None]
     single = Config({'test_evaluator': ours[0]})
     test.dump_results(single, tmp_path)
     assert single.test_evaluator.outfile_prefix == prefix

@@ -1,0 +1,62 @@
+"""The demo, on a wardrobe of a few garments and a model of a few channels."""
+
+import json
+
+import pytest
+from tiny_run import run_tool, write_config
+
+from mmdf2.visualization import read_image
+
+SUMMARY = {
+    'bbox_AP',
+    'segm_AP',
+    'keypoints_AP_visible',
+    'keypoints_AP_all',
+    'retrieval_top1',
+    'retrieval_top10',
+    'retrieval_top20',
+    'retrieval_gt_top1',
+    'retrieval_chance_top1',
+    'train_seconds',
+}
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    """A finished run: its folder, and the arguments that made it."""
+    folder = tmp_path_factory.mktemp('demo')
+    config = write_config(folder / 'config', 'replaced by the demo')
+    work_dir = folder / 'work'
+    arguments = ['--config', config, '--work-dir', work_dir, '--identities', 6, '--validation-identities', 4]
+    printed = run_tool('demo.py', *arguments, cwd=folder)
+    return work_dir, arguments, printed
+
+
+def test_ends_with_the_table_of_all_tasks_and_a_summary(demo):
+    work_dir, _, printed = demo
+    summary = json.loads((work_dir / 'summary.json').read_text())
+    assert set(summary) == SUMMARY
+    assert all(0 <= value <= 1 for key, value in summary.items() if key != 'train_seconds')
+    assert summary['train_seconds'] > 0
+    for row in ('boxes', 'masks', 'landmarks, visible only', 'retrieval, detected boxes', 'retrieval, chance'):
+        assert row in printed
+        assert row in (work_dir / 'results.md').read_text()
+
+
+def test_draws_truth_beside_prediction_and_retrieval(demo):
+    work_dir, _, _ = demo
+    pictures = sorted((work_dir / 'pictures').glob('*.jpg'))
+    assert len(pictures) > 5 and work_dir / 'pictures/retrieval.jpg' in pictures
+    image = read_image(next((work_dir / 'wardrobe/validation/image').glob('*.jpg')))
+    picture = read_image(pictures[0])
+    assert picture.shape[0] <= max(image.shape) and picture.std() > 10
+
+
+def test_a_second_run_trains_no_more_and_looks_at_the_user_s_images(demo):
+    work_dir, arguments, _ = demo
+    seconds = json.loads((work_dir / 'summary.json').read_text())['train_seconds']
+    images = work_dir / 'wardrobe/validation/image'
+    run_tool('demo.py', *arguments, '--images', images, cwd=work_dir.parent)
+    assert json.loads((work_dir / 'summary.json').read_text())['train_seconds'] == seconds
+    found = (work_dir / 'your_images/predictions.jsonl').read_text().splitlines()
+    assert len(found) == len(list(images.glob('*.jpg')))
