@@ -32,8 +32,17 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=channels, featmap_strides=strides),
         bbox_head=dict(in_channels=channels, fc_out_channels=512, reg_class_agnostic=True),
         mask_roi_extractor=dict(out_channels=channels, featmap_strides=strides),
-        mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels, class_agnostic=True),
-        keypoint_head=dict(num_convs=3, in_channels=channels, conv_channels=96, num_deconvs=1, loss_weight=0.5),
+        mask_head=dict(
+            num_convs=2, in_channels=channels, conv_out_channels=channels, class_agnostic=True, norm_cfg=dict(type='BN')
+        ),
+        keypoint_head=dict(
+            num_convs=3,
+            in_channels=channels,
+            conv_channels=96,
+            num_deconvs=1,
+            norm_cfg=dict(type='BN'),
+            loss_weight=0.5,
+        ),
         match_head=dict(
             sources=('class', 'pose'), in_channels=channels + 96, conv_channels=(96, 96), embed_dims=128
         ),

@@ -13,6 +13,7 @@ from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.datasets.annotation import identity_code
 from mmdf2.datasets.store import Store, open_or_prepare
 from mmdf2.registry import DATASETS
+from mmdf2.visualization.palette import PALETTE
 
 FILTERS = {'filter_empty_gt': False, 'min_size': 0}
 
@@ -48,24 +49,7 @@ class DeepFashion2Dataset(BaseDetDataset):
         FileNotFoundError: There is neither a store nor the split's folders.
     """
 
-    METAINFO = {  # noqa: RUF012
-        'classes': CATEGORY_NAMES,
-        'palette': [
-            (220, 20, 60),
-            (0, 120, 230),
-            (255, 140, 0),
-            (106, 76, 200),
-            (0, 168, 107),
-            (255, 105, 180),
-            (160, 110, 60),
-            (0, 180, 200),
-            (190, 190, 0),
-            (120, 20, 110),
-            (70, 90, 120),
-            (140, 200, 60),
-            (240, 90, 90),
-        ],
-    }
+    METAINFO = {'classes': CATEGORY_NAMES, 'palette': list(PALETTE)}  # noqa: RUF012
 
     def __init__(
         self,

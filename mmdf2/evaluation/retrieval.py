@@ -164,9 +164,10 @@ def summarize(outcome: Outcome) -> dict[str, float]:
     Without any query of the paper's kind its figures are left out.
     """
     figures = {f'top{k}': outcome.top_k(k) for k in TOP_K}
-    figures['queries'] = len(outcome.queries)
-    figures['missed'] = int(outcome.missed.sum())
-    figures['paper_queries'] = int((outcome.matches > PAPER_MATCHES).sum())
+    # Counts as floats: MMEngine's log turns integers into NumPy's, which its JSON then drops.
+    figures['queries'] = float(len(outcome.queries))
+    figures['missed'] = float(outcome.missed.sum())
+    figures['paper_queries'] = float((outcome.matches > PAPER_MATCHES).sum())
     if figures['paper_queries']:
         figures.update({f'paper_top{k}': outcome.top_k(k, PAPER_MATCHES) for k in TOP_K})
     return figures

@@ -24,7 +24,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,
-    persistent_workers=True,
+    persistent_workers=False,
     sampler=dict(type='mmdf2.PairSampler'),
     dataset=dict(
         type=dataset_type,

@@ -20,7 +20,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=1,
-    persistent_workers=True,
+    persistent_workers=False,
     drop_last=True,
     sampler=dict(type='mmdf2.PairSampler', fill=True, seed=0),
     dataset=dict(type='mmdf2.DeepFashion2Dataset', data_root=data_root, split='train', pipeline=train_pipeline),

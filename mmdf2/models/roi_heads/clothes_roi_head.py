@@ -73,7 +73,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
             similarity = self.match_head.similarity_parameters()
             for sample in batch_data_samples:
                 sample.match_similarity = similarity
-            if self.test_cfg.get('embed_gt_boxes', False) and 'gt_instances' in batch_data_samples[0]:
+            if self.test_cfg.get('embed_gt_boxes', False) and _have_gt_boxes(batch_data_samples):
                 self.embed_gt_boxes(levels, batch_data_samples)
         return results
 
@@ -110,3 +110,8 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
 def _for_roi_align(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Feature maps as mmcv's RoIAlign needs them: it reads channels-last memory as if it were contiguous."""
     return tuple(level.float().contiguous() for level in levels)
+
+
+def _have_gt_boxes(samples: SampleList) -> bool:
+    # Packing without loading annotations leaves gt_instances without fields.
+    return all('gt_instances' in sample and 'bboxes' in sample.gt_instances for sample in samples)
