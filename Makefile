@@ -2,6 +2,7 @@
 # make demo      make a wardrobe, train on it, test, show (IMAGES=folder: then run the model on your own images)
 # make test      the tests, on the installed wheel (PYTEST_ARGS='ops -k topk')
 # make lint      what pre-commit and CI check
+# make help      this list
 # make clean     remove what builds left; work_dirs and the environment stay (make clean-venv removes that)
 #
 # STACK        onedl (the maintained OpenMMLab line) or openmmlab (the original one)
@@ -24,7 +25,10 @@ endif
 
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: install demo test lint clean clean-venv
+.PHONY: help install demo test lint clean clean-venv
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 install:
 	@$(PYTHON) scripts/install.py --venv '$(VENV)' --stack '$(STACK)' --torch-index '$(TORCH_INDEX)'
