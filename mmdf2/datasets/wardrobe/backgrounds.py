@@ -12,7 +12,7 @@ SHRINK = 2  # backgrounds are out of focus: drawn at half size and enlarged
 
 def studio(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """A clean wall with soft light: (height, width, 3) uint8."""
-    tone = np.array([rng.uniform(205, 250)] * 3) if rng.random() < 0.65 else rng.uniform(120, 235, 3)
+    tone = np.array([rng.uniform(205, 250)] * 3) if rng.random() < 0.65 else _muted(rng, 150, 235)
     small = _gradient(rng, width // SHRINK + 1, height // SHRINK + 1, tone, 0.14)
     if rng.random() < 0.5:
         rows = small.shape[0]
@@ -21,11 +21,11 @@ def studio(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     return _enlarged(small, width, height)
 
 
-def room(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def room(rng: np.random.Generator, width: int, height: int, feet: float) -> np.ndarray:
     """A wall, a floor and some furniture: (height, width, 3) uint8."""
     columns, rows = width // SHRINK + 1, height // SHRINK + 1
     small = _gradient(rng, columns, rows, _muted(rng, 110, 225), 0.3)
-    horizon = int(rows * rng.uniform(0.62, 0.9))
+    horizon = _horizon(rng, rows, feet)
     floor = _gradient(rng, columns, rows - horizon, _muted(rng, 60, 190), 0.25)
     if rng.random() < 0.6:
         floor *= 1 + 0.07 * _patch(rng, _WOOD, rows - horizon, columns)[..., None]
@@ -37,13 +37,13 @@ def room(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     return _enlarged(cv2.blur(small, (3, 3)), width, height)
 
 
-def street(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def street(rng: np.random.Generator, width: int, height: int, feet: float) -> np.ndarray:
     """Blurred buildings and pavement: (height, width, 3) uint8."""
     columns, rows = width // SHRINK + 1, height // SHRINK + 1
     small = np.ascontiguousarray(
         np.clip(_gradient(rng, columns, rows, _muted(rng, 140, 230), 0.3), 0, 255), dtype=np.uint8
     )
-    horizon = int(rows * rng.uniform(0.55, 0.8))
+    horizon = _horizon(rng, rows, feet)
     x = -5
     while x < columns:
         wide = int(rng.integers(20, 70))
@@ -66,7 +66,7 @@ def street(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 def flat_lay(rng: np.random.Generator, width: int, height: int, clean: bool) -> np.ndarray:
     """What a garment is laid on, seen from above: (height, width, 3) uint8."""
     columns, rows = width // SHRINK + 1, height // SHRINK + 1
-    tone = rng.uniform(190, 245, 3) if clean else _muted(rng, 90, 220)
+    tone = _muted(rng, 200, 245) if clean else _muted(rng, 90, 220)
     small = _gradient(rng, columns, rows, tone, 0.15)
     kind = rng.integers(3)
     if kind == 0:
@@ -78,13 +78,19 @@ def flat_lay(rng: np.random.Generator, width: int, height: int, clean: bool) -> 
         folds = cv2.resize(
             _patch(rng, _GRAIN, rows // 6 + 1, columns // 6 + 1), (columns, rows), interpolation=cv2.INTER_CUBIC
         )
-        small *= 1 + 0.05 * folds[..., None]
+        small *= 1 + 0.025 * folds[..., None]
     return _enlarged(small, width, height)
+
+
+def _horizon(rng, rows, feet) -> int:
+    """Where the floor begins: above the wearer's feet (``feet``, in pixels of the image) if they are in the picture."""
+    behind = feet / SHRINK - rows * rng.uniform(0.0, 0.15)
+    return int(np.clip(min(rows * rng.uniform(0.6, 0.9), behind), 0.2 * rows, 0.95 * rows))
 
 
 def _muted(rng, low, high) -> np.ndarray:
     gray = rng.uniform(low, high)
-    return np.clip(gray + rng.normal(0, 18, 3), 20, 250)
+    return np.clip(gray + rng.normal(0, 10, 3), 20, 250)
 
 
 def _gradient(rng, columns, rows, tone, strength) -> np.ndarray:
@@ -145,7 +151,7 @@ def _lamp(rng, small, horizon) -> None:
 
 
 def _plant(rng, small, horizon) -> None:
-    rows, columns = small.shape[:2]
+    columns = small.shape[1]
     x = int(rng.uniform(0, 1) * columns)
     for _ in range(14):
         tip = (x + int(rng.normal(0, 16)), horizon - int(rng.uniform(12, 55)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ARMPIT_Y, WAIST_Y, HIP_Y, CROTCH_Y, KNEE_Y, ANKLE_Y = 19.0, 41.0, 57.0, 68.0, 108.0, 148.0
-SHOULDER = (16.5, 4.0)
+SHOULDER = (15.2, 7.4)
 UPPER_ARM, FOREARM = 29.0, 25.0
 DEPTH = 10.0  # how far the chest's middle stands out from the plane of the shoulders
 SIDES = (-1, 1)
@@ -46,7 +46,7 @@ class View:
         return float(np.hypot(np.cos(self.yaw), 0.62 * np.sin(self.yaw)))
 
     def project(self, points, half_width=17.0) -> np.ndarray:
-        """(P, 2) points of the trunk's front, as drawn for a frontal view, moved to where the turned trunk shows them."""
+        """(P, 2) points of the trunk's front, drawn for a frontal view, moved to where the turned trunk shows them."""
         points = np.array(points, dtype=np.float64)
         x = points[:, 0]
         bulge = np.clip(1 - (x / half_width) ** 2, 0, 1)
@@ -117,7 +117,7 @@ SKINS = ((205, 222, 246), (180, 205, 238), (150, 182, 224), (115, 150, 200), (85
 HAIRS = ((22, 24, 28), (30, 42, 66), (44, 66, 104), (80, 130, 178), (30, 50, 110), (120, 120, 124))
 # Name -> ((least, most) degrees of the upper arm from hanging, (least, most) bend of the forearm, inward below 0).
 ARM_POSES = {
-    'hanging': ((5, 15), (-12, 8)),
+    'hanging': ((3, 12), (-12, 6)),
     'away': ((20, 42), (-15, 15)),
     'hip': ((34, 52), (-95, -75)),
     'across': ((6, 16), (-75, -50)),
@@ -154,7 +154,7 @@ def sample_body(rng: np.random.Generator, view: View, pose_weights: dict[str, fl
         skin=tuple(float(c) for c in np.array(SKINS[rng.choice(6, p=[0.25, 0.3, 0.2, 0.1, 0.08, 0.07])])),
         hair=tuple(float(c) for c in HAIRS[rng.integers(len(HAIRS))]),
         hair_length=float(rng.choice([rng.uniform(-14, -8), rng.uniform(0, 8), rng.uniform(14, 34)])),
-        shoes=tuple(float(c) for c in rng.choice([20, 60, 120, 200, 235], 3)),
+        shoes=tuple(float(c) for c in rng.choice((28, 60, 110, 190, 235)) + rng.normal(0, 12, 3)),
     )
 
 

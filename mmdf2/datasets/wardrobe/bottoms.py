@@ -1,5 +1,7 @@
 """Shorts, trousers and skirts."""
 
+# ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
+
 import numpy as np
 
 from mmdf2.categories import category_by_id
@@ -109,7 +111,9 @@ def _leg_seams(cut, body, waist, crotch, outers, inners) -> list[Stroke]:
         strokes.append(Stroke(np.stack([fly, crotch - (0, 1.5)]), 'dark', 0.4))
         if cut.pocket:
             for side, end in ((-1, waist[2]), (1, waist[-3])):
-                strokes.append(Stroke(spline([end + (0, 3.8), end + (side * 2.2, 9), end + (side * 5.0, 11)], 4), 'dark', 0.4))  # fmt: skip
+                strokes.append(
+                    Stroke(spline([end + (0, 3.8), end + (side * 2.2, 9), end + (side * 5.0, 11)], 4), 'dark', 0.4)
+                )
     else:
         for index in (4, 12):
             corner = waist[index] + (0, 9)

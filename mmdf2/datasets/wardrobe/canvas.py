@@ -9,6 +9,8 @@ from mmdf2.datasets.wardrobe.geometry import compose, scale_of
 
 SHIFT = 4  # fractional bits of polygon coordinates
 LIGHT = np.array([0.55, 0.83])  # the light comes from the upper left, as in a studio
+SHADOW_CM = 2.5
+MIN_STROKE = 0.34  # pixels; a thinner line cannot be seen
 SHADING_SCALE = 3  # shading is smooth, so it is computed on every third pixel
 
 
@@ -28,6 +30,7 @@ class Surface:
         relief_cm: Over which distance from its edge the surface rounds off.
         relief: How much rounding changes the brightness; 0 draws it flat.
         shade: Factor on the brightness of it all.
+        shadow: How much it darkens what is close behind it.
     """
 
     color: tuple[float, float, float]
@@ -41,6 +44,7 @@ class Surface:
     relief_cm: float = 5.0
     relief: float = 0.6
     shade: float = 1.0
+    shadow: float = 0.3
 
 
 class Canvas:
@@ -51,11 +55,15 @@ class Canvas:
         owner: (H, W) uint8, the number of the topmost surface, 0 where no numbered one is.
     """
 
-    def __init__(self, image: np.ndarray):
+    def __init__(self, image: np.ndarray, ground_is_near: bool):
+        """A canvas over a background; ``ground_is_near``: things lie on it and cast their shadow on it."""
         self.image = image
+        self._shaded = np.full(image.shape[:2], 255 if ground_is_near else 0, dtype=np.uint8)
         self.owner = np.zeros(image.shape[:2], dtype=np.uint8)
 
-    def paint(self, outline: np.ndarray, surface: Surface, frame: np.ndarray, owner: int) -> None:
+    def paint(
+        self, outline: np.ndarray, surface: Surface, frame: np.ndarray, owner: int, strokes=(), over=(), zone=None
+    ) -> None:
         """Paints a polygon.
 
         Args:
@@ -63,38 +71,59 @@ class Canvas:
             surface: Its material.
             frame: (2, 3) map from the cloth's centimetres to pixels.
             owner: Number left in ``owner``.
+            strokes: (points in pixels, BGR, width in pixels, 0 to fill) drawn on it, which end where it ends.
+            over: Owners that stay on top of it within ``zone``.
+            zone: (P, 2) outline in pixels.
         """
-        region = self._region(outline)
+        margin = SHADOW_CM * scale_of(frame) * 2 if surface.shadow else 0
+        region = self._region(outline, margin)
         if region is None:
             return
         x1, y1, x2, y2 = region
         alpha = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
         cv2.fillPoly(alpha, [_fixed(outline - (x1, y1))], 255, cv2.LINE_AA, SHIFT)
+        if len(over):
+            above = np.zeros_like(alpha)
+            cv2.fillPoly(above, [_fixed(zone - (x1, y1))], 255, cv2.LINE_8, SHIFT)
+            alpha[(above > 0) & np.isin(self.owner[y1:y2, x1:x2], over)] = 0
         frame = compose(np.array([[1.0, 0, -x1], [0, 1, -y1]]), frame)
+        if surface.shadow:
+            self._cast_shadow(region, alpha, surface.shadow, margin / 2)
         pixels = _pattern(surface, frame, alpha.shape)
+        for points, color, width in strokes:
+            _draw(pixels, points - (x1, y1), color, width)
         if surface.relief or surface.fold_depth:
             shade = cv2.cvtColor(_shading(alpha, surface, frame), cv2.COLOR_GRAY2BGR)
             pixels = cv2.multiply(pixels, shade, dst=pixels, scale=1 / 128)
         _blend(self.image[y1:y2, x1:x2], pixels, alpha)
         self.owner[y1:y2, x1:x2][alpha > 127] = owner
+        self._shaded[y1:y2, x1:x2] = cv2.max(self._shaded[y1:y2, x1:x2], alpha)
 
-    def stroke(self, points: np.ndarray, color, width: float, closed=False) -> None:
-        """Draws a line of ``width`` pixels; thinner than a third of a pixel it cannot be seen and is left out."""
-        if width > 0.34 and len(points) > 1:
-            cv2.polylines(
-                self.image, [_fixed(points)], closed, _scalar(color), max(1, round(width)), cv2.LINE_AA, SHIFT
-            )
+    def _cast_shadow(self, region, alpha, strength, reach) -> None:
+        x1, y1, x2, y2 = region
+        small = (max(1, (x2 - x1) // SHADING_SCALE), max(1, (y2 - y1) // SHADING_SCALE))
+        size = 2 * int(reach / SHADING_SCALE) + 1
+        offset = np.array([[1.0, 0, reach / SHADING_SCALE * 0.5], [0, 1.0, reach / SHADING_SCALE * 0.8]])
+        soft = cv2.blur(cv2.resize(alpha, small, interpolation=cv2.INTER_AREA), (size, size))
+        soft = cv2.warpAffine(soft, offset, small)
+        light = cv2.resize(cv2.convertScaleAbs(soft, alpha=-strength, beta=255), (x2 - x1, y2 - y1))
+        light = cv2.max(light, cv2.bitwise_not(self._shaded[y1:y2, x1:x2]))
+        under = self.image[y1:y2, x1:x2]
+        np.copyto(under, cv2.multiply(under, cv2.cvtColor(light, cv2.COLOR_GRAY2BGR), scale=1 / 255))
 
-    def fill(self, outline: np.ndarray, color) -> None:
-        """Fills a flat polygon that belongs to whatever surface it lies on."""
-        cv2.fillPoly(self.image, [_fixed(outline)], _scalar(color), cv2.LINE_AA, SHIFT)
-
-    def _region(self, outline):
+    def _region(self, outline, margin):
         height, width = self.owner.shape
-        x1, y1 = np.floor(outline.min(axis=0)).astype(int) - 1
-        x2, y2 = np.ceil(outline.max(axis=0)).astype(int) + 2
+        x1, y1 = np.floor(outline.min(axis=0) - margin).astype(int) - 1
+        x2, y2 = np.ceil(outline.max(axis=0) + margin).astype(int) + 2
         x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
         return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+
+
+def _draw(pixels, points, color, width) -> None:
+    if not width:
+        cv2.fillPoly(pixels, [_fixed(points)], _scalar(color), cv2.LINE_AA, SHIFT)
+    elif width > MIN_STROKE:
+        cv2.polylines(pixels, [_fixed(points)], False, _scalar(color), max(1, round(width)), cv2.LINE_AA, SHIFT)
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.categories import CATEGORIES
-
 SHORT_TOP, LONG_TOP, SHORT_OUTWEAR, LONG_OUTWEAR, VEST, SLING, SHORTS, TROUSERS, SKIRT = range(1, 10)
 SHORT_DRESS, LONG_DRESS, VEST_DRESS, SLING_DRESS = range(10, 14)
 TOPS = (SHORT_TOP, LONG_TOP, VEST, SLING)
@@ -14,7 +12,9 @@ BOTTOMS = (SHORTS, TROUSERS, SKIRT)
 DRESSES = (SHORT_DRESS, LONG_DRESS, VEST_DRESS, SLING_DRESS)
 LONG_SLEEVED = (LONG_TOP, LONG_OUTWEAR, LONG_DRESS)
 SHORT_SLEEVED = (SHORT_TOP, SHORT_OUTWEAR, SHORT_DRESS)
-assert len(CATEGORIES) == SLING_DRESS
+
+
+NECK_DEPTHS = {'crew': (6, 9), 'v': (12, 18), 'square': (8, 12), 'boat': (3.5, 5)}  # least and most
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,22 @@ def _upper(rng, category_id) -> dict:
     measures = {
         'neckline': neckline,
         'neck_width': float(rng.uniform(9.5, 12.5) if neckline in ('boat', 'square') else rng.uniform(7, 9.5)),
-        'neck_depth': float(
-            {'crew': rng.uniform(6, 9), 'v': rng.uniform(12, 18), 'square': rng.uniform(8, 12), 'boat': rng.uniform(3.5, 5)}[neckline]
-        ),
+        'neck_depth': float(rng.uniform(*NECK_DEPTHS[neckline])),
         'collar': str(rng.choice(['', 'ribbed', 'shirt'], p=[0.3, 0.5, 0.2])) if neckline in ('crew', 'v') else '',
         'ease': (float(loose), float(loose * rng.uniform(0.6, 1.6)), float(rng.uniform(1.0, 4.5))),
         'hem': float(rng.uniform(50, 68)),
         'flare': float(rng.uniform(-0.5, 3)),
         'folds': str(rng.choice(['soft', 'crumpled'])),
         'pocket': 'chest' if rng.random() < 0.2 else '',
-    }  # fmt: skip
+    }
     if category_id in SHORT_SLEEVED:
         measures |= {'sleeve': float(rng.uniform(0.26, 0.5)), 'sleeve_width': float(rng.uniform(1.5, 2.4))}
     elif category_id in LONG_SLEEVED:
-        measures |= {'sleeve': float(rng.uniform(0.8, 0.99)), 'sleeve_width': float(rng.uniform(1.35, 2.4)), 'cuff': bool(rng.random() < 0.6)}  # fmt: skip
+        measures |= {
+            'sleeve': float(rng.uniform(0.8, 0.99)),
+            'sleeve_width': float(rng.uniform(1.35, 2.4)),
+            'cuff': bool(rng.random() < 0.6),
+        }
     elif category_id in (VEST, VEST_DRESS):
         measures |= {'strap': float(rng.uniform(3, 7)), 'collar': '', 'neck_depth': float(rng.uniform(8, 15))}
     else:
@@ -123,17 +125,18 @@ def _dress(rng) -> dict:
 
 def _outwear(rng, category_id) -> dict:
     top = float(rng.uniform(1.0, 5.0))
+    long = category_id == LONG_OUTWEAR and rng.random() < 0.4
     return {
         'neckline': 'v',
         'neck_width': float(rng.uniform(7.5, 9.5)),
         'neck_depth': float(rng.uniform(7, 22)),
         'collar': str(rng.choice(['shirt', 'lapel', 'hood', 'ribbed'])),
         'ease': tuple(float(value) for value in rng.uniform(3, 7, 3)),
-        'hem': float(rng.uniform(54, 72) if category_id == SHORT_OUTWEAR or rng.random() < 0.6 else rng.uniform(80, 118)),
+        'hem': float(rng.uniform(80, 118) if long else rng.uniform(54, 72)),
         'opening': (top, top + float(rng.uniform(0, 6))),
         'fastening': str(rng.choice(['buttons', 'zip'])),
         'pocket': str(rng.choice(['', 'front', 'chest'])),
-    }  # fmt: skip
+    }
 
 
 def _bottom(rng, category_id) -> dict:
@@ -144,8 +147,22 @@ def _bottom(rng, category_id) -> dict:
         'ease': (0.0, 0.6, float(rng.uniform(0.8, 3))),
     }
     if category_id == SHORTS:
-        return measures | {'hem': float(rng.uniform(78, 98)), 'sleeve_width': float(rng.uniform(1.1, 1.7)), 'cuff': bool(rng.random() < 0.4)}  # fmt: skip
+        return measures | {
+            'hem': float(rng.uniform(78, 98)),
+            'sleeve_width': float(rng.uniform(1.1, 1.7)),
+            'cuff': bool(rng.random() < 0.4),
+        }
     if category_id == TROUSERS:
-        return measures | {'hem': float(rng.uniform(128, 149)), 'sleeve_width': float(rng.uniform(1.05, 2.3)), 'cuff': bool(rng.random() < 0.25)}  # fmt: skip
+        return measures | {
+            'hem': float(rng.uniform(128, 149)),
+            'sleeve_width': float(rng.uniform(1.05, 2.3)),
+            'cuff': bool(rng.random() < 0.25),
+        }
     pleats = int(rng.choice([0, 0, 7, 11, 15]))
-    return measures | {'hem': float(rng.uniform(80, 132)), 'flare': float(rng.uniform(-1, 17)), 'pleats': pleats, 'folds': 'draped', 'pocket': ''}  # fmt: skip
+    return measures | {
+        'hem': float(rng.uniform(80, 132)),
+        'flare': float(rng.uniform(-1, 17)),
+        'pleats': pleats,
+        'folds': 'draped',
+        'pocket': '',
+    }

@@ -14,8 +14,8 @@ PRINTS = (
 )  # fmt: skip
 LOGOS = ('star', 'heart', 'disc', 'ring', 'bolt', 'flower', 'word', 'bars', 'face', 'diamond')
 WORDS = ('SUN', 'LOVE', '1987', 'NY', 'HEY', 'WAVE', 'OK', 'MOON', 'GO', '23', 'ART', 'FUN')
-# (kind, cells across and down one fold map): folds run along the axis with fewer cells.
-FOLD_KINDS = {'soft': (5, 3), 'draped': (12, 2), 'crumpled': (8, 8)}
+# Kind of fold: bumps across and down one map, and how far it slants: map widths that the last row is shifted by.
+FOLD_KINDS = {'soft': (5, 2, 1), 'draped': (12, 1.5, 0), 'crumpled': (9, 2.5, 2)}
 
 
 @dataclass(frozen=True)
@@ -195,12 +195,15 @@ def fold_maps() -> dict[str, list[np.ndarray]]:
     """Per kind of fold, four repeating (128, 128) maps: lit on one side, dark on the other, about -2 to 2."""
     rng = np.random.default_rng(2019)
     maps = {}
-    for kind, cells in FOLD_KINDS.items():
+    for kind, (across, down, slant) in FOLD_KINDS.items():
         maps[kind] = []
         for _ in range(4):
-            height = periodic_noise(rng, FOLD_TILE, cells)
-            ridges = 1 - np.abs(height)
-            lit = ridges - np.roll(ridges, (2, 3), axis=(0, 1))
+            ridges = 0
+            for slope in (-slant, slant):
+                noise = periodic_noise(rng, FOLD_TILE, (across, down))
+                rows = [np.roll(row, slope * number) for number, row in enumerate(noise)]
+                ridges = ridges + np.maximum(np.stack(rows), 0.2)
+            lit = ridges - np.roll(ridges, (1, 3), axis=(0, 1))
             maps[kind].append(np.ascontiguousarray(cv2.blur(lit / lit.std(), (3, 3)), dtype=np.float32))
     return maps
 
@@ -237,7 +240,8 @@ def logo_decal(fabric: Fabric) -> np.ndarray | None:
 
 def _logo_shape(kind, t) -> np.ndarray:
     if kind == 'heart':
-        return np.stack([64 + 3.3 * 16 * np.sin(t) ** 3, 60 - 3.3 * (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))], 1)  # fmt: skip
+        height = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+        return np.stack([64 + 3.3 * 16 * np.sin(t) ** 3, 60 - 3.3 * height], axis=1)
     if kind == 'bolt':
         return np.array([[74, 6], [28, 74], [60, 74], [48, 122], [100, 50], [66, 50]])
     if kind == 'diamond':

@@ -1,11 +1,13 @@
 """The wearer drawn: skin, legs, shoes, head and hair."""
 
+# ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mmdf2.datasets.wardrobe.body import ANKLE_Y, CROTCH_Y, HIP_Y, KNEE_Y, SIDES, Arm, Body
 from mmdf2.datasets.wardrobe.canvas import Surface
+from mmdf2.datasets.wardrobe.fabric import fold_maps
 from mmdf2.datasets.wardrobe.garment import IDENTITY
 from mmdf2.datasets.wardrobe.geometry import band, ellipse, polygon_of, spline
 from mmdf2.datasets.wardrobe.sleeves import bare_arm
@@ -22,6 +24,7 @@ class Layer:
         strokes: (points, BGR, width in cm, 0 to fill) drawn on it.
         item: Number of the garment it belongs to, -1 for none.
         role: Its panel's role in that garment.
+        tucked: Whether it stays beneath outer garments that are already painted, above the armpits.
     """
 
     outline: np.ndarray
@@ -30,17 +33,21 @@ class Layer:
     strokes: list = field(default_factory=list)
     item: int = -1
     role: str = ''
+    tucked: bool = False
 
 
 def _skin(body: Body, relief_cm=3.5, shade=1.0) -> Surface:
     return Surface(body.skin, relief_cm=relief_cm, relief=0.5, shade=shade)
 
 
+def _hair(body: Body) -> Surface:
+    return Surface(body.hair, folds=fold_maps()['draped'][0], folds_cm=22.0, fold_depth=0.12, relief_cm=5, relief=0.9)
+
+
 def arm_layers(body: Body, arm: Arm) -> list[Layer]:
-    """Upper arm, forearm and hand."""
+    """An uncovered arm."""
     surface = _skin(body, shade=0.93 if arm.behind else 1.0)
-    upper, forearm, hand = bare_arm(arm)
-    return [Layer(upper, surface), Layer(forearm, surface), Layer(hand, surface)]
+    return [Layer(outline, surface) for outline in bare_arm(arm)]
 
 
 def leg_layers(body: Body) -> list[Layer]:
@@ -78,7 +85,7 @@ def head_layers(body: Body) -> list[Layer]:
     """Face and the hair around it; from behind, hair alone."""
     turn = np.sin(body.view.yaw)
     center = np.array([4.0 * turn, -19.0])
-    hair = Surface(body.hair, relief_cm=5, relief=0.9)
+    hair = _hair(body)
     if body.view.back:
         return [Layer(ellipse(center + (0, -1.0), (9.3, 12.4)), hair)]
     layers = [Layer(ellipse(center + (-1.5 * turn, -2.2), (9.6, 12.3)), hair)]
@@ -121,12 +128,12 @@ def hair_behind(body: Body) -> list[Layer]:
     """Long hair that falls behind the neck and shoulders."""
     if body.hair_length < -9 or body.view.back:
         return []
-    return [Layer(_hair_outline(body, 10.5, min(body.hair_length, 12.0)), Surface(body.hair, relief_cm=6, relief=0.9))]
+    return [Layer(_hair_outline(body, 10.5, min(body.hair_length, 12.0)), _hair(body))]
 
 
 def hair_in_front(body: Body, locks: bool) -> list[Layer]:
     """Long hair over the shoulders (``locks``), or down the back when seen from behind."""
-    surface = Surface(body.hair, relief_cm=4, relief=0.9)
+    surface = _hair(body)
     if body.view.back:
         return [Layer(_hair_outline(body, 9.5, body.hair_length), surface)] if body.hair_length > -9 else []
     if not locks or body.hair_length < 8:

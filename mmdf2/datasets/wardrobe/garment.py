@@ -15,7 +15,7 @@ class Stroke:
 
     Attributes:
         points: (P, 2) scene centimetres.
-        tone: 'dark' or 'light' shade of the cloth, 'second' or 'third' colour of its print, or 'metal'.
+        tone: 'dark' or 'light' shade of the cloth, 'second' colour of its print, or 'metal'.
         width: Centimetres; 0 fills the outline.
     """
 

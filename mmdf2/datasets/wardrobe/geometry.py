@@ -1,5 +1,6 @@
 """Points, curves and affine maps of the drawing. Scene coordinates are centimetres, x to the image's right, y down."""
 
+import cv2
 import numpy as np
 
 
@@ -54,6 +55,11 @@ def ellipse(center, radii, angle=0.0, samples=24) -> np.ndarray:
     """(samples, 2) outline of an ellipse turned by ``angle`` radians."""
     t = np.linspace(0, 2 * np.pi, samples, endpoint=False)
     return apply(affine(1.0, angle, center), np.stack([np.cos(t) * radii[0], np.sin(t) * radii[1]], axis=1))
+
+
+def hull(points) -> np.ndarray:
+    """(H, 2) convex outline of points."""
+    return cv2.convexHull(np.asarray(points, dtype=np.float32))[:, 0].astype(np.float64)
 
 
 def band(center_line, half_widths) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from mmdf2.datasets.wardrobe.garment import Garment
 
 REACH = 2  # pixels around a landmark, which lies on the edge of its panel, that are searched for that panel
 MIN_MASK_AREA = 40  # pixels; a smaller piece of a mask gets no polygon
+MAX_HIDDEN = 0.65  # share of occluded landmarks above which a garment is not labelled, as a top under a closed coat
 MIN_ITEM_SHARE = 0.0016  # an item of which less of the image can be seen is not labelled
 SMALL, LARGE = 0.1, 0.4
 SLIGHT, HEAVY = 0.2, 0.5
@@ -79,6 +80,8 @@ def label_item(
         numbers = [number for number, role in roles.items() if role in garment.roles[index]]
         seen = not garment.hidden[index] and _shows(owner, points[index], numbers)
         landmarks[index] = (*(points[index] + 0.5), 2 if seen else 1)  # pixel i spans i to i + 1
+    if (landmarks[:, 2] == 1).mean() > MAX_HIDDEN:
+        return None
     corners = np.concatenate([*polygons, landmarks[inside, :2]])
     x1, y1 = corners.min(axis=0)
     x2, y2 = corners.max(axis=0)

@@ -1,5 +1,7 @@
 """Outwear: jackets, coats and cardigans that open in front."""
 
+# ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
+
 import numpy as np
 
 from mmdf2.categories import category_by_id
@@ -7,8 +9,8 @@ from mmdf2.datasets.wardrobe.body import ARMPIT_Y, SIDES, Body
 from mmdf2.datasets.wardrobe.cut import LONG_OUTWEAR, SHORT_OUTWEAR, Cut
 from mmdf2.datasets.wardrobe.garment import Garment, LandmarkList, Panel, Stroke, button
 from mmdf2.datasets.wardrobe.geometry import along, ellipse, spline
-from mmdf2.datasets.wardrobe.sleeves import long_sleeve, short_sleeve
-from mmdf2.datasets.wardrobe.uppers import hem_line, shoulder_y, side_line
+from mmdf2.datasets.wardrobe.sleeves import armpit_of, long_sleeve, short_sleeve
+from mmdf2.datasets.wardrobe.uppers import collar_panel, hem_line, shoulder_y, side_line
 
 SIDE_FRACTIONS = {SHORT_OUTWEAR: (0.25, 0.61), LONG_OUTWEAR: (0.2, 0.6)}
 OPENING_FRACTIONS = (0.45, 0.68)
@@ -35,10 +37,11 @@ def dress_outwear(cut: Cut, body: Body) -> Garment:
         panels.append(_back(body, project, sides, back))
     else:
         panels += [_front(cut, body, project, side, sides[side], fronts[side]) for side in SIDES]
+        panels += [panel for side in SIDES for panel in _collar(cut, project, side, fronts[side])]
     for index, arm in enumerate(body.arms):
         side = arm.side
-        tip = np.array([side * (16.6 * body.build + 0.8) * np.cos(view.yaw), 2.9])
-        armpit = np.array([sides[side][0, 0] * np.cos(view.yaw), top])
+        tip = np.array([side * (16.8 * body.build + 0.8) * np.cos(view.yaw), 2.2])
+        armpit = armpit_of(arm, sides[side][0, 0] * np.cos(view.yaw), top)
         sleeve = (short_sleeve if cut.category_id == SHORT_OUTWEAR else long_sleeve)(cut, arm, tip, armpit)
         panels += sleeve.panels
         _number_side(cut, landmarks, index, side, tip, sleeve, armpit, project(sides[side]))
@@ -64,17 +67,19 @@ def _inside(cut, body, project, sides, back) -> Panel:
 
 
 def _back(body, project, sides, back) -> Panel:
-    tip = 16.6 * body.build
+    tip = 16.8 * body.build
     hem = hem_line(sides[-1][-1], sides[1][-1], 1.8)
-    outline = np.concatenate([back, [[tip, 3.1]], sides[1], hem[::-1], sides[-1][::-1], [[-tip, 3.1]]])
+    outline = np.concatenate([back, [[tip, 2.3]], sides[1], hem[::-1], sides[-1][::-1], [[-tip, 2.3]]])
     strokes = [Stroke(project(hem - (0, 2)), 'dark', 0.3), Stroke(project(back + (0, 2.2)), 'dark', 0.5)]
     return Panel('trunk', project(outline), _frame(body), strokes)
 
 
 def _front(cut, body, project, side, line, edge) -> Panel:
-    tip = np.array([side * 16.6 * body.build, 3.1])
+    tip = np.array([side * 16.8 * body.build, 2.3])
     hem = np.stack([line[-1], edge[3]])
-    outline = np.concatenate([edge[:3], [edge[3]], spline([edge[3], hem.mean(axis=0) + (0, 0.3), line[-1]], 3)[1:], line[::-1], [tip]])  # fmt: skip
+    outline = np.concatenate(
+        [edge[:3], [edge[3]], spline([edge[3], hem.mean(axis=0) + (0, 0.3), line[-1]], 3)[1:], line[::-1], [tip]]
+    )
     strokes = [Stroke(project(hem - (0, 2.2)), 'dark', 0.35), Stroke(project(edge[2:]), 'dark', 0.45)]
     inner = edge[2:] + (side * 2.2, 0)
     if cut.fastening == 'zip':
@@ -82,24 +87,30 @@ def _front(cut, body, project, side, line, edge) -> Panel:
     else:
         strokes.append(Stroke(project(inner), 'dark', 0.25))
         if side > 0:
-            strokes += [button(project(point[None])[0], 1.0) for point in along(inner - (1.1, 0), np.linspace(0.08, 0.8, 5))]  # fmt: skip
+            strokes += [
+                button(project(point[None])[0], 1.0) for point in along(inner - (1.1, 0), np.linspace(0.08, 0.8, 5))
+            ]
     if cut.pocket == 'front':
         x, y = line[-1][0], line[-1][1]
         strokes.append(Stroke(project([[x * 0.45, y - 13], [x * 0.8, y - 17]]), 'dark', 0.6))
     elif cut.pocket == 'chest':
-        strokes.append(Stroke(project(np.array([[5, 20], [12, 20], [12, 27], [5, 27], [5, 20]]) * (side, 1)), 'dark', 0.35))  # fmt: skip
-    return Panel('trunk', project(outline), _frame(body), strokes + _collar(cut, project, side, edge), logo=side > 0)
-
-
-def _collar(cut, project, side, edge) -> list[Stroke]:
-    neck, middle, front = edge[:3]
+        strokes.append(
+            Stroke(project(np.array([[5, 20], [12, 20], [12, 27], [5, 27], [5, 20]]) * (side, 1)), 'dark', 0.35)
+        )
     if cut.collar == 'ribbed':
-        return [Stroke(project(edge[:3] + (side * 0.6, 0.3)), 'second', 2.2)]
-    if cut.collar == 'hood':
-        return [Stroke(project([front + (side * 1.5, 0), front + (side * 2, 9)]), 'light', 0.5)]
+        strokes.append(Stroke(project(edge[:3] + (side * 0.6, 0.3)), 'second', 2.2))
+    elif cut.collar == 'hood':
+        strokes.append(Stroke(project([edge[2] + (side * 1.5, 0), edge[2] + (side * 2, 9)]), 'light', 0.5))
+    return Panel('trunk', project(outline), _frame(body), strokes, logo=side > 0)
+
+
+def _collar(cut, project, side, edge) -> list[Panel]:
+    if cut.collar not in ('shirt', 'lapel'):
+        return []
+    neck, middle, front = edge[:3]
     reach = 4.5 if cut.collar == 'shirt' else 7.5
     flap = [neck + (side * 0.5, -0.5), middle + (side * reach, 0.5), front + (side * (reach * 0.55), -1), front]
-    return [Stroke(project(flap), 'light', 0.0), Stroke(project([*flap, flap[0]]), 'dark', 0.4)]
+    return [collar_panel(project, flap)]
 
 
 def _frame(body) -> np.ndarray:
@@ -107,7 +118,7 @@ def _frame(body) -> np.ndarray:
 
 
 def _number_side(cut, landmarks, index, side, tip, sleeve, armpit, line) -> None:
-    """Shoulder, sleeve, armpit, side and the hem's outer end: 7, 8, ... on the left, down from the shoulder's on the right."""
+    """Numbers one side from the hem's outer end up to the shoulder: downwards on the left, upwards on the right."""
     hem = OUTER_HEM_NUMBERS[cut.category_id][index]
     points = [(tip, 'trunk', f'sleeve{side}')]
     points += [(point, f'sleeve{side}') for point in (*sleeve.outer, *sleeve.inner)]

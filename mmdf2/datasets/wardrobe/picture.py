@@ -6,13 +6,13 @@ import numpy as np
 
 from mmdf2.datasets.annotation import ImageAnnotation
 from mmdf2.datasets.wardrobe import backgrounds
-from mmdf2.datasets.wardrobe.body import View, sample_body
+from mmdf2.datasets.wardrobe.body import ANKLE_Y, View, sample_body
 from mmdf2.datasets.wardrobe.canvas import Canvas
 from mmdf2.datasets.wardrobe.geometry import affine, apply, compose
 from mmdf2.datasets.wardrobe.labels import label_item
 from mmdf2.datasets.wardrobe.photo import shop_photo, user_photo
 from mmdf2.datasets.wardrobe.plan import Shot, sample_outfit
-from mmdf2.datasets.wardrobe.props import sample_props
+from mmdf2.datasets.wardrobe.props import CARRIED, PROPS, sample_props
 from mmdf2.datasets.wardrobe.scene import build_layers, dress, paint
 
 ATTEMPTS = 4
@@ -28,8 +28,9 @@ class Habits:
         poses: Weights of the arms' poses.
         props: Shares of 0, 1 and 2 props.
         locks: Share of long hair worn over the shoulders.
-        area_shares: Ranges of the main garment's box over the image, with their shares.
-        off_center: Share of pictures in which the main garment may leave the image.
+        whole_outfit: Share of pictures that show all that is worn, rather than the main garment.
+        area_shares: Ranges of the box of what is shown over the image, with their shares.
+        off_center: Share of pictures in which what is shown may leave the image.
         roll: Standard deviation of the camera's roll, radians.
     """
 
@@ -37,6 +38,7 @@ class Habits:
     poses: dict[str, float]
     props: tuple[float, float, float]
     locks: float
+    whole_outfit: float
     area_shares: tuple[tuple[float, float, float], ...]
     off_center: float
     roll: float
@@ -44,21 +46,23 @@ class Habits:
 
 HABITS = {
     'shop': Habits(
-        (0.09, 0.07, 0.06),
-        {'hanging': 6, 'away': 2.5, 'hip': 2, 'across': 1.2, 'raised': 0.5},
-        (0.8, 0.2, 0.0),
-        0.35,
-        ((0.05, 0.1, 0.3), (0.1, 0.4, 0.5), (0.4, 0.8, 0.2)),
-        0.1,
+        (0.13, 0.08, 0.07),
+        {'hanging': 7, 'away': 1.5, 'hip': 2, 'across': 2, 'raised': 0.4},
+        (0.7, 0.3, 0.0),
+        0.6,
+        0.6,
+        ((0.07, 0.15, 0.27), (0.15, 0.4, 0.2), (0.45, 0.95, 0.53)),
+        0.15,
         0.015,
     ),
     'user': Habits(
-        (0.06, 0.09, 0.08),
-        {'hanging': 5, 'away': 2, 'hip': 1.5, 'across': 2.2, 'raised': 0.3, 'phone': 1.8},
-        (0.4, 0.45, 0.15),
+        (0.09, 0.09, 0.08),
+        {'hanging': 6, 'away': 1.2, 'hip': 1.5, 'across': 2.6, 'raised': 0.3, 'phone': 2},
+        (0.3, 0.5, 0.2),
+        0.8,
         0.6,
-        ((0.04, 0.1, 0.25), (0.1, 0.4, 0.45), (0.4, 0.95, 0.3)),
-        0.3,
+        ((0.07, 0.15, 0.25), (0.15, 0.4, 0.17), (0.45, 1.0, 0.58)),
+        0.35,
         0.07,
     ),
 }
@@ -94,10 +98,14 @@ def _attempt(rng, shot, size, habits):
     garments = [dress(clothing.cut, body) for clothing in outfit]
     layers = build_layers(body, outfit, garments, locks=rng.random() < habits.locks)
     if view.worn:
-        layers += sample_props(rng, body, int(rng.choice(3, p=habits.props)))
+        choice = CARRIED if shot.source == 'shop' else PROPS
+        layers += sample_props(rng, body, int(rng.choice(3, p=habits.props)), choice)
     width, height = (size, size) if rng.random() < 0.5 else (size * 3 // 4, size)
-    camera = _sample_camera(rng, habits, view, garments[place], width, height)
-    canvas = Canvas(_background(rng, shot.source, view, width, height))
+    whole = rng.random() < habits.whole_outfit
+    focus = garments if whole else garments[place : place + 1]
+    camera = _sample_camera(rng, habits, view, focus, width, height)
+    feet = apply(camera, [[0.0, body.leg_y(ANKLE_Y)]])[0, 1]
+    canvas = Canvas(_background(rng, shot.source, view, width, height, feet), ground_is_near=not view.worn)
     owners = paint(canvas, layers, camera)
     items, seen = [], 0.0
     for index, (clothing, garment) in enumerate(zip(outfit, garments, strict=True)):
@@ -121,9 +129,9 @@ def _sample_view(rng, habits) -> View:
     return View(yaw=float(np.clip(rng.normal(0, 0.13), -0.4, 0.4)), back=bool(lot < no_wear + side + back))
 
 
-def _sample_camera(rng, habits, view, garment, width, height) -> np.ndarray:
-    """(2, 3) map from scene centimetres to pixels that gives the garment's box a share of the image drawn by lot."""
-    outline = np.concatenate([panel.outline for panel in garment.panels])
+def _sample_camera(rng, habits, view, garments, width, height) -> np.ndarray:
+    """(2, 3) map from scene centimetres to pixels that gives the garments' box a share of the image drawn by lot."""
+    outline = np.concatenate([panel.outline for garment in garments for panel in garment.panels])
     roll = rng.normal(0, habits.roll if view.worn else 5 * habits.roll + 0.1)
     turn = compose(affine(1.0, roll), affine(stretch=rng.uniform(0.94, 1.06)))
     turned = apply(turn, outline)
@@ -137,15 +145,17 @@ def _sample_camera(rng, habits, view, garment, width, height) -> np.ndarray:
         scale = min(scale, *(0.96 * np.array([width, height]) / (high - low)))
     box = (high - low) * scale
     slack = np.maximum(np.array([width, height]) - box, 0) / 2
-    reach = slack * 0.85 if not off else slack + 0.28 * box
-    shift = rng.uniform(-1, 1, 2) * reach * (0.6 if not off else 1.0)
+    shift = rng.uniform(-0.5, 0.5, 2) * slack
+    if off:
+        axis = rng.integers(2)
+        shift[axis] = rng.choice([-1, 1]) * (slack[axis] + rng.uniform(0.02, 0.3) * box[axis])
     move = np.array([width, height]) / 2 + shift - scale * (low + high) / 2
     return compose(affine(scale, move=move), turn)
 
 
-def _background(rng, source, view, width, height) -> np.ndarray:
+def _background(rng, source, view, width, height, feet) -> np.ndarray:
     if not view.worn:
         return backgrounds.flat_lay(rng, width, height, clean=source == 'shop')
     if source == 'shop' and rng.random() < 0.85:
         return backgrounds.studio(rng, width, height)
-    return (backgrounds.room if rng.random() < 0.7 else backgrounds.street)(rng, width, height)
+    return (backgrounds.room if rng.random() < 0.7 else backgrounds.street)(rng, width, height, feet)

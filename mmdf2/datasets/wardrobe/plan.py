@@ -142,16 +142,27 @@ def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[li
         else:
             worn.setdefault('top', sample_clothing(rng, TOP_SHARES))
             worn.setdefault('bottom', sample_clothing(rng, BOTTOM_SHARES))
-    if 'outwear' not in worn and rng.random() < 0.1:
+    # A coat over the garment that the picture is taken of would hide it.
+    if _slot(main) == 'bottom' and rng.random() < 0.15:
         worn['outwear'] = sample_clothing(rng, OUTWEAR_SHARES)
     place = _slot(main)
     order = ['dress', 'bottom', 'top', 'outwear']
-    if 'top' in worn and 'bottom' in worn and rng.random() < 0.35:
+    if 'top' in worn and 'bottom' in worn and rng.random() < 0.3:
         order = ['dress', 'top', 'bottom', 'outwear']
         top = worn['top']
         worn['top'] = replace(top, cut=replace(top.cut, hem=worn['bottom'].cut.waist + 3.5, flare=0.0))
+    if 'outwear' in worn:
+        _fit_under(worn)
     order = [slot for slot in order if slot in worn]
     return [worn[slot] for slot in order], order.index(place)
+
+
+def _fit_under(worn: dict[str, Clothing]) -> None:
+    """Narrows the sleeves of what is worn under outwear to fit into its sleeves."""
+    widest = 0.8 * worn['outwear'].cut.sleeve_width
+    for slot in ('top', 'dress'):
+        if slot in worn and worn[slot].cut.sleeve_width > widest:
+            worn[slot] = replace(worn[slot], cut=replace(worn[slot].cut, sleeve_width=max(widest, 1.05)))
 
 
 def _slot(clothing: Clothing) -> str:

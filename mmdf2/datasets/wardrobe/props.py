@@ -1,8 +1,10 @@
 """What comes between camera and garment: bags, phones, other people, furniture, leaves."""
 
+# ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
+
 import numpy as np
 
-from mmdf2.datasets.wardrobe.body import Body
+from mmdf2.datasets.wardrobe.body import HAIRS, Body
 from mmdf2.datasets.wardrobe.canvas import Surface
 from mmdf2.datasets.wardrobe.figure import Layer
 from mmdf2.datasets.wardrobe.geometry import affine, apply, band, ellipse, polygon_of, spline
@@ -32,9 +34,10 @@ def bag(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def handbag(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """A bag held in a hand."""
-    arm = body.arms[rng.integers(2)]
-    wrist = arm.joints[2]
+    """A bag held in a hand that hangs down."""
+    wrist = body.arms[rng.integers(2)].joints[2]
+    if wrist[1] < 30:
+        return []
     half = rng.uniform([8, 7], [14, 12])
     surface = Surface(_color(rng), relief_cm=4)
     middle = wrist + (0, 10 + half[1])
@@ -53,19 +56,21 @@ def phone(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def passer_by(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """Another person's back at the picture's edge, close to the camera."""
-    side = rng.choice([-1, 1])
-    x = side * rng.uniform(24, 40)
-    coat = Surface(tuple(float(c) for c in rng.uniform(20, 130, 3)), relief_cm=10)
-    shoulders = spline([(-24, 90), (-22, 25), (-9, 6), (9, 6), (22, 25), (24, 90)], 5) + (x, rng.uniform(5, 30))
-    return [Layer(shoulders, coat)]
+    """Another person's back, close to the camera and partly in front of the wearer."""
+    x, y = rng.choice([-1, 1]) * rng.uniform(30, 44), rng.uniform(-4, 18)
+    coat = Surface(tuple(float(c) for c in rng.uniform(20, 130, 3)), relief_cm=9)
+    hair = Surface(HAIRS[rng.integers(len(HAIRS))], relief_cm=5, relief=0.9)
+    back = [(-24, 220), (-26, 90), (-23, 22), (-15, 5), (-5, -2), (5, -2), (15, 5), (23, 22), (26, 90), (24, 220)]
+    dark = tuple(0.6 * channel for channel in coat.color)
+    arms = [(np.array([[s * 16, 26], [s * 18, 70], [s * 17, 100]]) + (x, y), dark, 0.8) for s in (-1, 1)]
+    return [Layer(spline(back, 5) + (x, y), coat, strokes=arms), Layer(ellipse((x, y - 14), (10, 14)), hair)]
 
 
 def table(rng: np.random.Generator, body: Body) -> list[Layer]:
     """A table's edge in front of the legs or the lap."""
     y = rng.uniform(48, 92)
-    top = np.array([[-140, 0], [140, 0], [140, 90], [-140, 90]]) + (0, y)
-    edge = [(np.array([[-140, y + 4.0], [140, y + 4.0]]), (40, 45, 55), 0.8)]
+    top = np.array([[-700, 0], [700, 0], [700, 500], [-700, 500]]) + (0, y)
+    edge = [(np.array([[-700, y + 4.0], [700, y + 4.0]]), (40, 45, 55), 0.8)]
     return [Layer(apply(affine(1.0, rng.normal(0, 0.04)), top), Surface(_color(rng), relief=0.2), strokes=edge)]
 
 
@@ -81,14 +86,15 @@ def leaves(rng: np.random.Generator, body: Body) -> list[Layer]:
     return layers
 
 
-PROPS = (bag, bag, handbag, handbag, passer_by, table, leaves)
+CARRIED = (bag, handbag)
+PROPS = (bag, bag, bag, handbag, handbag, handbag, passer_by, table, leaves)
 
 
-def sample_props(rng: np.random.Generator, body: Body, count: int) -> list[Layer]:
-    """Layers of ``count`` props, back to front; a wearer who takes a picture holds a phone besides."""
+def sample_props(rng: np.random.Generator, body: Body, count: int, choice=PROPS) -> list[Layer]:
+    """Layers of ``count`` props, back to front; who holds a hand to the face holds a phone in it, before a mirror."""
     layers = []
-    if any(arm.joints[2][1] < 0 for arm in body.arms) and not body.view.back:
+    if not body.view.back and any(abs(x) < 20 and y < 4 for x, y in (arm.joints[2] for arm in body.arms)):
         layers += phone(rng, body)
-    for index in rng.choice(len(PROPS), size=count, replace=False):
-        layers += PROPS[index](rng, body)
+    for index in rng.choice(len(choice), size=count, replace=False):
+        layers += choice[index](rng, body)
     return layers

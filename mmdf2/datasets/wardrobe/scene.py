@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.datasets.wardrobe.body import Arm, Body
+from mmdf2.datasets.wardrobe.body import ARMPIT_Y, Arm, Body
 from mmdf2.datasets.wardrobe.bottoms import dress_bottom
 from mmdf2.datasets.wardrobe.canvas import Canvas, Surface
 from mmdf2.datasets.wardrobe.cut import BOTTOMS, OUTWEAR, Cut
@@ -23,6 +23,7 @@ from mmdf2.datasets.wardrobe.geometry import apply, compose, scale_of
 from mmdf2.datasets.wardrobe.outwear import dress_outwear
 from mmdf2.datasets.wardrobe.uppers import dress_upper
 
+CHEST = np.array([[-99.0, -99.0], [99.0, -99.0], [99.0, ARMPIT_Y - 2], [-99.0, ARMPIT_Y - 2]])  # above the armpits
 FOLD_DEPTH = {'soft': 0.07, 'draped': 0.09, 'crumpled': 0.07}
 
 
@@ -61,7 +62,12 @@ def build_layers(body: Body, outfit: list[Clothing], garments: list[Garment], lo
         return [layer for layers in cloth for layer in layers if layer.role in roles]
 
     def arm(joint: Arm):
-        return (arm_layers(body, joint) if worn else []) + chosen(f'sleeve{joint.side}')
+        sleeves = chosen(f'sleeve{joint.side}')
+        if not worn:
+            return sleeves
+        bare = arm_layers(body, joint)
+        bare[0].tucked = bool(sleeves) or not body.view.is_side
+        return [*bare, *sleeves]
 
     layers = hair_behind(body) if worn else []
     for joint in body.arms:
@@ -79,7 +85,9 @@ def build_layers(body: Body, outfit: list[Clothing], garments: list[Garment], lo
 
 def _panel_layer(panel: Panel, clothing: Clothing, index: int) -> Layer:
     strokes = [(stroke.points, _tone(stroke.tone, clothing.fabric), stroke.width) for stroke in panel.strokes]
-    return Layer(panel.outline, _surface(panel, clothing), panel.frame, strokes, index, panel.role)
+    layer = Layer(panel.outline, _surface(panel, clothing), panel.frame, strokes, index, panel.role)
+    layer.tucked = panel.role.startswith('sleeve')
+    return layer
 
 
 def _surface(panel: Panel, clothing: Clothing) -> Surface:
@@ -106,7 +114,6 @@ def _tone(tone: str, fabric: Fabric) -> tuple[float, ...]:
         'dark': base * 0.66,
         'light': base * 0.86 + 30,
         'second': np.array(fabric.second),
-        'third': np.array(fabric.third),
         'metal': base * 0.3 + (120 if base.mean() < 110 else 30),
     }
     return tuple(np.clip(colors[tone], 0, 255))
@@ -125,14 +132,13 @@ def paint(canvas: Canvas, layers: list[Layer], camera: np.ndarray) -> list[tuple
     """
     owners = [(-1, '')]
     scale = scale_of(camera)
+    chest = apply(camera, CHEST)
     for layer in layers:
         key = (layer.item, layer.role)
         if key not in owners:
             owners.append(key)
-        canvas.paint(apply(camera, layer.outline), layer.surface, compose(camera, layer.frame), owners.index(key))
-        for points, color, width in layer.strokes:
-            if width:
-                canvas.stroke(apply(camera, points), color, width * scale)
-            else:
-                canvas.fill(apply(camera, points), color)
+        outline, frame = apply(camera, layer.outline), compose(camera, layer.frame)
+        over = [number for number, (item, _) in enumerate(owners) if item > layer.item] if layer.tucked else []
+        strokes = [(apply(camera, points), color, width * scale) for points, color, width in layer.strokes]
+        canvas.paint(outline, layer.surface, frame, owners.index(key), strokes, over, chest)
     return owners

@@ -1,5 +1,7 @@
 """Tops and dresses: short and long sleeves, vests and slings."""
 
+# ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
+
 import numpy as np
 
 from mmdf2.categories import category_by_id
@@ -18,9 +20,9 @@ from mmdf2.datasets.wardrobe.cut import (
 )
 from mmdf2.datasets.wardrobe.garment import Garment, LandmarkList, Panel, Stroke, button
 from mmdf2.datasets.wardrobe.geometry import along, band, polygon_of, spline
-from mmdf2.datasets.wardrobe.sleeves import long_sleeve, short_sleeve
+from mmdf2.datasets.wardrobe.sleeves import armpit_of, long_sleeve, short_sleeve
 
-# Where the landmarks between armpit and hem lie on that line, and whether the first is at the sleeveless armhole's foot.
+# Where the landmarks between armpit and hem lie on that line, as in the published figure.
 SIDE_FRACTIONS = {
     SHORT_TOP: (0.25, 0.59),
     LONG_TOP: (0.14, 0.55),
@@ -36,7 +38,7 @@ _ROUNDNESS = {'crew': 2.0, 'v': 1.05, 'square': 5.0, 'boat': 2.2}
 
 def shoulder_y(x) -> float:
     """Height of the shoulder line at a distance from the middle."""
-    return -1.5 + 0.46 * (abs(x) - 5.6)
+    return -1.5 + 0.38 * (abs(x) - 5.6)
 
 
 def trunk_half_width(cut: Cut, body: Body, y, hem: float) -> np.ndarray:
@@ -82,7 +84,9 @@ def dress_upper(cut: Cut, body: Body) -> Garment:
     sling = cut.category_id in (SLING, SLING_DRESS)
     ends_y = 10.5 if sling else shoulder_y(cut.neck_width)
     neckline, neck_points = front_neckline(cut, ends_y)
-    back = np.stack([np.linspace(-1, 1, 9) * cut.neck_width, ends_y + (4.0 if sling else 1.8) * (1 - np.linspace(-1, 1, 9) ** 2)], 1)  # fmt: skip
+    back = np.stack(
+        [np.linspace(-1, 1, 9) * cut.neck_width, ends_y + (4.0 if sling else 1.8) * (1 - np.linspace(-1, 1, 9) ** 2)], 1
+    )
     top = ARMPIT_Y + (1.0 if sleeveless else 0.35 * cut.ease[0])
     sides = {side: side_line(cut, body, side, top) for side in SIDES}
     armholes = {side: _armhole(cut, body, side, sling, sides[side][0]) for side in SIDES}
@@ -90,15 +94,19 @@ def dress_upper(cut: Cut, body: Body) -> Garment:
     edge = back if view.back else neckline
     outline = np.concatenate([edge, armholes[1], sides[1], hem[::-1], sides[-1][::-1], armholes[-1][::-1]])
     project = lambda points: view.project(points, body.half_width(ARMPIT_Y) + 3)  # noqa: E731
-    trunk = Panel('trunk', project(outline), _trunk_frame(body), _seams(cut, body, project, edge, sides, hem), logo=not view.back)  # fmt: skip
+    trunk = Panel(
+        'trunk', project(outline), _trunk_frame(body), _seams(cut, body, project, edge, sides, hem), logo=not view.back
+    )
     inside = Panel('inside', project(np.concatenate([back, neckline[::-1]])), shade=0.6)
     sleeves, tips = [], {}
     panels = [inside, trunk]
+    if cut.collar == 'shirt' and not view.back:
+        panels += _shirt_collar(project, neckline)
     for arm in body.arms:
         side = arm.side
         tips[side] = _tip(cut, body, side, sling, project)
         if not sleeveless:
-            armpit = np.array([sides[side][0, 0] * np.cos(view.yaw), top])
+            armpit = armpit_of(arm, sides[side][0, 0] * np.cos(view.yaw), top)
             make = short_sleeve if cut.category_id in SHORT_SLEEVED else long_sleeve
             sleeve = make(cut, arm, tips[side], armpit)
             sleeves.append((sleeve, armpit))
@@ -146,7 +154,7 @@ def _tip(cut, body, side, sling, project) -> np.ndarray:
     if cut.strap:
         x = cut.neck_width + cut.strap
         return project([[side * x, shoulder_y(x)]])[0]
-    return np.array([side * (16.3 * body.build + 0.4) * np.cos(body.view.yaw), 3.4])
+    return np.array([side * (16.4 * body.build + 0.4) * np.cos(body.view.yaw), 2.6])
 
 
 def _armhole(cut, body, side, sling, foot) -> np.ndarray:
@@ -158,7 +166,7 @@ def _armhole(cut, body, side, sling, foot) -> np.ndarray:
         x = cut.neck_width + cut.strap
         start = np.array([side * x, shoulder_y(x)])
         return spline([start, (side * (min(x, body.half_width(12.0)) - 0.8), 11.0), foot], 4)[:-1]
-    return np.array([[side * 16.3 * body.build, 3.4], [side * (foot[0] * side - 1.0), 12.0]])
+    return np.array([[side * 16.4 * body.build, 2.6], [side * (foot[0] * side + 0.4), 12.0]])
 
 
 def _trunk_frame(body: Body) -> np.ndarray:
@@ -179,23 +187,27 @@ def _seams(cut, body, project, edge, sides, hem) -> list[Stroke]:
     if body.view.back:
         return strokes
     if cut.collar == 'shirt':
-        strokes += _shirt_front(cut, project, edge)
+        strokes += _placket(cut, project, edge[8])
     if cut.pocket == 'chest':
         strokes.append(Stroke(project([[5, 18], [12, 18], [12, 25.5], [8.5, 27], [5, 25.5], [5, 18]]), 'dark', 0.35))
     return strokes
 
 
-def _shirt_front(cut, project, edge) -> list[Stroke]:
-    left, middle, right = edge[0], edge[8], edge[-1]
-    strokes = []
-    for end in (left, right):
-        flap = [
-            end + (0, -0.8),
-            middle + (0, -0.5),
-            middle + (np.sign(end[0]) * 4.5, 4.5),
-            end + (np.sign(end[0]) * 2.5, 4),
-        ]
-        strokes += [Stroke(project(flap), 'light', 0.0), Stroke(project([*flap, flap[0]]), 'dark', 0.35)]
-    bottom = min(cut.hem - 3, middle[1] + 42)
-    strokes += [Stroke(project([[x, middle[1] + 1], [x, bottom]]), 'dark', 0.3) for x in (-1.6, 1.6)]
-    return strokes + [button(project([[0, y]])[0]) for y in np.arange(middle[1] + 4, bottom, 8.0)]
+def _placket(cut, project, start) -> list[Stroke]:
+    bottom = min(cut.hem - 3, start[1] + 42)
+    strokes = [Stroke(project([[x, start[1] + 1], [x, bottom]]), 'dark', 0.3) for x in (-1.6, 1.6)]
+    return strokes + [button(project([[0, y]])[0]) for y in np.arange(start[1] + 4, bottom, 8.0)]
+
+
+def collar_panel(project, points) -> Panel:
+    """One side of a turned-down collar."""
+    outline = project(points)
+    return Panel('trunk', outline, strokes=[Stroke(np.concatenate([outline, outline[:1]]), 'dark', 0.8)], shade=1.08)
+
+
+def _shirt_collar(project, edge) -> list[Panel]:
+    panels = []
+    for end, side in ((edge[0], -1), (edge[-1], 1)):
+        flap = [end + (0, -0.8), edge[8] + (0, -0.5), edge[8] + (side * 4.5, 4.5), end + (side * 2.5, 4)]
+        panels.append(collar_panel(project, flap))
+    return panels
