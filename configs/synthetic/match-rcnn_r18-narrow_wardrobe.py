@@ -14,7 +14,8 @@ model = dict(
         stem_channels=base_channels,
         frozen_stages=-1,
         norm_eval=False,
-        init_cfg=None,
+        # Trained on another wardrobe by match-rcnn_r18-narrow_4e_wardrobe.py, see README.md.
+        init_cfg=dict(type='Pretrained', checkpoint='mmdf2://resnet18-narrow_wardrobe'),
     ),
     neck=dict(
         in_channels=[base_channels, base_channels * 2, base_channels * 4, base_channels * 8],
@@ -43,9 +44,7 @@ model = dict(
             norm_cfg=dict(type='BN'),
             loss_weight=0.5,
         ),
-        match_head=dict(
-            sources=('class', 'pose'), in_channels=channels + 96, conv_channels=(96, 96), embed_dims=128
-        ),
+        match_head=dict(sources=('class', 'pose'), in_channels=channels + 96, conv_channels=(96, 96), embed_dims=128),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
@@ -55,7 +54,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=20)),
 )
 
-max_epochs = 4
+max_epochs = 2
 optim_wrapper = dict(
     type='mmdf2.CpuAmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
@@ -68,3 +67,5 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
+custom_hooks = [dict(type='mmdf2.ChannelsLastHook', priority='VERY_LOW')]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

@@ -1,6 +1,15 @@
-"""Match R-CNN: detector, RoI heads, losses. Importing it registers them."""
+"""Match R-CNN: detector, RoI heads, losses. Importing it registers them, and the ``mmdf2://`` weights."""
 
+from . import packaged_weights
 from .detectors import MatchRCNN
 from .roi_heads import ClothesMaskHead, ClothesRoIHead, ClothesStreamsMixin, ClothingPoseHead, MatchHead
 
-__all__ = ['ClothesMaskHead', 'ClothesRoIHead', 'ClothesStreamsMixin', 'ClothingPoseHead', 'MatchHead', 'MatchRCNN']
+__all__ = [
+    'ClothesMaskHead',
+    'ClothesRoIHead',
+    'ClothesStreamsMixin',
+    'ClothingPoseHead',
+    'MatchHead',
+    'MatchRCNN',
+    'packaged_weights',
+]
