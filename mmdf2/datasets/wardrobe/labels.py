@@ -8,7 +8,7 @@ from mmdf2.datasets.wardrobe.body import View
 from mmdf2.datasets.wardrobe.garment import Garment
 
 REACH = 2  # pixels around a landmark, which lies on the edge of its panel, that are searched for that panel
-MIN_MASK_AREA = 40  # pixels; a smaller piece of a mask gets no polygon
+MIN_MASK_AREA = 12  # pixels; a smaller piece of a mask gets no polygon
 MAX_HIDDEN = 0.65  # share of occluded landmarks above which a garment is not labelled, as a top under a closed coat
 MIN_ITEM_SHARE = 0.0016  # an item of which less of the image can be seen is not labelled
 SMALL, LARGE = 0.1, 0.4
@@ -71,7 +71,8 @@ def label_item(
     table = np.zeros(256, dtype=np.uint8)
     table[list(roles)] = 1
     mask = cv2.LUT(owner, table)
-    polygons = trace(mask)
+    polygons, mask = trace(mask)
+    owner = owner * mask
     if not polygons or mask.sum() < MIN_ITEM_SHARE * height * width:
         return None
     landmarks = np.zeros((len(points), 3), dtype=np.float32)
@@ -107,17 +108,23 @@ def _shows(owner, point, numbers) -> bool:
     return bool(np.isin(window, numbers).any())
 
 
-def trace(mask: np.ndarray) -> list[np.ndarray]:
-    """Outlines of the pieces of a (H, W) uint8 mask: (P, 2) float64 each, along pixel edges, largest piece first.
+def trace(mask: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Outlines of the pieces of a (H, W) uint8 mask, along pixel edges.
 
     The format has no holes; a hole is joined to the outline by a cut of no width, which fills it neither by the
     even-odd nor by the winding rule.
+
+    Returns:
+        The outlines, (P, 2) float64 each, the largest piece first; and the mask without the specks that got none.
     """
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    polygons = []
+    polygons, specks = [], []
     for index, contour in enumerate(contours):
         area = cv2.contourArea(contour)
-        if hierarchy[0][index][3] >= 0 or area < MIN_MASK_AREA:
+        if hierarchy[0][index][3] >= 0:
+            continue
+        if area < MIN_MASK_AREA:
+            specks.append(contour)
             continue
         outline = _simplified(contour, 0.5)
         hole = hierarchy[0][index][2]
@@ -126,7 +133,8 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
                 outline = _cut_out(outline, _simplified(contours[hole], -0.5))
             hole = hierarchy[0][hole][0]
         polygons.append((area, outline))
-    return [polygon for _, polygon in sorted(polygons, key=lambda pair: -pair[0])]
+    kept = cv2.drawContours(mask.copy(), specks, -1, 0, cv2.FILLED) if specks else mask
+    return [polygon for _, polygon in sorted(polygons, key=lambda pair: -pair[0])], kept
 
 
 def _cut_out(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:

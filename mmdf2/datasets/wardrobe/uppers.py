@@ -69,7 +69,7 @@ def front_neckline(cut: Cut, ends_y: float) -> tuple[np.ndarray, np.ndarray]:
     power = 2 / _ROUNDNESS[cut.neckline or 'crew']
 
     def at(t):
-        cos, sin = np.cos(t), np.clip(np.sin(t), 0, 1)
+        cos, sin = np.round(np.cos(t), 12), np.round(np.sin(t), 12)  # lest a root magnifies what should be 0
         return np.stack(
             [-cut.neck_width * np.sign(cos) * np.abs(cos) ** power, ends_y + cut.neck_depth * sin**power], 1
         )
