@@ -219,7 +219,7 @@ def test_a_killed_run_is_completed(tmp_path):
 def test_refuses_a_folder_made_otherwise(tmp_path):
     arguments = {'size': 96, 'workers': 1, 'progress': False, 'images_per_identity': (1, 0)}
     make_wardrobe(tmp_path, 1, seed=1, **arguments)
-    with pytest.raises(ValueError, match="holds a wardrobe made by .*'seed': 1.*choose another folder"):
+    with pytest.raises(ValueError, match=r"holds a wardrobe made by .*'seed': 1.*choose another folder"):
         make_wardrobe(tmp_path, 1, seed=2, **arguments)
     foreign = tmp_path / 'foreign' / 'train' / 'image'
     foreign.mkdir(parents=True)

@@ -46,24 +46,24 @@ class Habits:
 
 HABITS = {
     'shop': Habits(
-        (0.13, 0.08, 0.07),
-        {'hanging': 7, 'away': 1.5, 'hip': 2, 'across': 2, 'raised': 0.4},
-        (0.7, 0.3, 0.0),
-        0.6,
-        0.6,
-        ((0.07, 0.15, 0.27), (0.15, 0.4, 0.2), (0.45, 0.95, 0.53)),
-        0.15,
-        0.015,
+        views=(0.13, 0.07, 0.06),
+        poses={'hanging': 6, 'away': 2, 'hip': 2, 'across': 1.6, 'raised': 0.4},
+        props=(0.75, 0.25, 0.0),
+        locks=0.3,
+        whole_outfit=0.8,
+        area_shares=((0.07, 0.15, 0.25), (0.15, 0.4, 0.13), (0.45, 1.0, 0.62)),
+        off_center=0.24,
+        roll=0.015,
     ),
     'user': Habits(
-        (0.09, 0.09, 0.08),
-        {'hanging': 6, 'away': 1.2, 'hip': 1.5, 'across': 2.6, 'raised': 0.3, 'phone': 2},
-        (0.3, 0.5, 0.2),
-        0.8,
-        0.6,
-        ((0.07, 0.15, 0.25), (0.15, 0.4, 0.17), (0.45, 1.0, 0.58)),
-        0.35,
-        0.07,
+        views=(0.09, 0.08, 0.07),
+        poses={'hanging': 5, 'away': 1.6, 'hip': 1.5, 'across': 2.3, 'raised': 0.3, 'phone': 2},
+        props=(0.35, 0.48, 0.17),
+        locks=0.45,
+        whole_outfit=0.8,
+        area_shares=((0.07, 0.15, 0.22), (0.15, 0.4, 0.1), (0.5, 1.1, 0.68)),
+        off_center=0.46,
+        roll=0.07,
     ),
 }
 
@@ -148,7 +148,7 @@ def _sample_camera(rng, habits, view, garments, width, height) -> np.ndarray:
     shift = rng.uniform(-0.5, 0.5, 2) * slack
     if off:
         axis = rng.integers(2)
-        shift[axis] = rng.choice([-1, 1]) * (slack[axis] + rng.uniform(0.02, 0.3) * box[axis])
+        shift[axis] = rng.choice([-1, 1]) * (slack[axis] + rng.uniform(0.01, 0.16) * box[axis])
     move = np.array([width, height]) / 2 + shift - scale * (low + high) / 2
     return compose(affine(scale, move=move), turn)
 
