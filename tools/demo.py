@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--config', type=Path, default=CONFIG)
     parser.add_argument('--images', type=Path, help='a folder of photos of your own, to run the trained model on')
-    parser.add_argument('--identities', type=int, default=1200, help='garment pairs to train on')
+    parser.add_argument('--identities', type=int, default=1300, help='garment pairs to train on')
     parser.add_argument('--validation-identities', type=int, default=150, help='other ones, to test on')
     # The backbone that the recipe starts from was trained on the garments of seed 0.
     parser.add_argument('--seed', type=int, default=1, help='of the wardrobe and of the training')
