@@ -144,9 +144,8 @@ def _mapper(workers: int, tasks: int):
         finally:
             cv2.setNumThreads(threads)
         return
-    # Forked workers need not import the caller's main module, which may be a whole training script.
-    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
-    context = multiprocessing.get_context(method)
+    # Not forked: a caller with threads (torch's, OpenCV's) would pass on locks that nobody in the child releases.
+    context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
         yield partial(pool.map, chunksize=8)
 
