@@ -100,9 +100,12 @@ def begin(args: argparse.Namespace, config: Config) -> None:
     counts = f'{args.identities} {args.validation_identities} {args.seed}'
     recipe = hashlib.sha256(f'{config.pretty_text}\n{counts}'.encode()).hexdigest()
     mark = args.work_dir / 'recipe.sha256'
-    if args.fresh or (mark.exists() and mark.read_text() != recipe):
+    # Only a folder that carries the mark is the demo's own to empty.
+    if mark.exists() and (args.fresh or mark.read_text() != recipe):
         print(f'Starting over in {args.work_dir}')
-        shutil.rmtree(args.work_dir, ignore_errors=True)
+        shutil.rmtree(args.work_dir)
+    elif not mark.exists() and args.work_dir.exists() and any(args.work_dir.iterdir()):
+        raise SystemExit(f'--work-dir {args.work_dir} holds something else than a run of the demo; name another folder')
     args.work_dir.mkdir(parents=True, exist_ok=True)
     write_beside(mark, recipe)
 

@@ -60,3 +60,12 @@ def test_a_second_run_trains_no_more_and_looks_at_the_user_s_images(demo):
     assert json.loads((work_dir / 'summary.json').read_text())['train_seconds'] == seconds
     found = (work_dir / 'your_images/predictions.jsonl').read_text().splitlines()
     assert len(found) == len(list(images.glob('*.jpg')))
+
+
+def test_leaves_a_folder_alone_that_is_not_its_own(demo, tmp_path):
+    _, arguments, _ = demo
+    kept = tmp_path / 'thesis.txt'
+    kept.write_text('mine')
+    printed = run_tool('demo.py', *arguments, '--work-dir', tmp_path, '--fresh', cwd=tmp_path, expect=1)
+    assert 'name another folder' in printed
+    assert kept.read_text() == 'mine'
