@@ -1,0 +1,303 @@
+// The candidates of each query: the product of all weighted query rows with all centred gallery rows, tile by tile, and
+// of each tile only the scores above what the row has already. No score is ever written that is not a candidate.
+#include "kernels.h"
+#include "ptx.cuh"
+#include "warp.cuh"
+
+namespace mmdf2::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kStages = 3;          // slabs of kDepth columns that are in shared memory at a time
+constexpr int kStride = kDepth + 4;  // 20 g + m, for g < 8 and m < 4, falls into 32 different banks
+
+// A warp computes 64 x 32 of a tile's 128 x 128 scores, as 4 x 4 products of 16 x 8.
+constexpr int kRowSteps = 4, kColumnSteps = 4;
+using Scores = float[kRowSteps][kColumnSteps][4];
+
+struct Stage {
+  float query[kTile][kStride];
+  float gallery[kTile][kStride];
+  float centre[kDepth];
+};
+
+// Where this thread's scores are in the tile; see multiply_tf32 for group and member.
+struct Place {
+  int row, column;  // of the first one
+  int group, member;
+};
+
+__device__ Place place_of_thread() {
+  const int lane = lane_index(), warp = warp_index();
+  const int group = lane / 4, member = lane % 4;
+  return {warp / 4 * 64 + group, warp % 4 * 32 + 2 * member, group, member};
+}
+
+// Starts the copy of columns column to column + kDepth of both tiles' rows. kBytes: what the gallery's rows allow.
+template <int kBytes>
+__device__ void load_stage(const Expanded& expanded, int query_tile, int gallery_tile, int column, Stage& stage) {
+  constexpr int kFour = kDepth / 4, kSome = kBytes / 4, kPieces = kDepth / kSome;
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < kTile * kFour; i += kThreads) {
+    const int row = i / kFour, k = i % kFour * 4;
+    const int64_t from = static_cast<int64_t>(query_tile * kTile + row) * expanded.padded_width + column + k;
+    copy_async<16>(&stage.query[row][k], expanded.weighted + from, true);
+  }
+  for (int i = thread; i < kTile * kPieces; i += kThreads) {
+    const int row = i / kPieces, k = i % kPieces * kSome;
+    const int64_t item = static_cast<int64_t>(gallery_tile) * kTile + row;
+    const bool valid = item < expanded.total && column + k < expanded.width;
+    const int64_t from = valid ? item * expanded.width + column + k : 0;
+    copy_async<kBytes>(&stage.gallery[row][k], expanded.gallery + from, valid);
+  }
+  if (thread < kFour) copy_async<16>(&stage.centre[thread * 4], expanded.centre + column + thread * 4, true);
+}
+
+// high + low is the value to 22 bits.
+__device__ void split(float value, uint32_t& high, uint32_t& low) {
+  high = round_to_tf32(value);
+  low = round_to_tf32(value - __uint_as_float(high));
+}
+
+// Adds a slab's products by tensor cores; the slab is summed by itself, since they cut off where float32 rounds.
+__device__ void multiply_split(const Stage& stage, const Place& place, Scores& scores) {
+  Scores sums = {};
+#pragma unroll
+  for (int k = 0; k < kDepth; k += 8) {
+    const int low_column = k + place.member, high_column = low_column + 4;
+    uint32_t right_high[kColumnSteps][2], right_low[kColumnSteps][2];
+#pragma unroll
+    for (int j = 0; j < kColumnSteps; ++j) {
+      const float* row = stage.gallery[place.column - 2 * place.member + 8 * j + place.group];
+      split(row[low_column] - stage.centre[low_column], right_high[j][0], right_low[j][0]);
+      split(row[high_column] - stage.centre[high_column], right_high[j][1], right_low[j][1]);
+    }
+#pragma unroll
+    for (int i = 0; i < kRowSteps; ++i) {
+      const float(*rows)[kStride] = &stage.query[place.row + 16 * i];
+      uint32_t left_high[4], left_low[4];
+      split(rows[0][low_column], left_high[0], left_low[0]);
+      split(rows[8][low_column], left_high[1], left_low[1]);
+      split(rows[0][high_column], left_high[2], left_low[2]);
+      split(rows[8][high_column], left_high[3], left_low[3]);
+      // The small products first: they would be cut off beside the large ones.
+#pragma unroll
+      for (int j = 0; j < kColumnSteps; ++j) multiply_tf32(sums[i][j], left_low, right_high[j]);
+#pragma unroll
+      for (int j = 0; j < kColumnSteps; ++j) multiply_tf32(sums[i][j], left_high, right_low[j]);
+#pragma unroll
+      for (int j = 0; j < kColumnSteps; ++j) multiply_tf32(sums[i][j], left_high, right_high[j]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kRowSteps; ++i) {
+#pragma unroll
+    for (int j = 0; j < kColumnSteps; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) scores[i][j][e] += sums[i][j][e];
+    }
+  }
+}
+
+// The same scores in float32, for GPUs without these tensor cores.
+__device__ void multiply_plain(const Stage& stage, const Place& place, Scores& scores) {
+  for (int k = 0; k < kDepth; ++k) {
+    float left[kRowSteps][2], right[kColumnSteps][2];
+#pragma unroll
+    for (int i = 0; i < kRowSteps; ++i) {
+      left[i][0] = stage.query[place.row + 16 * i][k];
+      left[i][1] = stage.query[place.row + 16 * i + 8][k];
+    }
+#pragma unroll
+    for (int j = 0; j < kColumnSteps; ++j) {
+      right[j][0] = stage.gallery[place.column + 8 * j][k] - stage.centre[k];
+      right[j][1] = stage.gallery[place.column + 8 * j + 1][k] - stage.centre[k];
+    }
+#pragma unroll
+    for (int i = 0; i < kRowSteps; ++i) {
+#pragma unroll
+      for (int j = 0; j < kColumnSteps; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) scores[i][j][e] += left[i][e / 2] * right[j][e % 2];
+      }
+    }
+  }
+}
+
+// The lists of a query tile's rows, as one block fills them.
+struct Lists {
+  float* thresholds;  // (kTile): below it, or at it, a score is no candidate
+  int* counts;        // (kTile)
+  Candidate* entries;  // (kTile, capacity)
+  int capacity, keep;
+};
+
+__device__ void clear(const Lists& lists, int rows) {
+  const int row = static_cast<int>(threadIdx.x);
+  if (row >= kTile) return;
+  lists.thresholds[row] = row < rows ? -INFINITY : INFINITY;
+  lists.counts[row] = 0;
+}
+
+__device__ void append(const Scores& scores, const Place& place, const Expanded& expanded, int gallery_tile,
+                       const Lists& lists) {
+  const int64_t first = static_cast<int64_t>(gallery_tile) * kTile + place.column;
+#pragma unroll
+  for (int j = 0; j < kColumnSteps; ++j) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t item = first + 8 * j + half;
+      if (item >= expanded.total) continue;
+      const float form = expanded.forms[item];
+#pragma unroll
+      for (int i = 0; i < 2 * kRowSteps; ++i) {
+        const int row = place.row + 8 * i;
+        const float score = scores[i / 2][j][i % 2 * 2 + half] + form;
+        if (!(score > lists.thresholds[row])) continue;
+        const int position = atomicAdd(&lists.counts[row], 1);
+        lists.entries[static_cast<int64_t>(row) * lists.capacity + position] = {score, static_cast<int>(item)};
+      }
+    }
+  }
+}
+
+__device__ int count_from(const Candidate* entries, int count, uint32_t key) {
+  int found = 0;
+  for (int i = lane_index(); i < count; i += kWarp) found += ordered_key(entries[i].score) >= key;
+  return sum_lanes(found);
+}
+
+// A warp cuts a row's list back to its `keep` highest, in place; returns what all entries left out are at most.
+__device__ float cut(Candidate* entries, int count, int keep) {
+  // The greatest key that at least `keep` entries reach, bit by bit; exactly `keep` of them will do.
+  uint32_t key = 0;
+  int reached = count;
+  for (uint32_t bit = 0x80000000u; bit != 0 && reached != keep; bit >>= 1) {
+    const int found = count_from(entries, count, key | bit);
+    if (found < keep) continue;
+    key |= bit;
+    reached = found;
+  }
+  int surplus = reached - keep;  // of entries equal to the last one kept
+  int written = 0;
+  for (int begin = 0; begin < count; begin += kWarp) {
+    const int i = begin + lane_index();
+    const Candidate entry = i < count ? entries[i] : Candidate{};
+    const uint32_t entry_key = i < count ? ordered_key(entry.score) : 0;
+    const unsigned equal = __ballot_sync(kAllLanes, i < count && entry_key == key);
+    const bool dropped = entry_key == key && rank_among(equal) < surplus;
+    const bool kept = i < count && entry_key >= key && !dropped;
+    const unsigned chosen = __ballot_sync(kAllLanes, kept);
+    __syncwarp();  // all have read before any writes
+    if (kept) entries[written + rank_among(chosen)] = entry;
+    const int equals = __popc(equal);
+    surplus -= equals < surplus ? equals : surplus;
+    written += __popc(chosen);
+    __syncwarp();
+  }
+  return value_of_key(key);
+}
+
+// Makes room in every row's list for another tile.
+__device__ void make_room(const Lists& lists) {
+  for (int row = warp_index(); row < kTile; row += kWarps) {
+    const int count = lists.counts[row];
+    if (count <= lists.capacity - kTile) continue;
+    const float threshold = cut(lists.entries + static_cast<int64_t>(row) * lists.capacity, count, lists.keep);
+    if (lane_index() != 0) continue;
+    lists.thresholds[row] = threshold;
+    lists.counts[row] = lists.keep;
+  }
+}
+
+// A run of tiles of one query tile. The slabs of all its tiles are one stream, so that the first slabs of a tile are on
+// their way while the last scores of the one before are looked at.
+template <int kBytes>
+__device__ void search_run(const Expanded& expanded, int query_tile, int first, int tiles, Stage* stages,
+                           const Lists& lists) {
+  const Place place = place_of_thread();
+  const int slabs = expanded.padded_width / kDepth;
+  const int64_t steps = static_cast<int64_t>(tiles) * slabs;
+  int tile_to_load = 0, slab_to_load = 0, stage_to_load = 0;
+  const auto load_next = [&] {
+    if (tile_to_load < tiles) {
+      load_stage<kBytes>(expanded, query_tile, first + tile_to_load, slab_to_load * kDepth, stages[stage_to_load]);
+      if (++slab_to_load == slabs) slab_to_load = 0, ++tile_to_load;
+      stage_to_load = (stage_to_load + 1) % kStages;
+    }
+    commit_copies();  // an empty group too: the groups are counted
+  };
+
+  for (int i = 0; i < kStages - 1; ++i) load_next();
+  Scores scores = {};
+  int tile = 0, slab = 0;
+  for (int64_t step = 0; step < steps; ++step) {
+    wait_copies<kStages - 2>();
+    // Everybody's copies are there, and everybody is done with the stage that is loaded next.
+    __syncthreads();
+    load_next();
+    const Stage& stage = stages[step % kStages];
+    if constexpr (kTensorCores) {
+      multiply_split(stage, place, scores);
+    } else {
+      multiply_plain(stage, place, scores);
+    }
+    if (++slab < slabs) continue;
+    append(scores, place, expanded, first + tile, lists);
+    __syncthreads();
+    make_room(lists);
+    __syncthreads();
+    slab = 0, ++tile;
+#pragma unroll
+    for (int i = 0; i < kRowSteps; ++i) {
+#pragma unroll
+      for (int j = 0; j < kColumnSteps; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) scores[i][j][e] = 0;
+      }
+    }
+  }
+}
+
+template <int kBytes>
+__global__ void __launch_bounds__(kThreads, 1) collect_kernel(const Expanded expanded, const CandidateLists all) {
+  __shared__ float thresholds[kTile];
+  __shared__ int counts[kTile];
+  Stage* stages = reinterpret_cast<Stage*>(dynamic_shared());
+  const int gallery_tiles = expanded.gallery_tiles();
+  const int64_t tiles = expanded.tiles();
+  int64_t tile = CandidateLists::first_tile(blockIdx.x, gridDim.x, tiles);
+  const int64_t end = CandidateLists::first_tile(blockIdx.x + 1, gridDim.x, tiles);
+  while (tile < end) {
+    const int query_tile = static_cast<int>(tile / gallery_tiles), first = static_cast<int>(tile % gallery_tiles);
+    const int64_t left = end - tile;
+    const int run = left < gallery_tiles - first ? static_cast<int>(left) : gallery_tiles - first;
+    const int64_t slot = static_cast<int64_t>(blockIdx.x) + query_tile;
+    const Lists lists{thresholds, counts, all.entries + slot * kTile * all.capacity, all.capacity, all.keep};
+    clear(lists, expanded.rows - query_tile * kTile);
+    __syncthreads();
+    search_run<kBytes>(expanded, query_tile, first, run, stages, lists);
+    if (threadIdx.x < kTile) all.counts[slot * kTile + threadIdx.x] = counts[threadIdx.x];
+    __syncthreads();
+    tile += run;
+  }
+}
+
+}  // namespace
+
+cudaError_t collect_candidates(const Expanded& expanded, const CandidateLists& lists, cudaStream_t stream) {
+  const bool aligned = expanded.width % 4 == 0 && reinterpret_cast<uintptr_t>(expanded.gallery) % 16 == 0;
+  const auto kernel = aligned ? collect_kernel<16> : collect_kernel<4>;
+  constexpr int kBytes = kStages * sizeof(Stage);
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (error != cudaSuccess) return error;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(lists.blocks));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = kBytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, expanded, lists);
+}
+
+}  // namespace mmdf2::cuda
