@@ -2,11 +2,15 @@
 
 It is built against the installed torch and works with that release only, so the build must see it: pip has to be
 called with ``--no-build-isolation``. The library uses nothing of Python, so one wheel serves every Python version.
+CUDA's part is built where it can be; cuda_build.py says when.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
+
+from cuda_build import NVCC_FLAGS, CannotBuild, choose_cuda_build
 
 CSRC = Path(__file__).resolve().parent
 # mmdf2.ops registers fake kernels and autograd formulas with torch.library, which has them since this release.
@@ -21,7 +25,7 @@ def setup_options():
     """
     try:
         import torch
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         raise SystemExit(
             f'mmdf2 compiles its operators against torch, which this Python cannot import ({error}).\n'
@@ -32,8 +36,17 @@ def setup_options():
     if tuple(int(part) for part in version.split('.')[:2]) < OLDEST_TORCH:
         raise SystemExit(f'mmdf2 needs torch {".".join(map(str, OLDEST_TORCH))} or newer, found {version}.')
 
+    try:
+        cuda, reason = choose_cuda_build(version, torch.version.cuda, CUDA_HOME, visible_capabilities(torch))
+    except (CannotBuild, ValueError) as error:
+        raise SystemExit(f'mmdf2 cannot compile its operators as FORCE_CUDA asks: {error}.') from error
+    print(f'mmdf2: its operators are compiled {reason}', flush=True)
     openmp = ['-fopenmp'] if sys.platform.startswith('linux') else []  # at::parallel_for, as torch itself is built
     flags = ['-O3', '-g0', '-fvisibility=hidden', '-Wall', *openmp]
+    facts = {'torch': version, 'flags': ' '.join(flags), 'cuda': None, 'architectures': None}
+    if cuda is not None:
+        facts.update(cuda=cuda.toolkit, architectures=cuda.architectures)
+        os.environ['TORCH_CUDA_ARCH_LIST'] = cuda.architectures
 
     class BuildLibrary(BuildExtension):
         """Records what the library is built for inside the library."""
@@ -41,16 +54,16 @@ def setup_options():
         def build_extensions(self):
             folder = Path(self.build_temp).resolve()
             folder.mkdir(parents=True, exist_ok=True)
-            write_build_info(folder / 'mmdf2_build_info.h', torch=version, flags=' '.join(flags), cuda=False)
+            write_build_info(folder / 'mmdf2_build_info.h', **facts)
             for extension in self.extensions:
                 extension.include_dirs.insert(0, str(folder))
             super().build_extensions()
 
-    library = CppExtension(
+    library = (CppExtension if cuda is None else CUDAExtension)(
         'mmdf2.ops._C',
-        sources=[str(path.relative_to(CSRC.parent)) for path in sorted(CSRC.rglob('*.cpp'))],
-        depends=[str(path.relative_to(CSRC.parent)) for path in sorted(CSRC.rglob('*.h'))],
-        extra_compile_args=flags,
+        sources=list_files('*.cpp', *([] if cuda is None else ['cuda/*.cpp', 'cuda/*.cu'])),
+        depends=list_files('*.h', 'cuda/*.h', 'cuda/*.cuh'),
+        extra_compile_args={'cxx': flags, 'nvcc': [*NVCC_FLAGS, '-Xcompiler', '-fvisibility=hidden']},
         extra_link_args=openmp,
         py_limited_api=True,
     )
@@ -59,6 +72,19 @@ def setup_options():
         'cmdclass': {'build_ext': BuildLibrary},
         'options': {'bdist_wheel': {'py_limited_api': 'cp310'}},
     }
+
+
+def visible_capabilities(torch):
+    """Capabilities of the GPUs that torch can use here, such as [(9, 0)]."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_capability(device) for device in range(count)]
+
+
+def list_files(pattern, *cuda_patterns):
+    """Files of csrc and csrc/cpu by the pattern, and those of csrc/cuda by theirs, as setuptools wants them."""
+    paths = [path for folder in (CSRC, CSRC / 'cpu') for path in folder.glob(pattern)]
+    paths += [path for cuda_pattern in cuda_patterns for path in CSRC.glob(cuda_pattern)]
+    return [str(path.relative_to(CSRC.parent)) for path in sorted(paths)]
 
 
 def write_build_info(path, **facts):

@@ -1,11 +1,13 @@
-"""``pair_topk`` out of torch's own operators, for devices that csrc has no kernel for.
+"""``pair_topk`` out of torch's own operators, for CUDA tensors where the library was built without CUDA.
 
-Registered for CUDA tensors; it has not been run on a GPU yet. The algorithm, and the exactness, are those of
-csrc/pair_similarity.h: candidates by matrix products around a common centre, their scores by the direct form in
-double precision, a bound on the error that proves them complete, and a direct search for queries without the proof.
+The algorithm, and the exactness, are those of csrc/pair_similarity.h: candidates by matrix products around a common
+centre, their scores by the direct form in double precision, a bound on the error that proves them complete, and a direct
+search for queries without the proof.
 """
 
+import functools
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,22 @@ QUERY_TILE = 1024
 GALLERY_TILE = 16384
 DIRECT_ENTRIES = 1 << 22
 """Entries of the (rows, items, D) double-precision block that the direct form works on at a time."""
+
+
+def pair_topk_without_kernels(query, gallery, weight_difference, bias_difference, k):
+    """``pair_topk_composite``, with a warning at the first call."""
+    _warn_once(query.device.type)
+    return pair_topk_composite(query, gallery, weight_difference, bias_difference, k)
+
+
+@functools.cache
+def _warn_once(device_type):
+    warnings.warn(
+        f'mmdf2.ops is compiled without CUDA, so that pair_topk on {device_type} runs out of torch operators, several '
+        'times slower than its kernel. To compile it, install the CUDA toolkit that torch was built with, and mmdf2 '
+        'again with FORCE_CUDA=1 in the environment.',
+        stacklevel=2,
+    )
 
 
 @torch.no_grad()

@@ -27,7 +27,8 @@ def build_info(path=PATH):
         path: The library's file.
 
     Returns:
-        dict: ``torch`` (version), ``compiler``, ``flags``, ``cuda`` (True when it holds CUDA kernels), ``path``.
+        dict: ``torch`` (version), ``compiler``, ``flags``, ``cuda`` (the toolkit's version, None without CUDA kernels),
+        ``architectures`` (of those kernels, as in TORCH_CUDA_ARCH_LIST, or None), ``path``.
 
     Raises:
         ImportError: The file is missing, unreadable or not a library of mmdf2.

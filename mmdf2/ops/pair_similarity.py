@@ -6,9 +6,9 @@ kernels are in csrc; here are their public face, the fake kernels and the autogr
 
 import torch
 
+from mmdf2.ops import composite
 from mmdf2.ops.checks import check_pairs
-from mmdf2.ops.composite import pair_topk_composite
-from mmdf2.ops.library import load
+from mmdf2.ops.library import build_info, load
 
 load()
 
@@ -45,15 +45,16 @@ def pair_topk(query, gallery, weight, bias=None, k=20, positive=0):
     products tile by tile, an error bound proves that none is missing, and a query without that proof is searched
     again. Memory beside the inputs: O(M k) plus some tens of MB. Not differentiable.
 
-    On CUDA tensors the same algorithm runs as a composition of torch operators (``pair_topk_composite``), which has
-    not been run on a GPU yet.
+    On CUDA tensors the tiles go through tensor cores as 3xTF32, whatever precision torch's own matrix products are set
+    to. A library built without CUDA warns once and runs them as a composition of torch operators instead, several
+    times slower.
 
     Args:
         query: (M, D) float32 or float64, finite.
         gallery: (N, D), as query.
         weight: (2, D), finite, either sign.
         bias: (2,) or None for none.
-        k: How many, 1 to N.
+        k: How many, 1 to N; on a GPU at most 1024.
         positive: Row of weight that means 'same', 0 or 1.
 
     Returns:
@@ -118,4 +119,5 @@ def _no_second_backward(ctx, *grads):
 
 torch.library.register_autograd('mmdf2::pair_similarity', _backward, setup_context=_save_for_backward)
 torch.library.register_autograd('mmdf2::pair_similarity_backward', _no_second_backward)
-torch.library.impl('mmdf2::pair_topk', 'CUDA', pair_topk_composite)
+if build_info()['cuda'] is None:
+    torch.library.impl('mmdf2::pair_topk', 'CUDA', composite.pair_topk_without_kernels)

@@ -1,4 +1,4 @@
-"""The nearest items against brute force; every search runs in the compiled kernel and in the composition for GPUs."""
+"""The nearest items against brute force, in every way in which they are searched for (see conftest.py)."""
 
 import subprocess
 import sys
@@ -10,12 +10,6 @@ import torch
 from mmdf2.ops import composite as composite_module
 from mmdf2.ops import pair_similarity, pair_topk
 from mmdf2.ops.composite import pair_topk_composite
-
-
-@pytest.fixture(params=['compiled', 'composite'])
-def search(request):
-    compiled = torch.ops.mmdf2.pair_topk
-    return compiled if request.param == 'compiled' else pair_topk_composite
 
 
 def draw(*shape, seed=0):

@@ -32,7 +32,7 @@ const char* search(const In* queries, const In* gallery, const In* weight, doubl
       problem, {scores, indices}, [&](size_t bytes) { return memory.allocate(bytes); }, nullptr);
   *searched_again = outcome.searched_again;
   if (outcome.error != nullptr) return outcome.error;
-  return outcome.finite ? nullptr : "not finite";
+  return outcome.finite ? nullptr : "query or gallery holds NaN or infinity";
 }
 
 }  // namespace
