@@ -50,7 +50,7 @@ def choose_cuda_build(torch_version, torch_cuda, cuda_home, visible, environment
     """
     forced = environment.get('FORCE_CUDA', '')
     if forced not in ('', '0', '1'):
-        raise ValueError(f"FORCE_CUDA is {forced!r}: set it to 1 or 0, or leave it unset")
+        raise ValueError(f'FORCE_CUDA is {forced!r}: set it to 1 or 0, or leave it unset')
     if forced == '0':
         return None, 'for the CPU alone, since FORCE_CUDA=0'
     try:

@@ -60,9 +60,8 @@ __device__ void split(float value, uint32_t& high, uint32_t& low) {
   low = round_to_tf32(value - __uint_as_float(high));
 }
 
-// Adds a slab's products by tensor cores; the slab is summed by itself, since they cut off where float32 rounds.
-__device__ void multiply_split(const Stage& stage, const Place& place, Scores& scores) {
-  Scores sums = {};
+// Adds a slab's products by tensor cores.
+__device__ void multiply_split(const Stage& stage, const Place& place, Scores& sums) {
 #pragma unroll
   for (int k = 0; k < kDepth; k += 8) {
     const int low_column = k + place.member, high_column = low_column + 4;
@@ -90,18 +89,10 @@ __device__ void multiply_split(const Stage& stage, const Place& place, Scores& s
       for (int j = 0; j < kColumnSteps; ++j) multiply_tf32(sums[i][j], left_high, right_high[j]);
     }
   }
-#pragma unroll
-  for (int i = 0; i < kRowSteps; ++i) {
-#pragma unroll
-    for (int j = 0; j < kColumnSteps; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) scores[i][j][e] += sums[i][j][e];
-    }
-  }
 }
 
-// The same scores in float32, for GPUs without these tensor cores.
-__device__ void multiply_plain(const Stage& stage, const Place& place, Scores& scores) {
+// The same in float32, for GPUs without these tensor cores.
+__device__ void multiply_plain(const Stage& stage, const Place& place, Scores& sums) {
   for (int k = 0; k < kDepth; ++k) {
     float left[kRowSteps][2], right[kColumnSteps][2];
 #pragma unroll
@@ -119,8 +110,26 @@ __device__ void multiply_plain(const Stage& stage, const Place& place, Scores& s
 #pragma unroll
       for (int j = 0; j < kColumnSteps; ++j) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) scores[i][j][e] += left[i][e / 2] * right[j][e % 2];
+        for (int e = 0; e < 4; ++e) sums[i][j][e] += left[i][e / 2] * right[j][e % 2];
       }
+    }
+  }
+}
+
+// Each slab is summed by itself: tensor cores cut off where float32 rounds, and short sums lose less in both.
+__device__ void multiply(const Stage& stage, const Place& place, Scores& scores) {
+  Scores sums = {};
+  if constexpr (kTensorCores) {
+    multiply_split(stage, place, sums);
+  } else {
+    multiply_plain(stage, place, sums);
+  }
+#pragma unroll
+  for (int i = 0; i < kRowSteps; ++i) {
+#pragma unroll
+    for (int j = 0; j < kColumnSteps; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) scores[i][j][e] += sums[i][j][e];
     }
   }
 }
@@ -237,12 +246,7 @@ __device__ void search_run(const Expanded& expanded, int query_tile, int first, 
     // Everybody's copies are there, and everybody is done with the stage that is loaded next.
     __syncthreads();
     load_next();
-    const Stage& stage = stages[step % kStages];
-    if constexpr (kTensorCores) {
-      multiply_split(stage, place, scores);
-    } else {
-      multiply_plain(stage, place, scores);
-    }
+    multiply(stages[step % kStages], place, scores);
     if (++slab < slabs) continue;
     append(scores, place, expanded, first + tile, lists);
     __syncthreads();

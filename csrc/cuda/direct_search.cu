@@ -55,11 +55,19 @@ struct BestMatches {
   }
 };
 
+// By each warp that met a score that is not finite.
 template <typename In>
-__device__ bool is_finite_row(const In* row, int width) {
-  bool finite = true;
-  for (int k = lane_index(); k < width; k += kWarp) finite = finite && row[k] - row[k] == 0;
-  return finite;
+__device__ void look_for_not_finite(const Problem<In>& problem, const In* query, int64_t begin, int64_t end,
+                                    Status* status) {
+  const auto look_at = [&](const In* row) {
+    for (int k = lane_index(); k < problem.width; k += kWarp) {
+      if (row[k] - row[k] != 0) status->not_finite = 1;
+    }
+  };
+  look_at(query);
+  for (int64_t item = begin + warp_index(); item < end; item += kWarps) {
+    look_at(problem.gallery + item * problem.width);
+  }
 }
 
 template <typename In>
@@ -71,19 +79,19 @@ __global__ void __launch_bounds__(kThreads)
   const In* query = problem.queries + row * problem.width;
   const int64_t begin = static_cast<int64_t>(problem.total) * part / lists.parts;
   const int64_t end = static_cast<int64_t>(problem.total) * (part + 1) / lists.parts;
-  bool finite = is_finite_row(query, problem.width);
+  bool suspicious = false;  // a row with NaN or infinity has no finite score; one of great numbers may have none either
   best.clear();
   for (int64_t first = begin; first < end; first += kStep) {
     const int64_t last = first + kStep < end ? first + kStep : end;
     for (int64_t item = first + warp_index(); item < last; item += kWarps) {
       const In* gallery = problem.gallery + item * problem.width;
-      finite = is_finite_row(gallery, problem.width) && finite;
       const double score = direct_score(query, gallery, problem.weight, problem.width);
       if (lane_index() == 0) best.offer(score, static_cast<int>(item));
+      suspicious = suspicious || score - score != 0;
     }
     best.make_room(problem.matches);
   }
-  if (!finite) status->not_finite = 1;
+  if (suspicious) look_for_not_finite(problem, query, begin, end, status);
   best.sort(problem.matches);
   const int64_t start = (static_cast<int64_t>(number) * lists.parts + part) * problem.matches;
   for (int i = static_cast<int>(threadIdx.x); i < problem.matches; i += kThreads) {

@@ -1,8 +1,8 @@
 """``pair_topk`` out of torch's own operators, for CUDA tensors where the library was built without CUDA.
 
 The algorithm, and the exactness, are those of csrc/pair_similarity.h: candidates by matrix products around a common
-centre, their scores by the direct form in double precision, a bound on the error that proves them complete, and a direct
-search for queries without the proof.
+centre, their scores by the direct form in double precision, a bound on the error that proves them complete, and a
+direct search for queries without the proof.
 """
 
 import functools

@@ -39,4 +39,6 @@ def search(request):
     if request.param.startswith('emulated'):
         libraries = request.getfixturevalue('emulated_libraries')
         return EmulatedSearch(libraries[request.param == 'emulated tensor cores'])
-    return {'compiled': torch.ops.mmdf2.pair_topk, 'composite': pair_topk_composite, 'gpu': search_on_gpu}[request.param]
+    return {'compiled': torch.ops.mmdf2.pair_topk, 'composite': pair_topk_composite, 'gpu': search_on_gpu}[
+        request.param
+    ]

@@ -64,3 +64,14 @@ class EmulatedSearch:
             raise ValueError(error.decode())
         self.searched_again = again.value
         return torch.from_numpy(scores), torch.from_numpy(indices)
+
+    def expanded_scores(self, query, gallery, weight):
+        """What the tiles hold before anything is chosen or scored again: (M, N) float64, up to 128 queries."""
+        self._library.expanded_scores.restype = ctypes.c_char_p
+        arrays = [np.ascontiguousarray(x.numpy()) for x in (query, gallery, weight)]
+        scores = np.full((len(query), len(gallery)), np.nan)
+        sizes = [ctypes.c_int(size) for size in (len(query), *gallery.shape)]
+        pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (*arrays, scores)]
+        error = self._library.expanded_scores(*pointers[:3], *sizes, pointers[3])
+        assert error is None, error
+        return scores

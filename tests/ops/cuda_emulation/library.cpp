@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "../../../csrc/cuda/kernels.h"
 #include "../../../csrc/cuda/search.h"
 #include "cuda_runtime.h"
 #include "emulation.h"
@@ -15,6 +16,11 @@ int multiprocessors = 1;
 // Each piece by itself, filled with NaN, so that a memory checker sees its end and a missing value is not zero.
 struct Memory {
   std::vector<std::unique_ptr<unsigned char[]>> pieces;
+
+  template <typename Value>
+  Value* allocate(int64_t count) {
+    return static_cast<Value*>(allocate(static_cast<size_t>(count) * sizeof(Value)));
+  }
 
   void* allocate(size_t bytes) {
     pieces.emplace_back(new unsigned char[bytes]);
@@ -54,5 +60,44 @@ const char* search_float(const float* queries, const float* gallery, const float
 const char* search_double(const double* queries, const double* gallery, const double* weight, double bias, int rows,
                           int total, int width, int matches, double* scores, int64_t* indices, int* searched_again) {
   return search(queries, gallery, weight, bias, rows, total, width, matches, scores, indices, searched_again);
+}
+
+// What collect_candidates computes: the expanded scores of all pairs, when a list holds the whole gallery.
+const char* expanded_scores(const float* queries, const float* gallery, const float* weight, int rows, int total,
+                            int width, double* scores) {
+  using namespace mmdf2::cuda;
+  Memory memory;
+  Expanded expanded{};
+  expanded.queries = queries;
+  expanded.gallery = gallery;
+  expanded.weight = weight;
+  expanded.rows = rows;
+  expanded.total = total;
+  expanded.width = width;
+  expanded.padded_width = (width + kDepth - 1) / kDepth * kDepth;
+  expanded.centre = memory.allocate<float>(expanded.padded_width);
+  expanded.forms = memory.allocate<float>(total);
+  expanded.weighted = memory.allocate<float>(expanded.query_tiles() * kTile * expanded.padded_width);
+  expanded.terms = memory.allocate<mmdf2::RowTerms>(rows);
+  expanded.status = memory.allocate<Status>(1);
+  std::memset(static_cast<void*>(expanded.status), 0, sizeof(Status));
+  CandidateLists lists{};
+  lists.blocks = 1;
+  lists.keep = total;
+  lists.capacity = total + kTile;
+  lists.entries = memory.allocate<Candidate>(lists.slots(expanded.query_tiles()) * kTile * lists.capacity);
+  lists.counts = memory.allocate<int>(lists.slots(expanded.query_tiles()) * kTile);
+  if (choose_centre(expanded, nullptr) != cudaSuccess || expand_gallery(expanded, nullptr) != cudaSuccess ||
+      expand_queries(expanded, nullptr) != cudaSuccess || collect_candidates(expanded, lists, nullptr) != cudaSuccess) {
+    return "a kernel did not start";
+  }
+  for (int row = 0; row < rows; ++row) {
+    if (lists.counts[row] != total) return "a pair has no score";
+    for (int i = 0; i < total; ++i) {
+      const Candidate& candidate = lists.entries[static_cast<int64_t>(row) * lists.capacity + i];
+      scores[static_cast<int64_t>(row) * total + candidate.index] = expanded.terms[row].form + candidate.score;
+    }
+  }
+  return nullptr;
 }
 }
