@@ -1,4 +1,5 @@
 // The threads of a block as fibers of one thread of the host, in an order drawn from a seed.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -33,8 +34,23 @@ struct Meeting {
   Brought brought[2][kWarp];
 };
 
-struct Fiber {
+// Where a fiber, or the host, goes on. Only the first switch to a fiber needs its context: _setjmp and _longjmp, unlike
+// swapcontext, ask nothing of the operating system.
+struct Place {
   ucontext_t context;
+  jmp_buf left;
+  bool was_left = false;
+};
+
+void go(Place& from, Place& to) {
+  from.was_left = true;
+  if (_setjmp(from.left) != 0) return;
+  if (to.was_left) _longjmp(to.left, 1);
+  setcontext(&to.context);
+}
+
+struct Fiber {
+  Place place;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   Indices indices;
   CopyQueue copies;
@@ -81,7 +97,7 @@ class Block {
   Meeting everybody_;
   std::vector<int> runnable_;
   int current_ = -1, finished_ = 0;
-  ucontext_t host_;
+  Place host_;
 };
 
 Block* running = nullptr;
@@ -92,11 +108,12 @@ void enter_fiber() { running->enter(); }
 void Block::run() {
   running = this;
   for (auto& fiber : fibers_) {
-    getcontext(&fiber->context);
-    fiber->context.uc_stack.ss_sp = fiber->stack.get();
-    fiber->context.uc_stack.ss_size = kStackBytes;
-    fiber->context.uc_link = nullptr;
-    makecontext(&fiber->context, enter_fiber, 0);
+    ucontext_t& context = fiber->place.context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber->stack.get();
+    context.uc_stack.ss_size = kStackBytes;
+    context.uc_link = nullptr;
+    makecontext(&context, enter_fiber, 0);
   }
   while (finished_ < static_cast<int>(fibers_.size())) {
     if (runnable_.empty()) fail("threads wait for others that have ended", everybody_.file, everybody_.line);
@@ -104,7 +121,7 @@ void Block::run() {
     current_ = runnable_[pick];
     runnable_[pick] = runnable_.back();
     runnable_.pop_back();
-    swapcontext(&host_, &current().context);
+    go(host_, current().place);
   }
   running = nullptr;
 }
@@ -119,14 +136,14 @@ void Block::enter() {
 void Block::switch_to_next(bool finished) {
   Fiber& from = current();
   if (runnable_.empty() || finished) {
-    swapcontext(&from.context, &host_);
+    go(from.place, host_);
     return;
   }
   const size_t pick = random_() % runnable_.size();
   current_ = runnable_[pick];
   runnable_[pick] = runnable_.back();
   runnable_.pop_back();
-  swapcontext(&from.context, &current().context);
+  go(from.place, current().place);
 }
 
 void Block::yield() {
