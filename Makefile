@@ -40,7 +40,7 @@ demo: install
 test: install
 	cd tests && $(BIN)/pytest $(patsubst tests/%,%,$(PYTEST_ARGS))
 
-CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu')
+CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kRowsOfBlock = kThreads / kWarp;
-constexpr int kBlocks = 4096;    // at most; a block then takes several rows in turn
+constexpr int kBlocks = 4096;      // at most; a block then takes several rows in turn
 constexpr int kSampleRows = 1024;  // of each side
 
 int blocks_for(int rows) {

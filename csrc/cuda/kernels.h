@@ -25,8 +25,8 @@ struct Candidate {
 // where float32 rounds (Fasi et al., Numerical behavior of NVIDIA tensor cores, 2021). In units of 2^-24:
 //   12   the rest of each split, twice 2^-22, and the product left out, 2^-22
 //   144  3 products, 4 groups of 4 columns: 6 numbers are cut off in each group, by at most 2^-23 of the whole
-// The sums of kDepth columns are added in float32. 300 leaves room for cores that add other groups; without tensor cores
-// the products are added in float32 alone. rescore_candidates checks the bound on every candidate.
+// The sums of kDepth columns are added in float32. 300 leaves room for cores that add other groups; without tensor
+// cores the products are added in float32 alone. rescore_candidates checks the bound on every candidate.
 MMDF2_HOST_DEVICE inline Arithmetic scores_arithmetic(int64_t width) {
   Arithmetic arithmetic = ordinary_arithmetic<float>(width);
   arithmetic.roundings += 300;
@@ -37,8 +37,8 @@ MMDF2_HOST_DEVICE inline Arithmetic scores_arithmetic(int64_t width) {
 struct Status {
   // Bits of doubles, which order alike: of the gallery's rows, and of the weights.
   unsigned long long largest_magnitude, largest_entry, largest_weight;
-  int open_count;                                       // rows that need direct_search
-  int not_finite;                                       // whether a row held NaN or infinity
+  int open_count;  // rows that need direct_search
+  int not_finite;  // whether a row held NaN or infinity
 };
 
 // The expanded form's view of a problem; rows are those of one chunk of the queries.

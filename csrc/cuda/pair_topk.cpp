@@ -37,14 +37,10 @@ cuda::Outcome search(const Tensor& query, const Tensor& gallery, const Tensor& w
     memory.push_back(at::empty({static_cast<int64_t>(size)}, bytes));
     return memory.back().mutable_data_ptr();
   };
-  const cuda::Problem<In> problem{query.const_data_ptr<In>(),
-                                  gallery.const_data_ptr<In>(),
-                                  weight.const_data_ptr<In>(),
-                                  bias,
-                                  static_cast<int>(query.size(0)),
-                                  static_cast<int>(gallery.size(0)),
-                                  static_cast<int>(query.size(1)),
-                                  static_cast<int>(scores.size(1))};
+  const cuda::Problem<In> problem{query.const_data_ptr<In>(),      gallery.const_data_ptr<In>(),
+                                  weight.const_data_ptr<In>(),     bias,
+                                  static_cast<int>(query.size(0)), static_cast<int>(gallery.size(0)),
+                                  static_cast<int>(query.size(1)), static_cast<int>(scores.size(1))};
   const auto stream = c10::cuda::getCurrentCUDAStream();
   return cuda::search<In>(problem, {scores.mutable_data_ptr(), indices.mutable_data_ptr<int64_t>()}, allocate,
                           stream.stream());

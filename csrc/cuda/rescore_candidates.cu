@@ -52,10 +52,10 @@ struct Selection {
 
 // In a warp: the digit at which the running count, from the greatest digit down, reaches `needed`.
 __device__ int find_digit(const int* histogram, int& needed) {
-  constexpr int kOwn = kDigits / kWarp;
-  const int top = kDigits - 1 - lane_index() * kOwn;  // this lane's digits go down from here
+  constexpr int kDigitsOfLane = kDigits / kWarp;
+  const int top = kDigits - 1 - lane_index() * kDigitsOfLane;  // this lane's digits go down from here
   int own = 0;
-  for (int i = 0; i < kOwn; ++i) own += histogram[top - i];
+  for (int i = 0; i < kDigitsOfLane; ++i) own += histogram[top - i];
   int before = 0;
   for (int lane = 0; lane < kWarp; ++lane) {
     const int other = __shfl_sync(kAllLanes, own, lane);
@@ -63,7 +63,7 @@ __device__ int find_digit(const int* histogram, int& needed) {
   }
   const unsigned reaching = __ballot_sync(kAllLanes, before + own >= needed);
   int digit = top, left = needed - before;
-  for (int i = 0; i < kOwn - 1 && histogram[digit] < left; ++i) left -= histogram[digit--];
+  for (int i = 0; i < kDigitsOfLane - 1 && histogram[digit] < left; ++i) left -= histogram[digit--];
   const int owner = __ffs(static_cast<int>(reaching)) - 1;
   needed = __shfl_sync(kAllLanes, left, owner);
   return __shfl_sync(kAllLanes, digit, owner);

@@ -1,10 +1,9 @@
 // The order of the kernels, and how much memory they get.
-#include "search.h"
-
 #include <algorithm>
 #include <type_traits>
 
 #include "kernels.h"
+#include "search.h"
 
 namespace mmdf2::cuda {
 namespace {
@@ -42,17 +41,14 @@ class Search {
   Outcome run() {
     int device = 0;
     steps_.then([&] { return cudaGetDevice(&device); });
-    steps_.then([&] {
-      return cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    });
+    steps_.then([&] { return cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device); });
     status_ = allocate<Status>(1);
     steps_.then([&] { return cudaMemsetAsync(status_, 0, sizeof(Status), stream_); });
     Outcome outcome;
-    Status status{};
     if constexpr (std::is_same_v<In, float>) {
       if (problem_.rows > kFewRows) {
-        int* open_rows = search_expanded();
-        status = read_status();
+        const int* open_rows = search_expanded();
+        const Status status = read_status();
         outcome.searched_again = status.open_count;
         if (status.not_finite == 0) search_directly(open_rows, status.open_count);
       } else {
@@ -61,8 +57,7 @@ class Search {
     } else {
       search_directly(nullptr, problem_.rows);
     }
-    status = read_status();
-    outcome.finite = status.not_finite == 0;
+    outcome.finite = read_status().not_finite == 0;
     if (steps_.error != cudaSuccess) outcome.error = cudaGetErrorString(steps_.error);
     return outcome;
   }
@@ -82,60 +77,57 @@ class Search {
 
   // Returns the numbers of the rows left open, as many as the status says.
   int* search_expanded() {
-    const int64_t padded_width = std::max<int64_t>(1, divide_up(problem_.width, kDepth)) * kDepth;
-    const int64_t query_tiles = divide_up(problem_.rows, kTile), gallery_tiles = divide_up(problem_.total, kTile);
-    CandidateLists lists{};
-    lists.keep = candidate_count(problem_.matches, problem_.total);
-    lists.capacity = lists.keep + 2 * kTile;
-    const int64_t slot_bytes = static_cast<int64_t>(sizeof(Candidate)) * kTile * lists.capacity;
-    const int64_t most_slots = kListBytes / slot_bytes;
-    const int64_t most_tiles =
-        std::min(most_slots - multiprocessors_ + 1,
-                 kWeightedBytes / static_cast<int64_t>(kTile * padded_width * sizeof(float)));
-    const int64_t chunks = divide_up(query_tiles, std::max<int64_t>(1, most_tiles));
-    const int64_t chunk_tiles = divide_up(query_tiles, chunks);
-    lists.blocks = static_cast<int>(std::min<int64_t>(multiprocessors_, chunk_tiles * gallery_tiles));
-    const int64_t slots = lists.slots(static_cast<int>(chunk_tiles));
-    lists.entries = allocate<Candidate>(slots * kTile * lists.capacity);
-    lists.counts = allocate<int>(slots * kTile);
-
     Expanded all{};
     all.queries = problem_.queries;
     all.gallery = problem_.gallery;
     all.weight = problem_.weight;
-    all.centre = allocate<float>(padded_width);
-    all.forms = allocate<float>(problem_.total);
-    all.weighted = allocate<float>(chunk_tiles * kTile * padded_width);
-    all.terms = allocate<RowTerms>(chunk_tiles * kTile);
     all.status = status_;
     all.rows = problem_.rows;
     all.total = problem_.total;
     all.width = problem_.width;
-    all.padded_width = static_cast<int>(padded_width);
+    all.padded_width = static_cast<int>(std::max<int64_t>(1, divide_up(problem_.width, kDepth)) * kDepth);
+    CandidateLists lists{};
+    lists.keep = candidate_count(problem_.matches, problem_.total);
+    lists.capacity = lists.keep + 2 * kTile;
+    const int chunk_tiles = choose_chunk(all, lists);
+    lists.blocks =
+        static_cast<int>(std::min<int64_t>(multiprocessors_, static_cast<int64_t>(chunk_tiles) * all.gallery_tiles()));
+    const int64_t list_count = static_cast<int64_t>(lists.slots(chunk_tiles)) * kTile;
+    lists.entries = allocate<Candidate>(list_count * lists.capacity);
+    lists.counts = allocate<int>(list_count);
+    const int64_t chunk_rows = static_cast<int64_t>(chunk_tiles) * kTile;
+    all.centre = allocate<float>(all.padded_width);
+    all.forms = allocate<float>(all.total);
+    all.weighted = allocate<float>(chunk_rows * all.padded_width);
+    all.terms = allocate<RowTerms>(chunk_rows);
     int* open_rows = allocate<int>(problem_.rows);
     steps_.then([&] { return choose_centre(all, stream_); });
     steps_.then([&] { return expand_gallery(all, stream_); });
-    const int chunk_rows = static_cast<int>(chunk_tiles) * kTile;
     for (int64_t first = 0; first < problem_.rows; first += chunk_rows) {
-      search_chunk(all, lists, static_cast<int>(first),
-                   static_cast<int>(std::min<int64_t>(chunk_rows, problem_.rows - first)), open_rows);
+      const int64_t rows = std::min<int64_t>(chunk_rows, problem_.rows - first);
+      search_chunk(all, lists, static_cast<int>(first), static_cast<int>(rows), open_rows);
     }
     return open_rows;
   }
 
+  // Query tiles that are searched at a time, so that lists and weighted rows keep to their memory.
+  int choose_chunk(const Expanded& all, const CandidateLists& lists) const {
+    const int64_t slot_bytes = static_cast<int64_t>(sizeof(Candidate)) * kTile * lists.capacity;
+    const int64_t tile_bytes = static_cast<int64_t>(sizeof(float)) * kTile * all.padded_width;
+    const int64_t most = std::min(kListBytes / slot_bytes - multiprocessors_ + 1, kWeightedBytes / tile_bytes);
+    const int64_t chunks = divide_up(all.query_tiles(), std::max<int64_t>(1, most));
+    return static_cast<int>(divide_up(all.query_tiles(), chunks));
+  }
+
   void search_chunk(const Expanded& all, const CandidateLists& lists, int first, int rows, int* open_rows) {
-    if constexpr (std::is_same_v<In, float>) {
-      Expanded chunk = all;
-      chunk.queries += static_cast<int64_t>(first) * all.width;
-      chunk.rows = rows;
-      CandidateLists chunk_lists = lists;
-      chunk_lists.blocks = static_cast<int>(std::min<int64_t>(lists.blocks, chunk.tiles()));
-      steps_.then([&] { return expand_queries(chunk, stream_); });
-      steps_.then([&] { return collect_candidates(chunk, chunk_lists, stream_); });
-      steps_.then([&] {
-        return rescore_candidates(chunk, chunk_lists, problem_, result_, first, open_rows, stream_);
-      });
-    }
+    Expanded chunk = all;
+    chunk.queries += static_cast<int64_t>(first) * all.width;
+    chunk.rows = rows;
+    CandidateLists chunk_lists = lists;
+    chunk_lists.blocks = static_cast<int>(std::min<int64_t>(lists.blocks, chunk.tiles()));
+    steps_.then([&] { return expand_queries(chunk, stream_); });
+    steps_.then([&] { return collect_candidates(chunk, chunk_lists, stream_); });
+    steps_.then([&] { return rescore_candidates(chunk, chunk_lists, problem_, result_, first, open_rows, stream_); });
   }
 
   void search_directly(const int* row_numbers, int rows) {
@@ -146,8 +138,8 @@ class Search {
     lists.parts = static_cast<int>(std::min(wanted_parts, useful_parts));
     const int64_t row_entries = static_cast<int64_t>(lists.parts) * problem_.matches;
     const int64_t entry_bytes = sizeof(double) + sizeof(int);
-    const int64_t batch = std::clamp<int64_t>(kPartBytes / (row_entries * entry_bytes), 1,
-                                              std::min<int64_t>(rows, kMostGridRows));
+    const int64_t batch =
+        std::clamp<int64_t>(kPartBytes / (row_entries * entry_bytes), 1, std::min<int64_t>(rows, kMostGridRows));
     lists.scores = allocate<double>(batch * row_entries);
     lists.indices = allocate<int>(batch * row_entries);
     for (int64_t first = 0; first < rows; first += batch) {

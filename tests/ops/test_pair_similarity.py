@@ -34,6 +34,19 @@ def test_equals_the_direct_form(shape, classes):
         np.testing.assert_allclose(logits.numpy(), reference(query, gallery, weight, b), atol=1e-12)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here')
+@pytest.mark.parametrize(('dtype', 'rtol'), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_a_gpu_gives_the_same_logits_and_gradients(dtype, rtol):
+    results = []
+    for device in ('cpu', 'cuda'):
+        arguments = [x.to(device).requires_grad_() for x in make(65, 70, 256, dtype=dtype, offset=1.0)]
+        logits = pair_similarity(*arguments)
+        logits.square().mean().backward()
+        results.append([x.detach().cpu() for x in (logits, *(x.grad for x in arguments))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * one.abs().max().item())
+
+
 @pytest.mark.parametrize('offset', [0.0, 5.0, 100.0])
 def test_common_offset_costs_no_digits(offset):
     arguments = make(64, 64, 256, dtype=torch.float32, offset=offset)

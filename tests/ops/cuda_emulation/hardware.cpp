@@ -70,8 +70,7 @@ struct Fragments {
 
 }  // namespace
 
-void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2], const char* file,
-                   int line) {
+void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2], const char* file, int line) {
   Fragments own;
   std::memcpy(own.left, left, sizeof(own.left));
   std::memcpy(own.right, right, sizeof(own.right));
