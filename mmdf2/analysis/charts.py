@@ -109,10 +109,12 @@ def curve_chart(
         colours: One for each curve.
         x_ticks: Where the axis is labelled; by default six places.
     """
-    wide, tall, left, top = 430, 300, 52, _TITLE + 8
+    wide, tall, left, top = 330, 250, 52, _TITLE + 8
     legend = left + wide + 16
     low, high = x_range
-    width = legend + 30 + max([svg.text_width(name, 11) for name in curves], default=0) + 46
+    drawn = {name: bool(np.isfinite(np.asarray(ys, dtype=np.float64)).any()) for name, (_, ys) in curves.items()}
+    names = {name: name if found else f'{name} (none)' for name, found in drawn.items()}
+    width = legend + 28 + max([svg.text_width(name, 11) for name in names.values()], default=0)
     body = [_heading(title)]
     ticks = np.linspace(low, high, 6).tolist() if x_ticks is None else list(x_ticks)
     for tick in ticks:
@@ -129,11 +131,11 @@ def curve_chart(
         kept = np.isfinite(ys)
         x = left + wide * (np.asarray(xs, dtype=np.float64)[kept] - low) / (high - low)
         y = top + tall * (1 - np.clip(ys[kept], 0, 1))
-        if kept.any():
+        if drawn[name]:
             body.append(svg.polyline(np.stack([x, y], axis=1).tolist(), colour, tip=name))
         row = top + 6 + 16 * index
         body += [svg.rectangle(legend, row - 4, 16, 4, colour)]
-        body.append(svg.text(legend + 22, row + 2, name if kept.any() else f'{name} (none)', 11))
+        body.append(svg.text(legend + 22, row + 2, names[name], 11))
     return svg.picture(width, max(top + tall + 44, top + 22 + 16 * len(curves)), ''.join(body), title)
 
 

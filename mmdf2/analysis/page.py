@@ -19,7 +19,7 @@ from mmdf2.analysis.svg import escape
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", Arial, sans-serif; color: #24292f; background: #fff;
-  margin: 0 auto; max-width: 1240px; padding: 0 28px 60px; }
+  margin: 0 auto; max-width: 1280px; padding: 0 28px 60px; }
 h1 { margin: 28px 0 4px; } h2 { margin: 44px 0 8px; border-bottom: 1px solid #d8dee4; padding-bottom: 4px; }
 h3 { margin: 26px 0 6px; } p { max-width: 900px; margin: 6px 0 12px; }
 nav a { margin-right: 18px; white-space: nowrap; }
@@ -31,7 +31,7 @@ th, td { padding: 3px 10px; border-bottom: 1px solid #e4e7eb; text-align: right;
 th:first-child, td:first-child, td.words, th.words { text-align: left; } thead th { border-bottom: 2px solid #afb8c1; }
 .scroll { overflow-x: auto; } .row { display: flex; flex-wrap: wrap; gap: 20px 28px; align-items: flex-start; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 16px; }
-figure { margin: 0; } figure img { max-width: 100%; border-radius: 3px; background: #eee; }
+figure { margin: 0 0 12px; } figure img { max-width: 100%; border-radius: 3px; background: #eee; }
 figcaption { font-size: 12.5px; line-height: 1.35; overflow-wrap: anywhere; }
 .note { color: #57606a; font-size: 13.5px; }
 """

@@ -61,7 +61,7 @@ def test_curve_goes_through_its_points_and_leaves_undefined_ones_out():
     root = parse(curve_chart('t', curves, 'x', 'y'))
     (line,) = root.iter('polyline')
     (x1, y1), (x2, y2) = (map(float, point.split(',')) for point in line.get('points').split())
-    assert (x2 - x1, y1 - y2) == (430, 300)
+    assert (x2 - x1, y1 - y2) == (330, 250)
     assert 'none (none)' in texts(root) and 'up' in texts(root)
 
 
