@@ -17,7 +17,6 @@ from mmdf2.visualization.palette import RGB, RIGHT, WRONG
 from mmdf2.visualization.retrieval_rows import crop_box
 
 CELL = 300  # pixels, the longer side of a picture
-_NONE = np.zeros((0, 2))
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,10 @@ def draw_case(image: np.ndarray, report: ErrorReport, kind: str, case: Case) -> 
     height, width = image.shape[:2]
     # The crop is a view; where it begins says how far the drawing has to be moved.
     index = np.arange(height * width).reshape(height, width)
-    start = int(crop_box(index, around, 0.08)[0, 0])
-    crop = crop_box(image, around, 0.08)
+    # Where there is no item, what is around says more than the box.
+    context = 0.08 if case.item >= 0 else 0.8
+    start = int(crop_box(index, around, context)[0, 0])
+    crop = crop_box(image, around, context)
     scale = CELL / max(crop.shape[:2])
     size = [max(1, round(side * scale)) for side in crop.shape[1::-1]]
     canvas = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
