@@ -96,6 +96,17 @@ def test_one_outlier_leaves_the_others_in_order(search):
     assert_exact(search, query, gallery, draw(32, seed=3).abs(), 20)
 
 
+@pytest.mark.parametrize('weight', [0.0, 1e-40])
+def test_one_row_that_overflows_float32_is_not_lost(search, weight):
+    """Far from the centre, in a column without weight: infinity times nothing is NaN in the expanded form alone."""
+    query, gallery, weights = draw(8, 12, seed=1), draw(600, 12, seed=2), -draw(12, seed=3).abs()
+    query[:, 4] = gallery[:, 4] = 3e38
+    gallery[17] = query[3]
+    gallery[17, 4] = -3e38
+    weights[4] = weight
+    assert_exact(search, query, gallery, weights, 5)
+
+
 def test_reduced_matmul_precision_does_not_change_the_order(search):
     query, gallery, weight = draw(64, 128, seed=1), draw(2000, 128, seed=2), draw(128, seed=3)
     torch.set_float32_matmul_precision('medium')
