@@ -116,37 +116,6 @@ def test_reduced_matmul_precision_does_not_change_the_order(search):
         torch.set_float32_matmul_precision('highest')
 
 
-COARSE_SEARCH = """
-import torch
-from mmdf2.ops import pair_topk
-
-torch.manual_seed(0)
-query, gallery, weight = torch.randn(1100, 64), torch.randn(3000, 64), torch.randn(2, 64)
-expected = pair_topk(query, gallery, weight)
-
-seen = []
-
-def coarse(left, right, *, out):
-    seen.append((len(left), str(left.dtype)))
-    if left.dtype == torch.float32:
-        left, right = left.bfloat16().float(), right.bfloat16().float()
-    return out.copy_(torch.bmm(left[None], right[None])[0])
-
-override = torch.library.Library('aten', 'IMPL')
-override.impl('mm.out', coarse, 'CPU')
-scores, indices = pair_topk(query, gallery, weight)
-assert torch.equal(scores, expected[0]) and torch.equal(indices, expected[1])
-assert seen == [(1024, 'torch.float32'), (1024, 'torch.float64'), (76, 'torch.float64')], seen
-"""
-
-
-def test_the_kernel_notices_a_matrix_product_in_bfloat16():
-    """What 'medium' precision does where the processor has it, put in the place of torch's matrix product."""
-    command = [sys.executable, '-W', 'ignore', '-c', COARSE_SEARCH]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-
-
 def test_the_composition_notices_a_matrix_product_in_bfloat16(monkeypatch):
 
     class Coarse(torch.Tensor):
