@@ -22,7 +22,7 @@ namespace {
 using at::Tensor;
 
 // From so many on the product is faster than the direct form.
-constexpr int64_t kProductQueries = 6;
+constexpr int64_t kProductQueries = 5;
 // A group of queries goes over the gallery together: large, as each group centres the gallery again, but its candidates
 // and packed rows take memory for each thread.
 constexpr int64_t kGroupQueries = 2048, kGroupBytes = 8 << 20;
