@@ -82,7 +82,7 @@ def prove_that_faults_are_found(environment):
         call = f'import ctypes; ctypes.CDLL({str(library)!r}).fault(4)'
         done = subprocess.run([sys.executable, '-c', call], env=environment, capture_output=True, text=True)
         if done.returncode == 0 or report not in done.stderr:
-            sys.exit(f'sanitize: a made fault was not reported as {report}: the sanitizers do not work here\n{done.stderr}')
+            sys.exit(f'sanitize: a made fault is not reported as {report}: sanitizers fail here\n{done.stderr}')
 
 
 if __name__ == '__main__':
