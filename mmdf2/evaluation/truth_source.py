@@ -57,7 +57,8 @@ def open_truth(path, split: str = 'validation', masks: bool = True, landmarks: b
         return TruthSource(*read_coco_truth(path, masks, landmarks))
     store = _open_store(path, split)
     shapes = zip(store.heights.tolist(), store.widths.tolist(), strict=True)
-    return TruthSource(ground_truth(store, masks=masks), dict(zip(store.image_ids.tolist(), shapes, strict=True)), store)
+    sizes = dict(zip(store.image_ids.tolist(), shapes, strict=True))
+    return TruthSource(ground_truth(store, masks=masks), sizes, store)
 
 
 def _open_store(path: Path, split: str) -> Store:
