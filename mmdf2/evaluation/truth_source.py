@@ -28,8 +28,8 @@ class TruthSource:
 
     @property
     def has_occluded_landmarks(self) -> bool:
-        """Whether any landmark is occluded (v == 1): the official files of visible landmarks hold none."""
-        return bool((self.ground_truth.landmarks[..., 2] == 1).any())
+        """Whether occluded landmarks (v == 1) are kept: the official files of visible landmarks hold none."""
+        return self.store is not None or bool((self.ground_truth.landmarks[..., 2] == 1).any())
 
     def bare(self) -> frozenset[tuple[int, int]]:
         """(image id, label) of items without a visible landmark."""
