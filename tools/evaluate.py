@@ -3,8 +3,8 @@
     python tools/evaluate.py --gt data/deepfashion2 --bbox results.bbox.json --segm results.segm.json \\
         --keypoints results.keypoints.json --retrieval results.retrieval.json --subsets --out report.json
 
-Ground truth is a folder in DeepFashion2's layout, a store made of it, or a JSON file in COCO's format. docs/evaluation.md
-has the formats and what each figure means.
+Ground truth is a folder in DeepFashion2's layout, a store made of it, or a JSON file in COCO's format.
+docs/evaluation.md has the formats and what each figure means.
 """
 
 import argparse

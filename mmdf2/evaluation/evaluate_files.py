@@ -85,8 +85,8 @@ def evaluate_files(
     source = gt and open_truth(gt, split, masks='segm' in given, landmarks='keypoints' in given)
     if subsets and detections and source.ground_truth.attributes is None:
         raise EvaluationError(
-            f'{gt} has no scale, occlusion, zoom_in and viewpoint of items, which the columns of subsets need; give the '
-            'folder or the store of the dataset as ground truth, or leave the subsets out'
+            f'{gt} has no scale, occlusion, zoom_in and viewpoint of items, which the columns of subsets need; '
+            'give the folder or the store of the dataset as ground truth, or leave the subsets out'
         )
     report = {ABOUT: _about(given, gt, split, source), CATEGORIES: {}}
     for kind in detections:

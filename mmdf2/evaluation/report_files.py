@@ -24,7 +24,7 @@ def report_markdown(report: dict) -> str:
 
 
 def report_csv(report: dict) -> str:
-    """One figure a line: task, column, category ('all' for the mean over categories), figure, value (empty: undefined)."""
+    """One figure a line: task, column, category ('all' for the mean over categories), figure, value (may be empty)."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['task', 'column', 'category', 'figure', 'value'])

@@ -47,6 +47,7 @@ class RetrievalMetric(BaseMetric):
       left out when there is none;
     - ``retrieval_gt_top1`` ..., ``retrieval_gt_paper_top1`` ...: the same with ground-truth boxes as detections, when
       the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
+    - ``retrieval_map``, ``retrieval_mrr`` ...: mean average precision and mean reciprocal rank of the first 20, likewise;
     - ``retrieval_chance_top1``: what a random order of the gallery's ground-truth boxes would reach over all queries;
     - and the counts ``retrieval_queries``, ``retrieval_paper_queries``, ``retrieval_missed`` (likewise ``_gt_``).
 
@@ -56,8 +57,9 @@ class RetrievalMetric(BaseMetric):
     Args:
         data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
         split: 'train' or 'validation'.
-        outfile_prefix: Writes the official result file ``<prefix>.retrieval.json``, which needs a search for every
-            detection on a user image and not only for those that represent a query item.
+        outfile_prefix: Writes the official result files ``<prefix>.retrieval.json`` and, with ground-truth boxes,
+            ``<prefix>.retrieval_gt.json``, which needs a search for every detection on a user image and not only for
+            those that represent a query item.
         collect_device: As of BaseMetric.
         prefix: As of BaseMetric; none by default.
         collect_dir: As of BaseMetric.
@@ -114,19 +116,21 @@ class RetrievalMetric(BaseMetric):
         users = image_ids[np.isin(image_ids, store.image_ids[store.sources == USER])]
         similarity = results[0]['similarity']
         queries, entries = _split(_detected(results), users)
-        outcome = _evaluate(items, gallery, queries, entries, similarity)
-        figures = {f'retrieval_{name}': value for name, value in summarize(outcome).items()}
-        if self.outfile_prefix:
-            path = f'{self.outfile_prefix}.retrieval.json'
-            print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
+        figures = self._figures('retrieval', items, gallery, queries, entries, similarity)
         if common_fields(results, ['gt_embeddings']):
             queries, entries = _split(_annotated(results, store, image_ids), users)
-            outcome = _evaluate(items, gallery, queries, entries, similarity)
-            figures.update({f'retrieval_gt_{name}': value for name, value in summarize(outcome).items()})
+            figures.update(self._figures('retrieval_gt', items, gallery, queries, entries, similarity))
         else:
             print_log('No gt_box_instances were predicted: retrieval with ground-truth boxes is left out', 'current')
         figures['retrieval_chance_top1'] = chance_top1(items, gallery)
         return figures
+
+    def _figures(self, task, items, gallery, queries, entries, similarity) -> dict[str, float]:
+        if self.outfile_prefix:
+            path = f'{self.outfile_prefix}.{task}.json'
+            print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
+        outcome = _evaluate(items, gallery, queries, entries, similarity)
+        return {f'{task}_{name}': value for name, value in summarize(outcome).items()}
 
 
 def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> np.ndarray:
