@@ -72,7 +72,7 @@ def with_attributes(items: Items, truth: GroundTruth | None) -> Items:
     missing = np.flatnonzero(found < 0)
     if len(missing):
         raise EvaluationError(
-            f'{len(missing)} of {len(found)} items of the query list are not in the ground truth, the first is on '
-            f'image {items.image_ids[missing[0]]} with box {items.boxes[missing[0]].tolist()}; both must be of the same split'
+            f'{len(missing)} of {len(found)} items of the query list are not in the ground truth, the first on image '
+            f'{items.image_ids[missing[0]]} with box {items.boxes[missing[0]].tolist()}; both must be of one split'
         )
     return replace(items, attributes=truth.attributes[found])

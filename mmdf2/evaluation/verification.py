@@ -56,6 +56,36 @@ def verification_figures(scores, same) -> dict[str, float]:
     return {**figures, 'positives': float(positives), 'negatives': float(negatives)}
 
 
+def draw_pairs(query_identities, gallery_identities, negatives: int, seed: int):
+    """All positive pairs of queries and gallery items, and some negative ones.
+
+    Args:
+        query_identities: (m,) int, -1 for an item that is no query.
+        gallery_identities: (n,) int, -1 for items of no known identity, which are in no pair.
+        negatives: Gallery items of other identities for each query, fewer where there are fewer; drawn without
+            repetition.
+        seed: Of the drawing.
+
+    Returns:
+        (p,) rows of the queries, rising; (p,) rows of the gallery; (p,) bool, positive.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(gallery_identities >= 0)
+    queries, entries, same = [], [], []
+    for query in np.flatnonzero(query_identities >= 0).tolist():
+        alike = gallery_identities[known] == query_identities[query]
+        positive, others = known[alike], known[~alike]
+        drawn = rng.choice(others, min(negatives, len(others)), replace=False) if len(others) else others
+        entries += [positive, drawn]
+        same += [np.ones(len(positive), dtype=bool), np.zeros(len(drawn), dtype=bool)]
+        queries.append(np.full(len(positive) + len(drawn), query))
+    return (
+        np.concatenate([*queries, np.zeros(0, np.int64)]),
+        np.concatenate([*entries, np.zeros(0, np.int64)]),
+        np.concatenate([*same, np.zeros(0, bool)]),
+    )
+
+
 def read_pairs(path) -> tuple[np.ndarray, np.ndarray]:
     """Reads pairs from a JSON list of objects with ``score`` (finite) and ``same`` (true or false, or 1 or 0).
 

@@ -21,8 +21,12 @@ from mmdf2.evaluation.metrics.collected import (
 )
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, chance_top1, judge, select_queries, summarize
-from mmdf2.ops import pair_topk
+from mmdf2.evaluation.verification import draw_pairs, verification_figures
+from mmdf2.ops import pair_similarity, pair_topk
 from mmdf2.registry import METRICS
+
+# Negative pairs of a query item in the figures of verification.
+_NEGATIVES = 200
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,10 @@ class RetrievalMetric(BaseMetric):
       left out when there is none;
     - ``retrieval_gt_top1`` ..., ``retrieval_gt_paper_top1`` ...: the same with ground-truth boxes as detections, when
       the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
-    - ``retrieval_map``, ``retrieval_mrr`` ...: mean average precision and mean reciprocal rank of the first 20, likewise;
+    - ``retrieval_map``, ``retrieval_mrr`` ...: mean average precision and mean reciprocal rank of the first 20;
+    - ``verification_auc`` ...: see ``verification_figures``; with ground-truth boxes, over all positive pairs of a
+      query item and a gallery item and 200 negative ones a query, drawn with a fixed seed; the score is the logit of
+      'same' minus the other;
     - ``retrieval_chance_top1``: what a random order of the gallery's ground-truth boxes would reach over all queries;
     - and the counts ``retrieval_queries``, ``retrieval_paper_queries``, ``retrieval_missed`` (likewise ``_gt_``).
 
@@ -120,6 +127,8 @@ class RetrievalMetric(BaseMetric):
         if common_fields(results, ['gt_embeddings']):
             queries, entries = _split(_annotated(results, store, image_ids), users)
             figures.update(self._figures('retrieval_gt', items, gallery, queries, entries, similarity))
+            verified = _verify(items, gallery, queries, entries, similarity)
+            figures.update({f'verification_{name}': value for name, value in verified.items()})
         else:
             print_log('No gt_box_instances were predicted: retrieval with ground-truth boxes is left out', 'current')
         figures['retrieval_chance_top1'] = chance_top1(items, gallery)
@@ -172,6 +181,19 @@ def _evaluate(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: Emb
         entries.boxes[flat],
         np.repeat(represented, hits.shape[1]),
     )
+
+
+def _verify(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> dict:
+    """Figures of pairs of ground-truth boxes, which are in the order of the items."""
+    query, entry, same = draw_pairs(items.identities, gallery.identities, _NEGATIVES, seed=0)
+    embeddings = [torch.from_numpy(boxes.embeddings) for boxes in (queries, entries)]
+    weight, bias = (torch.from_numpy(similarity[name]) for name in ('weight', 'bias'))
+    rows, first = np.unique(query, return_index=True)
+    scores = []
+    for row, begin, end in zip(rows.tolist(), first, np.append(first, len(query))[1:], strict=True):
+        logits = pair_similarity(embeddings[0][row : row + 1], embeddings[1][entry[begin:end]], weight, bias)[0]
+        scores.append((logits[:, 0] - logits[:, 1]).numpy())
+    return verification_figures(np.concatenate([*scores, []]), same)
 
 
 def _entries(queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity):
