@@ -53,7 +53,7 @@ def unfit(counts: list[bytes], pixels) -> np.ndarray:
     Returns:
         (n,) bool: characters that are none of the format, a run below 0, or runs that do not add up to the pixels.
     """
-    broken = np.array([not text or text[-1] >= _CONTINUED for text in counts], dtype=bool)
+    broken = np.array([not text or not 48 <= text[-1] < _CONTINUED for text in counts], dtype=bool)
     # A broken one would run into the next; a 0 stands in for it.
     counts = [b'0' if bad else text for text, bad in zip(counts, broken.tolist(), strict=True)]
     step = 256  # masks whose numbers stay in the processor's cache
