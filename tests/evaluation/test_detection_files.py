@@ -57,7 +57,7 @@ def test_figures_of_files_are_pycocotools(tmp_path, task, seed):
 def test_what_is_written_is_read_back_to_the_bit(tmp_path, kind):
     truth, detections = random_world(np.random.default_rng(3))
     path = write_results(tmp_path / 'results.json', detection_results(detections, kind))
-    found = read_detections(path, kind, {image_id: (SIZE, SIZE) for image_id in truth.image_ids.tolist()})
+    found = read_detections(path, kind, dict.fromkeys(truth.image_ids.tolist(), (SIZE, SIZE)))
     for name in ('image_ids', 'labels', 'scores'):
         np.testing.assert_array_equal(getattr(found, name), getattr(detections, name))
     if kind == 'segm':
@@ -117,9 +117,7 @@ def test_malformed_results_name_line_entry_and_field(tmp_path, kind, changes, me
     bad = {**good, **changes} if changes else RESULT
     path = tmp_path / 'results.json'
     path.write_text('[\n' + ',\n'.join(map(json.dumps, [good, good, bad, good])) + '\n]')
-    with pytest.raises(
-        EvaluationError, match=rf'results\.json, line 4, entry 2: {message}|line 4, entry 2: .*{message}'
-    ):
+    with pytest.raises(EvaluationError, match=rf'results\.json, line 4, entry 2: .*{message}'):
         read_detections(path, kind, {7: (4, 5)})
     path.write_text('[\n' + json.dumps(good) + ']')
     assert len(read_detections(path, kind, {7: (4, 5)}).scores) == 1
@@ -137,13 +135,13 @@ ITEM = {'image_id': 7, 'category_id': 2, 'bbox': [0, 0, 1, 1], 'segmentation': R
         (
             [IMAGE],
             [ITEM, {**ITEM, 'image_id': 8}],
-            "entry 1: image_id should be the id of one of the file's images, got 8",
+            "entry 1: image_id should be the id of one of the file's images",
         ),
         ([IMAGE], [{**ITEM, 'iscrowd': 2}], 'iscrowd should be an integer from 0 to 1'),
         (
             [IMAGE],
             [{**ITEM, 'keypoints': [1, 1, 2] * 294}],
-            'keypoints should be labelled .* in columns 25 to 57 alone',
+            'should be labelled .* in columns 25 to 57 alone',
         ),
         ([IMAGE], [{**ITEM, 'keypoints': [1, 1, 3] + [0] * 879}], 'x, y, v with v 0, 1 or 2'),
         ([IMAGE], [{**ITEM, 'num_keypoints': 1}], 'num_keypoints should be 0'),

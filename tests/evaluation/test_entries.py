@@ -106,7 +106,7 @@ class TestFields:
     @pytest.mark.parametrize('value', [True, '1', 1.5, None, [], float('nan'), float('inf'), 0, 14, 10**400])
     def test_integers(self, value):
         with pytest.raises(
-            EvaluationError, match='f.json, line 14, entry 3: n should be an integer from 1 to 13, got '
+            EvaluationError, match=r'f\.json, line 14, entry 3: n should be an integer from 1 to 13, got'
         ):
             self.entry(n=value).integer('n', 1, 13)
         assert self.entry(n=5.0).integer('n', 1, 13) == 5
