@@ -37,6 +37,8 @@ def evaluate_task(truth: GroundTruth, detections: Detections, task: str, columns
     detections.check_images(truth.image_ids)
     columns = tuple(columns)
     members = column_members(columns, len(truth.labels), truth.attributes)
+    if truth.crowds is not None:
+        members &= ~truth.crowds
     if task.startswith('keypoints'):
         members &= kept_landmarks(truth.landmarks[..., 2], _visible_only(task)).any(axis=1)
     shape = (len(columns), len(IOU_THRESHOLDS))
@@ -65,19 +67,33 @@ def _match_category(truth, detections, task, label, rows, ignored):
     similarity = _similarity(truth, detections, task, label, rows, detected, candidates)
     ignored = ignored[:, rows[candidates.truths]]
     scores = detections.scores[detected[candidates.detections]]
-    return scores, match(candidates, similarity, ignored), ignored
+    crowds = None if truth.crowds is None else truth.crowds[rows[candidates.truths]]
+    return scores, match(candidates, similarity, ignored, crowds=crowds), ignored
 
 
 def _similarity(truth, detections, task, label, rows, detected, candidates: Candidates) -> np.ndarray:
     found, wanted = detected[candidates.pair_detections], rows[candidates.pair_truths]
     if task == 'bbox':
-        return box_iou(detections.boxes[found], truth.boxes[wanted])
+        crowds = None if truth.crowds is None else truth.crowds[wanted]
+        return box_iou(detections.boxes[found], truth.boxes[wanted], crowds)
     if task == 'segm':
-        masks = [detections.masks[row] for row in detected[candidates.detections]]
-        others = [truth.masks[row] for row in wanted]
-        return mask_iou(masks, others, candidates.first_pairs, candidates.num_truths)
+        items = rows[candidates.truths]
+        return mask_iou(
+            [detections.masks[row] for row in detected[candidates.detections].tolist()],
+            [truth.masks[row] for row in items.tolist()],
+            candidates.first_truths,
+            candidates.num_truths,
+            None if truth.crowds is None else truth.crowds[items],
+        )
+    dense = detections.dense_landmarks
     return landmark_oks(
-        detections.landmarks[found], truth.landmarks[wanted], truth.boxes[wanted], label, _visible_only(task)
+        detections.landmarks[found],
+        truth.landmarks[wanted],
+        truth.boxes[wanted],
+        label,
+        _visible_only(task),
+        None if truth.areas is None else truth.areas[wanted],
+        {pair: dense[row] for pair, row in enumerate(found.tolist()) if row in dense} if dense else None,
     )
 
 

@@ -14,7 +14,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _THRESHOLD_CEILING = 1 - 1e-10
 
 
-def match(candidates: Candidates, similarity, ignored, thresholds=IOU_THRESHOLDS) -> np.ndarray:
+def match(candidates: Candidates, similarity, ignored, thresholds=IOU_THRESHOLDS, crowds=None) -> np.ndarray:
     """Matches the detections of one category.
 
     Args:
@@ -22,6 +22,7 @@ def match(candidates: Candidates, similarity, ignored, thresholds=IOU_THRESHOLDS
         similarity: (p,) of each pair.
         ignored: (c, m) bool: items, in the order of ``candidates.truths``, that do not count in each of c columns.
         thresholds: (t,) least similarity of a match.
+        crowds: (m,) bool, items that any number of detections may match; None for none.
 
     Returns:
         (c, t, d) int32: position in ``candidates.truths`` of each detection's match, -1 for none.
@@ -44,6 +45,8 @@ def match(candidates: Candidates, similarity, ignored, thresholds=IOU_THRESHOLDS
         matches[:, :, rows] = found
         column, threshold, row = np.nonzero(chosen >= 0)
         taken[column, threshold, found[column, threshold, row]] = True
+        if crowds is not None:
+            taken[..., crowds] = False
     return matches
 
 

@@ -28,6 +28,9 @@ class GroundTruth:
             with zeros, or None.
         attributes: (m, 4) int64 columns scale, occlusion, zoom_in, viewpoint, each 1 to 3 or 0 where unknown; None
             when only the overall column is evaluated.
+        crowds: (m,) bool, regions that hold many items (COCO's ``iscrowd``): ignored, and any number of detections may
+            match one; None for none. DeepFashion2 itself has none.
+        areas: (m,) float64, the area of each object in OKS where it is not that of its box (COCO's ``area``).
     """
 
     image_ids: np.ndarray
@@ -37,6 +40,8 @@ class GroundTruth:
     masks: list[dict] | None = None
     landmarks: np.ndarray | None = None
     attributes: np.ndarray | None = None
+    crowds: np.ndarray | None = None
+    areas: np.ndarray | None = None
 
     def __post_init__(self):
         _check_rows('ground truth', self, len(self.item_image_ids))
@@ -65,23 +70,27 @@ class Detections:
         image_ids: (d,) int64.
         labels: (d,) int64, 0 to 12.
         scores: (d,) float64, finite.
-        boxes: (d, 4) float64, x, y, width, height, finite, width and height not negative.
+        boxes: (d, 4) float64, x, y, width, height, finite, width and height not negative, or None when there are none.
         masks: d compressed RLEs of the image's own size, or None when there are none.
         landmarks: (d, 39, 2) float64 x, y, category-local, or None.
+        dense_landmarks: Row -> (294, 2) float64 x, y, where another system fills columns of other categories too;
+            pycocotools looks at them when an item has no landmark to compare. None for none.
     """
 
     image_ids: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
-    boxes: np.ndarray
+    boxes: np.ndarray | None
     masks: list[dict] | None = None
     landmarks: np.ndarray | None = None
+    dense_landmarks: dict[int, np.ndarray] | None = None
 
     def __post_init__(self):
         _check_rows('detections', self, len(self.image_ids))
         _check_labels('detections', self.labels)
         _check_finite('detections', 'score', self.scores, self.image_ids)
-        _check_boxes('detections', self.boxes, self.image_ids)
+        if self.boxes is not None:
+            _check_boxes('detections', self.boxes, self.image_ids)
         if self.landmarks is not None:
             _check_finite('detections', 'landmarks', self.landmarks, self.image_ids)
 
@@ -100,7 +109,7 @@ def _check_rows(what: str, record, count: int) -> None:
     shapes = {'boxes': (4,), 'attributes': (4,), 'landmarks': (MAX_LANDMARKS, 3 if what == 'ground truth' else 2)}
     for field in fields(record):
         column = getattr(record, field.name)
-        if column is None or (what == 'ground truth' and field.name == 'image_ids'):
+        if column is None or isinstance(column, dict) or (what == 'ground truth' and field.name == 'image_ids'):
             continue
         shape = (len(column),) if isinstance(column, list) else column.shape
         if shape != (count, *shapes.get(field.name, ())):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -35,6 +36,23 @@ def random_world(rng, num_images=12, max_items=4, max_found=8, labels=(0, 3, 8),
     )
     found_images = np.repeat(image_ids, rng.integers(0, max_found + 1, num_images))
     return truth, _detections(rng, truth, found_images, labels, masks)
+
+
+def with_crowds_and_areas(rng, truth):
+    """The ground truth with a third of its items as crowds, and areas that are not those of the boxes."""
+    count = len(truth.labels)
+    return replace(truth, crowds=rng.random(count) < 0.33, areas=rng.uniform(0, SIZE * SIZE / 4, count))
+
+
+def with_stray_landmarks(rng, detections):
+    """The detections with columns of other categories filled, as the official example of a result file has them."""
+    dense = {}
+    for row in np.flatnonzero(rng.random(len(detections.labels)) < 0.7).tolist():
+        category = CATEGORIES[detections.labels[row]]
+        middle = detections.landmarks[row, : category.num_landmarks].mean(axis=0)
+        dense[row] = middle + rng.normal(0, 3, (TOTAL_LANDMARKS, 2))
+        dense[row][category.dense_slice] = detections.landmarks[row, : category.num_landmarks]
+    return replace(detections, dense_landmarks=dense)
 
 
 def _detections(rng, truth, image_ids, labels, masks):
@@ -96,17 +114,12 @@ def reference_result(truth, detections, task, counted):
         counted: (m,) bool, items that are not ignored.
     """
     kind = task.split('_')[0]
-    dataset = {
-        'info': {},
-        'images': [{'id': int(i), 'width': SIZE, 'height': SIZE} for i in truth.image_ids],
-        'categories': [{'id': c.id, 'name': c.name} for c in CATEGORIES],
-        'annotations': [_annotation(truth, row, task, counted[row]) for row in range(len(truth.labels))],
-    }
+    dataset = reference_dataset(truth, task, counted)
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
         gt.dataset = dataset
         gt.createIndex()
-        results = [_result(detections, row, kind) for row in range(len(detections.labels))]
+        results = reference_results(detections, kind)
         found = gt.loadRes(results) if results else COCO()
         if not results:
             found.dataset = {**dataset, 'annotations': []}
@@ -122,6 +135,21 @@ def reference_result(truth, detections, task, counted):
     return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
 
 
+def reference_dataset(truth, task, counted):
+    """The ground truth in COCO's format; ``flag`` marks what is to be ignored."""
+    return {
+        'info': {},
+        'images': [{'id': int(i), 'width': SIZE, 'height': SIZE} for i in truth.image_ids],
+        'categories': [{'id': c.id, 'name': c.name} for c in CATEGORIES],
+        'annotations': [_annotation(truth, row, task, counted[row]) for row in range(len(truth.labels))],
+    }
+
+
+def reference_results(detections, kind):
+    """The detections in COCO's format."""
+    return [_result(detections, row, kind) for row in range(len(detections.labels))]
+
+
 def _annotation(truth, row, task, counted):
     label = int(truth.labels[row])
     landmarks = np.zeros((TOTAL_LANDMARKS, 3))
@@ -134,8 +162,8 @@ def _annotation(truth, row, task, counted):
         'image_id': int(truth.item_image_ids[row]),
         'category_id': label + 1,
         'bbox': truth.boxes[row].tolist(),
-        'area': float(truth.boxes[row, 2] * truth.boxes[row, 3]),
-        'iscrowd': 0,
+        'area': float(truth.boxes[row, 2] * truth.boxes[row, 3] if truth.areas is None else truth.areas[row]),
+        'iscrowd': 0 if truth.crowds is None else int(truth.crowds[row]),
         'flag': not counted,
         'segmentation': truth.masks[row] if truth.masks else [],
         'keypoints': landmarks.ravel().tolist(),
@@ -158,5 +186,7 @@ def _result(detections, row, kind):
         dense = np.zeros((TOTAL_LANDMARKS, 3))
         own = detections.landmarks[row, : CATEGORIES[label].num_landmarks]
         dense[CATEGORIES[label].dense_slice] = np.concatenate([own, np.ones((len(own), 1))], axis=1)
+        if row in (detections.dense_landmarks or ()):
+            dense[:, :2] = detections.dense_landmarks[row]
         result['keypoints'] = dense.ravel().tolist()
     return result

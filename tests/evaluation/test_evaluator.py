@@ -9,7 +9,7 @@ from mmdf2.evaluation.evaluator import TASKS, evaluate_task
 from mmdf2.evaluation.records import Detections, EvaluationError, GroundTruth
 from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
 
-from .coco_reference import SIZE, random_world, reference_result
+from .coco_reference import SIZE, random_world, reference_result, with_crowds_and_areas, with_stray_landmarks
 
 
 def assert_equals_reference(truth, detections, task, columns=(OVERALL,)):
@@ -55,6 +55,32 @@ def test_ties_everywhere(task):
         detections.image_ids, detections.labels, same, detections.boxes, detections.masks, detections.landmarks
     )
     assert_equals_reference(truth, detections, task, COLUMNS)
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('seed', range(4))
+def test_crowds_and_areas_of_their_own(task, seed):
+    rng = np.random.default_rng(seed)
+    truth, detections = random_world(rng, 12, 6, 10)
+    changed = with_crowds_and_areas(rng, truth)
+    result = assert_equals_reference(changed, detections, task, COLUMNS)
+    plain = evaluate_task(truth, detections, task)
+    assert result.num_truths[-1].sum() < plain.num_truths[0].sum()
+    assert result.average_precision() != plain.average_precision()
+
+
+@pytest.mark.parametrize('task', ['keypoints_visible', 'keypoints_all'])
+def test_landmarks_in_columns_of_other_categories(task):
+    differences = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        truth, detections = random_world(rng, 12, 6, 10)
+        stray = with_stray_landmarks(rng, detections)
+        result = assert_equals_reference(truth, stray, task, COLUMNS)
+        differences += not np.array_equal(
+            result.precision[-1], evaluate_task(truth, detections, task).precision[0], equal_nan=True
+        )
+    assert differences, 'the other columns decide nothing'
 
 
 @pytest.mark.parametrize('task', TASKS)
