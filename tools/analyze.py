@@ -10,15 +10,18 @@ import sys
 from pathlib import Path
 
 from mmdf2.analysis.dataset_page import dataset_page
+from mmdf2.analysis.detection_errors import with_boxes
 from mmdf2.analysis.error_page import error_numbers, error_page
 from mmdf2.analysis.error_report import TASKS, report_errors
 from mmdf2.analysis.page import write_numbers, write_text
-from mmdf2.analysis.result_files import read_detections, read_retrieval
 from mmdf2.analysis.sources import open_annotation
 from mmdf2.analysis.statistics import dataset_statistics
 from mmdf2.datasets.prepare import PrepareError
 from mmdf2.datasets.store import StoreError
+from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.from_store import ground_truth
+from mmdf2.evaluation.retrieval_files import read_retrieved_lists
+from mmdf2.evaluation.truth_source import TruthSource
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,12 +72,14 @@ def show_errors(args: argparse.Namespace) -> list[Path]:
     sizes = zip(store.image_ids.tolist(), store.heights.tolist(), store.widths.tolist(), strict=True)
     sizes = {image_id: (height, width) for image_id, height, width in sizes}
     files = {kind: getattr(args, kind) for kind in TASKS if getattr(args, kind)}
-    results = {kind: read_detections(path, kind, sizes) for kind, path in files.items()}
+    source = TruthSource(ground_truth(store, masks='segm' in files), sizes, store)
+    bare = source.bare()
+    results = {kind: with_boxes(read_detections(path, kind, sizes, bare)) for kind, path in files.items()}
     names = [Path(path).name for path in args.retrieval]
     if len(set(names)) < len(names):
         names = args.retrieval
-    lists = {name: read_retrieval(path) for name, path in zip(names, args.retrieval, strict=True)}
-    report = report_errors(store, ground_truth(store, masks='segm' in results), results, lists, args.score)
+    lists = {name: read_retrieved_lists(path) for name, path in zip(names, args.retrieval, strict=True)}
+    report = report_errors(store, source.ground_truth, results, lists, args.score)
     out, images = Path(args.out), Path(args.images) if args.images else images
     return [
         write_text(out / 'errors.html', error_page(report, store, images, args.worst)),

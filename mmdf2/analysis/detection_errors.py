@@ -4,11 +4,12 @@ Kinds of failure and the two overlaps that tell them apart follow Bolya et al., 
 Object Detection Errors' (ECCV 2020); which item a detection matches is COCO's, at IoU 0.5.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from pycocotools import mask as mask_utils
 
-from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.categories import LANDMARK_COUNTS, MAX_LANDMARKS, NUM_CATEGORIES
 from mmdf2.evaluation.candidates import Candidates, make_candidates
 from mmdf2.evaluation.matching import match
 from mmdf2.evaluation.records import Detections, GroundTruth
@@ -61,8 +62,8 @@ def pair_up(truth: GroundTruth, detections: Detections, task: str) -> tuple[Cand
     candidates = make_candidates(images, detections.scores, truth.item_image_ids, max(len(images), 1))
     if task == 'segm':
         masks = [detections.masks[row] for row in candidates.detections]
-        others = [truth.masks[row] for row in candidates.pair_truths]
-        return candidates, mask_iou(masks, others, candidates.first_pairs, candidates.num_truths)
+        others = [truth.masks[row] for row in candidates.truths]
+        return candidates, mask_iou(masks, others, candidates.first_truths, candidates.num_truths)
     return candidates, box_iou(detections.boxes[candidates.pair_detections], truth.boxes[candidates.pair_truths])
 
 
@@ -100,13 +101,31 @@ def best_threshold(scores, right, num_truths: int) -> float:
 
 def take_detections(detections: Detections, rows) -> Detections:
     """The detections of these rows, in that order."""
-    columns = {field.name: getattr(detections, field.name) for field in fields(Detections)}
     rows = np.asarray(rows, dtype=np.int64)
+    columns = {field.name: getattr(detections, field.name) for field in fields(Detections)}
+    dense = columns.pop('dense_landmarks')
+    if dense is not None:
+        dense = {place: dense[row] for place, row in enumerate(rows.tolist()) if row in dense}
     taken = {
         name: None if column is None else [column[row] for row in rows] if isinstance(column, list) else column[rows]
         for name, column in columns.items()
     }
-    return Detections(**taken)
+    return Detections(**taken, dense_landmarks=dense)
+
+
+def with_boxes(detections: Detections) -> Detections:
+    """The detections with boxes: where they have none, those around their masks or landmarks."""
+    if detections.boxes is not None:
+        return detections
+    if detections.masks is not None:
+        boxes = mask_utils.toBbox(detections.masks).reshape(-1, 4) if detections.masks else np.zeros((0, 4))
+        return replace(detections, boxes=boxes)
+    own = np.arange(MAX_LANDMARKS) < LANDMARK_COUNTS[detections.labels][:, None]
+    low, high = (
+        extreme(np.where(own[..., None], detections.landmarks, beyond), axis=1)
+        for extreme, beyond in ((np.min, np.inf), (np.max, -np.inf))
+    )
+    return replace(detections, boxes=np.concatenate([low, high - low], axis=1))
 
 
 def explain(truth: GroundTruth, detections: Detections, candidates: Candidates, overlap) -> DetectionErrors:

@@ -22,7 +22,6 @@ from mmdf2.analysis.detection_errors import (
     take_detections,
 )
 from mmdf2.analysis.landmark_errors import LandmarkErrors, landmark_errors, match_landmarks
-from mmdf2.analysis.result_files import RetrievedLists
 from mmdf2.analysis.retrieval_errors import RetrievalErrors, retrieval_errors
 from mmdf2.analysis.weak_spots import Failure
 from mmdf2.categories import NUM_CATEGORIES
@@ -30,6 +29,7 @@ from mmdf2.datasets.store import Store
 from mmdf2.evaluation.accumulate import TaskResult
 from mmdf2.evaluation.evaluator import evaluate_task
 from mmdf2.evaluation.records import Detections, GroundTruth
+from mmdf2.evaluation.retrieval_files import RetrievedLists
 from mmdf2.evaluation.similarity import kept_landmarks
 from mmdf2.evaluation.subsets import COLUMNS
 

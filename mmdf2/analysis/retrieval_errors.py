@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.analysis.result_files import RetrievedLists
 from mmdf2.datasets.store import Store
 from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
-from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, judge, right_identities, select_queries
+from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, right_identities, select_queries
+from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,7 @@ def retrieval_errors(store: Store, results: RetrievedLists) -> RetrievalErrors:
     """Judges retrieved lists against a store's own items, as ``evaluate_retrieval_results`` does against files."""
     items, gallery = retrieval_items(store, USER), retrieval_items(store, SHOP)
     queries, chosen = select_queries(items, results.image_ids, results.boxes, results.labels, results.scores)
-    represented = np.flatnonzero(chosen >= 0)
-    lists = chosen[represented].tolist()
-    outcome = judge(
-        items,
-        gallery,
-        queries,
-        chosen < 0,
-        np.concatenate([*(results.hit_images[row] for row in lists), []]).astype(np.int64),
-        np.concatenate([*(results.hit_boxes[row] for row in lists), np.zeros((0, 4))]),
-        np.repeat(represented, [len(results.hit_images[row]) for row in lists]).astype(np.int64),
-    )
+    outcome = evaluate_lists(results, items, gallery)
     user_rows = np.flatnonzero(store.sources[store.item_images] == USER)
     return RetrievalErrors(outcome, user_rows[queries], chosen, items.identities[queries])
 

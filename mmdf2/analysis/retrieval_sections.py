@@ -7,12 +7,12 @@ import numpy as np
 from mmdf2.analysis.charts import curve_chart
 from mmdf2.analysis.error_report import ErrorReport
 from mmdf2.analysis.page import figure, heading, paragraph, row, table
-from mmdf2.analysis.result_files import RetrievedLists
 from mmdf2.analysis.retrieval_errors import RetrievalErrors, match_characteristic, right_hits
 from mmdf2.analysis.svg import number, rgb
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.datasets.store import Store
 from mmdf2.evaluation.retrieval import MAX_HITS
+from mmdf2.evaluation.retrieval_files import RetrievedLists
 from mmdf2.evaluation.subsets import COLUMNS, column_members
 from mmdf2.visualization import PALETTE, RetrievalRow, draw_retrieval_rows
 
@@ -65,7 +65,7 @@ def _pictures(errors: RetrievalErrors, lists: RetrievedLists, store: Store, imag
     figures = []
     for query in wrong.tolist():
         entry = int(errors.lists[query])
-        ids, boxes = lists.hit_images[entry][:SHOWN_HITS], lists.hit_boxes[entry][:SHOWN_HITS]
+        ids, boxes = (hits[:SHOWN_HITS] for hits in lists.hits(entry))
         file = names[int(lists.image_ids[entry])]
         right = right_hits(store, ids, boxes, int(errors.identities[query]))
         category = CATEGORY_NAMES[lists.labels[entry]]

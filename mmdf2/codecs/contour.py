@@ -1,7 +1,7 @@
 """The paper's mask tool: the contour of a garment from its landmarks, and how well it covers the annotated mask.
 
-Source: DeepFashion2, section 3.2: a contour is drawn through the landmarks in their order, a first mask is generated from
-it, and annotators then refine that. The order is the category table's.
+Source: DeepFashion2, section 3.2: a contour is drawn through the landmarks in their order, a first mask is generated
+from it, and annotators then refine that. The order is the category table's.
 """
 
 from dataclasses import dataclass

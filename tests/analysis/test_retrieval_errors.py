@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from analysis.made_results import make_lists
-from mmdf2.analysis.result_files import read_retrieval
 from mmdf2.analysis.retrieval_errors import match_characteristic, retrieval_errors, right_hits
 from mmdf2.datasets.export import export
 from mmdf2.datasets.store import open_or_prepare
-from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
+from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results, read_retrieved_lists
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +20,7 @@ def case(tiny_root, tmp_path_factory):
     (folder / 'r.json').write_text(json.dumps(lists))
     export(store, folder, 'validation')
     query, gallery = (json.loads((folder / f'val_{side}.json').read_text()) for side in ('query', 'gallery'))
-    return store, read_retrieval(folder / 'r.json'), evaluate_retrieval_results(lists, query, gallery)
+    return store, read_retrieved_lists(folder / 'r.json'), evaluate_retrieval_results(lists, query, gallery)
 
 
 def test_the_outcome_is_the_official_one(case):
@@ -50,7 +49,7 @@ def test_right_hits_begin_where_the_outcome_says(case):
     seen = 0
     for query, entry in enumerate(errors.lists.tolist()):
         if entry >= 0:
-            hits = lists.hit_images[entry], lists.hit_boxes[entry]
+            hits = lists.hits(entry)
             right = np.flatnonzero(right_hits(store, *hits, int(errors.identities[query])))
             assert (right[0] if len(right) else 20) == errors.outcome.first_right[query]
             seen += len(right)

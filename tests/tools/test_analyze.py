@@ -7,8 +7,8 @@ import pytest
 from analysis.made_results import write_made_results
 from tiny_run import run_tool
 
-from mmdf2.analysis.result_files import read_detections
 from mmdf2.datasets.store import open_or_prepare
+from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.evaluator import evaluate_task
 from mmdf2.evaluation.from_store import ground_truth
 
@@ -75,7 +75,7 @@ def test_faults_end_with_one_line(tiny_root, results, tmp_path):
     broken = tmp_path / 'broken.json'
     broken.write_text('[{"image_id": 1, "category_id": 99, "score": 1, "bbox": [0, 0, 1, 1]}]')
     output = run_tool('analyze.py', 'errors', '--gt', tiny_root, '--bbox', broken, '--out', tmp_path / 'x', expect=1)
-    assert 'entry 0 (from 0): category_id must be a category_id from 1 to 13, got 99' in output
+    assert 'line 1, entry 0: category_id should be an integer from 1 to 13, got 99' in output
     assert 'Traceback' not in output and not (tmp_path / 'x').exists()
     output = run_tool('analyze.py', 'errors', '--gt', tiny_root, '--out', tmp_path / 'x', expect=2)
     assert 'give at least one of' in output
