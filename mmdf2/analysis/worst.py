@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from mmdf2.analysis.closeup import closeup, pixels
 from mmdf2.analysis.detection_errors import BACKGROUND, BOTH, CATEGORY, DUPLICATE, MISSED, POSITION, DetectionErrors
 from mmdf2.analysis.error_report import ErrorReport
 from mmdf2.analysis.page import figure, paragraph, sheet
@@ -14,7 +15,6 @@ from mmdf2.categories import CATEGORIES, CATEGORY_NAMES
 from mmdf2.evaluation.records import Detections, GroundTruth
 from mmdf2.visualization import read_image
 from mmdf2.visualization.palette import RGB, RIGHT, WRONG
-from mmdf2.visualization.retrieval_rows import crop_box
 
 CELL = 300  # pixels, the longer side of a picture
 
@@ -135,18 +135,8 @@ def draw_case(image: np.ndarray, report: ErrorReport, kind: str, case: Case) -> 
         marks.append(detections.boxes[case.detection])
     corners = np.array([[x, y, x + w, y + h] for x, y, w, h in marks])
     around = np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
-    height, width = image.shape[:2]
-    # The crop is a view; where it begins says how far the drawing has to be moved.
-    index = np.arange(height * width).reshape(height, width)
     # Where there is no item, what is around says more than the box.
-    context = 0.08 if case.item >= 0 else 0.8
-    start = int(crop_box(index, around, context)[0, 0])
-    crop = crop_box(image, around, context)
-    scale = CELL / max(crop.shape[:2])
-    size = [max(1, round(side * scale)) for side in crop.shape[1::-1]]
-    canvas = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    move = np.array([start % width, start // width])
-    to_canvas = lambda points: (np.asarray(points, dtype=np.float64) - move) * scale  # noqa: E731
+    canvas, to_canvas = closeup(image, around, 0.08 if case.item >= 0 else 0.8, CELL)
     if kind == 'keypoints':
         _draw_landmarks(canvas, to_canvas, report, case)
         return canvas
@@ -166,14 +156,14 @@ def _draw_outline(canvas, to_canvas, box, mask, colour: RGB) -> None:
         outlines, _ = cv2.findContours(mask_utils.decode(mask), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         lines = [to_canvas(outline[:, 0] + 0.5) for outline in outlines]
     for shade, width in (((255, 255, 255), 4), (colour, 2)):
-        cv2.polylines(canvas, [_pixels(line) for line in lines], True, shade, width, cv2.LINE_AA)
+        cv2.polylines(canvas, [pixels(line) for line in lines], True, shade, width, cv2.LINE_AA)
 
 
 def _draw_landmarks(canvas, to_canvas, report: ErrorReport, case: Case) -> None:
     truth, label = report.truth.landmarks[case.item], int(report.truth.labels[case.item])
     points = report.detections['keypoints'].landmarks[case.detection]
     kept = np.flatnonzero(truth[: CATEGORIES[label].num_landmarks, 2] > 0)
-    wanted, found = _pixels(to_canvas(truth[:, :2])), _pixels(to_canvas(points))
+    wanted, found = pixels(to_canvas(truth[:, :2])), pixels(to_canvas(points))
     for place in kept:
         cv2.line(canvas, wanted[place].tolist(), found[place].tolist(), (255, 255, 255), 2, cv2.LINE_AA)
         cv2.line(canvas, wanted[place].tolist(), found[place].tolist(), WRONG, 1, cv2.LINE_AA)
@@ -183,10 +173,6 @@ def _draw_landmarks(canvas, to_canvas, report: ErrorReport, case: Case) -> None:
             cv2.circle(canvas, point.tolist(), 3, colour, -1, cv2.LINE_AA)
     worst = int(report.landmarks.worst[case.item])
     cv2.circle(canvas, wanted[worst].tolist(), 8, RIGHT, 2, cv2.LINE_AA)
-
-
-def _pixels(points) -> np.ndarray:
-    return np.round(np.clip(points, -20_000, 20_000)).astype(np.int32)
 
 
 def _detection_text(truth, detections, errors, row: int) -> str:

@@ -86,7 +86,7 @@ def coverage(contour_mask: np.ndarray, annotated_mask: np.ndarray) -> Coverage:
     """
     if contour_mask.shape != annotated_mask.shape:
         raise ValueError(f'masks must have one shape, got {contour_mask.shape} and {annotated_mask.shape}')
-    both = np.count_nonzero(contour_mask & annotated_mask)
-    either = np.count_nonzero(contour_mask | annotated_mask)
-    annotated = np.count_nonzero(annotated_mask)
+    both = int(np.count_nonzero(contour_mask & annotated_mask))
+    either = int(np.count_nonzero(contour_mask | annotated_mask))
+    annotated = int(np.count_nonzero(annotated_mask))
     return Coverage(both / annotated if annotated else float('nan'), both / either if either else float('nan'))
