@@ -1,4 +1,4 @@
-"""Landmarks to heatmap cells and back: pure functions that need torch alone."""
+"""Landmarks to heatmap cells and back, landmarks to contours, polygons to masks and back: pure functions."""
 
 from .roi_heatmap import decode_heatmaps, encode_cells
 
