@@ -1,6 +1,7 @@
 # make install   a virtual environment with everything, built once; seconds when nothing changed
 # make demo      make a wardrobe, train on it, test, show (IMAGES=folder: then run the model on your own images)
 # make test      the tests, on the installed wheel (PYTEST_ARGS='ops -k topk')
+# make sanitize  tests/ops under AddressSanitizer and UndefinedBehaviorSanitizer
 # make lint      what pre-commit and CI check
 # make help      this list
 # make clean     remove what builds left; work_dirs and the environment stay (make clean-venv removes that)
@@ -25,7 +26,7 @@ endif
 
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: help install demo test lint clean clean-venv
+.PHONY: help install demo test sanitize lint clean clean-venv
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -39,6 +40,9 @@ demo: install
 # From tests/, so that no Python started by a test finds the checkout's mmdf2 in front of the installed one.
 test: install
 	cd tests && $(BIN)/pytest $(patsubst tests/%,%,$(PYTEST_ARGS))
+
+sanitize: install
+	$(BIN)/python scripts/sanitize.py
 
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
 lint: install

@@ -17,8 +17,11 @@ CSRC = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 4)
 
 
-def setup_options():
+def setup_options(extra_flags=()):
     """Returns the keywords of ``setuptools.setup`` that build the library.
+
+    Args:
+        extra_flags: For the C++ compiler and the linker both, after the usual ones.
 
     Raises:
         SystemExit: torch is missing or too old.
@@ -42,7 +45,7 @@ def setup_options():
         raise SystemExit(f'mmdf2 cannot compile its operators as FORCE_CUDA asks: {error}.') from error
     print(f'mmdf2: its operators are compiled {reason}', flush=True)
     openmp = ['-fopenmp'] if sys.platform.startswith('linux') else []  # at::parallel_for, as torch itself is built
-    flags = ['-O3', '-g0', '-fvisibility=hidden', '-Wall', *openmp]
+    flags = ['-O3', '-g0', '-fvisibility=hidden', '-Wall', *openmp, *extra_flags]
     facts = {'torch': version, 'flags': ' '.join(flags), 'cuda': None, 'architectures': None}
     if cuda is not None:
         facts.update(cuda=cuda.toolkit, architectures=cuda.architectures)
@@ -64,7 +67,7 @@ def setup_options():
         sources=list_files('*.cpp', *([] if cuda is None else ['cuda/*.cpp', 'cuda/*.cu'])),
         depends=list_files('*.h', 'cuda/*.h', 'cuda/*.cuh'),
         extra_compile_args={'cxx': flags, 'nvcc': [*NVCC_FLAGS, '-Xcompiler', '-fvisibility=hidden']},
-        extra_link_args=openmp,
+        extra_link_args=[*openmp, *extra_flags],
         py_limited_api=True,
     )
     return {

@@ -52,9 +52,9 @@ __global__ void __launch_bounds__(kThreads) centre_kernel(const Expanded expande
   if (column < width) raise(&expanded.status->largest_weight, fabs(static_cast<double>(expanded.weight[column])));
 }
 
-// NaN, from an overflow, stays: there is no bound then.
+// A finite row that overflows here has an infinite largest entry, and so no bound, whatever NaN its other terms are.
 __device__ void keep_largest(double& largest, double value) {
-  if (largest == largest && !(value <= largest)) largest = value;
+  if (value > largest) largest = value;
 }
 
 // Calls visit(k, x) for the entries of the centred row in this lane's columns; terms are complete in all lanes.

@@ -1,5 +1,8 @@
 """Every way in which pair_topk runs: compiled, out of torch operators, and CUDA's kernels, emulated and real."""
 
+import os
+import shlex
+
 import pytest
 import torch
 from cuda_emulation import EmulatedSearch, compile_emulation, find_compiler
@@ -16,7 +19,8 @@ def emulated_libraries(tmp_path_factory):
     if find_compiler() is None:
         pytest.skip('no C++ compiler here to build the emulation of the CUDA kernels with')
     folder = tmp_path_factory.mktemp('emulation')
-    return {tensor_cores: compile_emulation(folder, tensor_cores) for tensor_cores in (True, False)}
+    flags = shlex.split(os.environ.get('CXXFLAGS', ''))  # scripts/sanitize.py has some
+    return {tensor_cores: compile_emulation(folder, tensor_cores, flags) for tensor_cores in (True, False)}
 
 
 def search_on_gpu(*arguments):
