@@ -25,16 +25,21 @@ _MARGIN = 64
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a file: its number from 0, the line it begins on from 1, and what it says."""
+    """One entry of a list: its number from 0, the line that it begins on from 1, and what it says.
 
-    path: Path
+    ``source`` is the file's path; of a list that is no file, what it is, and ``line`` is None.
+    """
+
+    source: Path | str
     number: int
-    line: int
+    line: int | None
     value: dict
 
     def error(self, problem: str) -> EvaluationError:
         """An error that says where."""
-        return EvaluationError(f'{self.path}, line {self.line}, entry {self.number}: {problem}')
+        if self.line is None:
+            return EvaluationError(f'entry {self.number} of the {self.source}: {problem}')
+        return EvaluationError(f'{self.source}, line {self.line}, entry {self.number}: {problem}')
 
     def wrong(self, name: str, expected: str) -> EvaluationError:
         """An error that says where, which field, what was expected and what is there."""
@@ -61,9 +66,18 @@ class Entry:
     def numbers(self, name: str, count: int, expected: str) -> list:
         """A list of so many finite numbers."""
         values = self.value.get(name)
-        if not isinstance(values, list) or len(values) != count or not all_finite(values):
+        if not isinstance(values, list | tuple) or len(values) != count or not all_finite(values):
             raise self.wrong(name, expected)
         return values
+
+
+def list_entries(what: str, values: list) -> Iterator[Entry]:
+    """The objects of a list in memory; EvaluationError for anything else in it, said to be of ``what``."""
+    for number, value in enumerate(values):
+        entry = Entry(what, number, None, value)
+        if not isinstance(value, dict):
+            raise entry.error(f'an object is needed, got {repr(value)[:80]}')
+        yield entry
 
 
 def read_entries(path) -> Iterator[Entry]:
@@ -110,7 +124,7 @@ def read_lists(path, names) -> Iterator[tuple[str, Entry]]:
 def _opened(path) -> Iterator['_Window']:
     path = Path(path)
     try:
-        file = open(path, encoding='utf-8-sig', newline='')
+        file = open(path, encoding='utf-8-sig', newline='')  # noqa: SIM115, closed below
     except OSError as error:
         raise EvaluationError(f'{path} cannot be read: {error.strerror}') from error
     bar = tqdm(total=os.path.getsize(path), unit='B', unit_scale=True, desc=f'reading {path.name}', disable=None)

@@ -55,7 +55,7 @@ def ground_truth(store: Store, image_ids=None, masks: bool = True) -> GroundTrut
         np.concatenate([corners[:, :2], np.round(corners[:, 2:] - corners[:, :2], 3)], axis=1),
         [_mask(store, row) for row in rows.tolist()] if masks else None,
         _landmarks(store, rows),
-        np.stack([store.scales[rows], store.occlusions[rows], store.zoom_ins[rows], store.viewpoints[rows]], axis=1),
+        _attributes(store, rows),
     )
 
 
@@ -69,7 +69,13 @@ def retrieval_items(store: Store, source: int, image_ids=None) -> Items:
         _boxes(store, rows),
         store.identities[rows].astype(np.int64),
         store.category_ids[rows].astype(np.int64) - 1,
+        _attributes(store, rows),
     )
+
+
+def _attributes(store: Store, rows) -> np.ndarray:
+    columns = (store.scales, store.occlusions, store.zoom_ins, store.viewpoints)
+    return np.stack([column[rows] for column in columns], axis=1).astype(np.int64)
 
 
 def _boxes(store: Store, rows) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 ``PAPER`` is of the paper (Ge et al., "DeepFashion2", CVPR 2019, arXiv 1901.07973, Tables 2 to 5), trained on the full
 dataset; its retrieval counts queries with more than five matching gallery items. ``RELEASED`` is the authors' of the
-dataset as it was released, in the README of its repository; its retrieval counts all queries. Both are of the validation
-set. The paper's figures of single subsets are not here: only those of the overall column have been verified.
+dataset as it was released, in the README of its repository; its retrieval counts all queries. Both are of the
+validation set. The paper's figures of single subsets are not here: only those of the overall column have been verified.
 """
 
 PAPER, RELEASED = 'paper', 'released subset'

@@ -9,7 +9,7 @@ first k.
 Source: the official retrieval evaluation script, and the paper's section on clothes retrieval.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -36,12 +36,15 @@ class Items:
         boxes: (m, 4) float64, x1, y1, x2, y2 in pixels.
         identities: (m,) int64, equal for items of one pair_id and style; -1 for none (style 0).
         labels: (m,) int64, 0 to 12; needed of queries only.
+        attributes: (m, 4) int64 columns scale, occlusion, zoom_in, viewpoint, 1 to 3 or 0 where unknown; needed of
+            queries, for the columns of subsets only.
     """
 
     image_ids: np.ndarray
     boxes: np.ndarray
     identities: np.ndarray
     labels: np.ndarray | None = None
+    attributes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,27 @@ class Outcome:
         first_right: (q,) place of the first right box, from 0; ``MAX_HITS`` when there is none.
         missed: (q,) bool, no detection represents the item.
         matches: (q,) items of the gallery with the query's identity.
+        average_precision: (q,) mean of the precision at each place that finds one more of these items, 0 where an item
+            is not found; over ``MAX_HITS`` places, so over at most as many items. 0 without any item.
     """
 
     queries: np.ndarray
     first_right: np.ndarray
     missed: np.ndarray
     matches: np.ndarray
+    average_precision: np.ndarray
 
-    def top_k(self, k: int, more_matches_than: int = -1) -> float:
-        """Share of queries with a right box among the first k, of those with more than so many matching gallery items.
+    def take(self, members) -> 'Outcome':
+        """The outcome of some queries, by a mask (q,) or by rows."""
+        return Outcome(*(getattr(self, field.name)[members] for field in fields(self)))
 
-        NaN without such queries.
-        """
-        counted = self.matches > more_matches_than
-        return float((self.first_right[counted] < k).mean()) if counted.any() else float('nan')
+    def top_k(self, k: int) -> float:
+        """Share of queries with a right box among the first k; NaN without queries."""
+        return _mean(self.first_right < k)
+
+    def reciprocal_rank(self) -> np.ndarray:
+        """(q,) 1 over the place, from 1, of the first right box; 0 without any."""
+        return np.where(self.first_right < MAX_HITS, 1 / (self.first_right + 1.0), 0.0)
 
 
 def select_queries(items: Items, image_ids, boxes, labels, scores) -> tuple[np.ndarray, np.ndarray]:
@@ -106,8 +116,8 @@ def select_queries(items: Items, image_ids, boxes, labels, scores) -> tuple[np.n
     return queries, chosen[queries]
 
 
-def right_identities(gallery: Items, image_ids, boxes) -> tuple[np.ndarray, np.ndarray]:
-    """For boxes on shop images, the identities for which retrieving them is right.
+def right_items(gallery: Items, image_ids, boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For boxes on shop images, the items that make retrieving them right.
 
     Args:
         gallery: The items of the shop images.
@@ -115,11 +125,17 @@ def right_identities(gallery: Items, image_ids, boxes) -> tuple[np.ndarray, np.n
         boxes: (n, 4) x1, y1, x2, y2.
 
     Returns:
-        (p,) box and (p,) identity of each right combination, sorted, each once.
+        (p,) box, (p,) item with an identity and (p,) IoU, ``HIT_IOU`` or more, of each such pair; by box.
     """
     box, item, iou = _overlaps(image_ids, boxes, gallery)
     right = (iou >= HIT_IOU) & (gallery.identities[item] >= 0)
-    pairs = np.unique(np.stack([box[right], gallery.identities[item[right]]], axis=1), axis=0)
+    return box[right], item[right], iou[right]
+
+
+def right_identities(gallery: Items, image_ids, boxes) -> tuple[np.ndarray, np.ndarray]:
+    """As ``right_items``, the (p,) box and (p,) identity of each right combination, sorted, each once."""
+    box, item, _ = right_items(gallery, image_ids, boxes)
+    pairs = np.unique(np.stack([box, gallery.identities[item]], axis=1), axis=0)
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -136,12 +152,23 @@ def judge(items: Items, gallery: Items, queries, missed, hit_images, hit_boxes, 
         hit_queries: (h,) position in ``queries``, rising. At most ``MAX_HITS`` of a query count.
     """
     identities = items.identities[queries]
+    matches = _count(gallery.identities, identities)
     place = np.arange(len(hit_queries)) - np.searchsorted(hit_queries, hit_queries)
-    box, identity = right_identities(gallery, hit_images, hit_boxes)
-    right = box[identity == identities[hit_queries[box]]]
+    hit, item, iou = right_items(gallery, hit_images, hit_boxes)
+    right = (gallery.identities[item] == identities[hit_queries[hit]]) & (place[hit] < MAX_HITS)
+    hit, item, iou = hit[right], item[right], iou[right]
     first_right = np.full(len(queries), MAX_HITS)
-    np.minimum.at(first_right, hit_queries[right], place[right])
-    return Outcome(queries, first_right, missed, _count(gallery.identities, identities))
+    np.minimum.at(first_right, hit_queries[hit], place[hit])
+    # A box finds one item, that which it overlaps most, and an item is found once.
+    order = np.lexsort((item, -iou, hit))
+    _, first = np.unique(hit[order], return_index=True)
+    hit, item = hit[order[first]], item[order[first]]
+    _, first = np.unique(np.stack([hit_queries[hit], item]), axis=1, return_index=True)
+    found = np.sort(hit[first])
+    query = hit_queries[found]
+    precision = (np.arange(len(found)) - np.searchsorted(query, query) + 1) / (place[found] + 1)
+    average_precision = np.bincount(query, precision, len(queries)) / np.clip(matches, 1, MAX_HITS)
+    return Outcome(queries, first_right, missed, matches, average_precision)
 
 
 def chance_top1(items: Items, gallery: Items) -> float:
@@ -158,19 +185,31 @@ def chance_top1(items: Items, gallery: Items) -> float:
 
 
 def summarize(outcome: Outcome) -> dict[str, float]:
-    """``top1`` ... ``top20`` over all query items (the official overall figures), ``paper_top1`` ... over those with
-    more than five matching gallery items (the paper's subset table), ``queries``, ``paper_queries`` and ``missed``.
+    """Figures of all query items, as the official evaluation counts, and of those with many matches, as the paper does.
 
-    Without any query of the paper's kind its figures are left out.
+    ``top1`` ... ``top20``, ``map`` (mean average precision of the first 20), ``mrr`` (mean reciprocal rank of the first
+    right box), all from 0 to 1 and NaN without queries; ``queries`` and ``missed``. The same with the prefix ``paper_``
+    (but for ``missed``) over queries with more than five matching gallery items: the paper's subset table. Without any
+    such query the shares are left out.
     """
-    figures = {f'top{k}': outcome.top_k(k) for k in TOP_K}
-    # Counts as floats: MMEngine's log turns integers into NumPy's, which its JSON then drops.
-    figures['queries'] = float(len(outcome.queries))
-    figures['missed'] = float(outcome.missed.sum())
-    figures['paper_queries'] = float((outcome.matches > PAPER_MATCHES).sum())
-    if figures['paper_queries']:
-        figures.update({f'paper_top{k}': outcome.top_k(k, PAPER_MATCHES) for k in TOP_K})
-    return figures
+    figures = {**_shares(outcome), 'missed': float(outcome.missed.sum())}
+    rich = outcome.take(outcome.matches > PAPER_MATCHES)
+    paper = _shares(rich) if len(rich.queries) else {'queries': 0.0}
+    return {**figures, **{f'paper_{name}': value for name, value in paper.items()}}
+
+
+def _shares(outcome: Outcome) -> dict[str, float]:
+    return {
+        **{f'top{k}': outcome.top_k(k) for k in TOP_K},
+        'map': _mean(outcome.average_precision),
+        'mrr': _mean(outcome.reciprocal_rank()),
+        # Counts as floats: MMEngine's log turns integers into NumPy's, which its JSON then drops.
+        'queries': float(len(outcome.queries)),
+    }
+
+
+def _mean(values) -> float:
+    return float(values.mean()) if len(values) else float('nan')
 
 
 def _count(values, wanted) -> np.ndarray:

@@ -1,124 +1,198 @@
-"""Evaluates retrieval from the content of the official files: results, val_query.json, val_gallery.json."""
+"""Retrieval by the official files: results, val_query.json and val_gallery.json."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.datasets.item import ATTRIBUTES
+from mmdf2.evaluation.entries import Entry, all_finite, list_entries, read_entries
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, judge, select_queries
 
-RESULT_FIELDS = {
-    'query_image_id': (),
-    'query_bbox': (4,),
-    'query_cls': (),
-    'query_score': (),
-    'gallery_image_id': (None,),
-    'gallery_bbox': (None, 4),
-}
-QUERY_FIELDS = {'query_image_id': (), 'bbox': (4,), 'cls': (), 'style': (), 'pair_id': ()}
-GALLERY_FIELDS = {'gallery_image_id': (), 'bbox': (4,), 'style': (), 'pair_id': ()}
+_LARGEST_ID = 2**62
+_BOX = 'x1, y1, x2, y2, finite'
+
+
+@dataclass(frozen=True)
+class RetrievedLists:
+    """What was retrieved for each of d detections on user images.
+
+    Attributes:
+        image_ids: (d,) int64, user images.
+        boxes: (d, 4) float64, x1, y1, x2, y2.
+        labels: (d,) int64, 0 to 12.
+        scores: (d,) float64.
+        hit_counts: (d,) int64, boxes retrieved for each, at most ``MAX_HITS``.
+        hit_images: (h,) int64, shop image of each retrieved box, best first, all lists one after another.
+        hit_boxes: (h, 4) float64, x1, y1, x2, y2.
+    """
+
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    hit_counts: np.ndarray
+    hit_images: np.ndarray
+    hit_boxes: np.ndarray
+
+
+@dataclass(frozen=True)
+class ListedItems:
+    """Items as an official list has them: (m,) image_ids, pair_ids and styles, (m, 4) boxes x1, y1, x2, y2; of queries
+    (m,) labels 0 to 12, and (m, 4) attributes where every entry has them."""
+
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    pair_ids: np.ndarray
+    styles: np.ndarray
+    labels: np.ndarray | None = None
+    attributes: np.ndarray | None = None
 
 
 def evaluate_retrieval_results(results: list[dict], query_gt: list[dict], gallery_gt: list[dict]) -> Outcome:
-    """Evaluates one or more retrieved lists an image by the official protocol (see ``mmdf2.evaluation.retrieval``).
-
-    Args:
-        results: A dict for each detection on a user image: query_image_id, query_bbox, query_cls (1 to 13),
-            query_score, gallery_image_id (up to 20, best first; more are not looked at) and gallery_bbox of as many.
-        query_gt: A dict for each item of the user images: query_image_id, bbox, cls (1 to 13), style, pair_id.
-        gallery_gt: A dict for each item of the shop images: gallery_image_id, bbox, style, pair_id.
-
-    All boxes are x1, y1, x2, y2. An image that is in no ground-truth list has no items.
+    """Evaluates the content of the official files; see ``retrieved_lists``, ``listed_queries`` and ``listed_gallery``.
 
     Raises:
         EvaluationError: A field that is missing, of the wrong length or not finite; or no image in common.
     """
-    query_columns = _columns('query ground truth', query_gt, QUERY_FIELDS)
-    gallery_columns = _columns('gallery ground truth', gallery_gt, GALLERY_FIELDS)
-    found = _columns('results', results, {name: RESULT_FIELDS[name] for name in list(RESULT_FIELDS)[:4]})
-    hit_images, hit_boxes = _hits(results)
+    lists = retrieved_lists(list_entries('results', results))
+    queries = listed_queries(list_entries('query ground truth', query_gt))
+    gallery = listed_gallery(list_entries('gallery ground truth', gallery_gt))
+    return evaluate_lists(lists, *join_listed(queries, gallery))
+
+
+def read_retrieved_lists(path) -> RetrievedLists:
+    """``retrieved_lists`` of a file."""
+    return retrieved_lists(read_entries(path))
+
+
+def read_listed_items(query_path, gallery_path) -> tuple[Items, Items]:
+    """Items of user images and of shop images from the official lists, such as val_query.json and val_gallery.json."""
+    return join_listed(listed_queries(read_entries(query_path)), listed_gallery(read_entries(gallery_path)))
+
+
+def retrieved_lists(entries: Iterable[Entry]) -> RetrievedLists:
+    """The official results.
+
+    Args:
+        entries: One for each detection on a user image: query_image_id, query_bbox, query_cls (1 to 13), query_score,
+            gallery_image_id (up to 20, best first; more are not looked at) and gallery_bbox of as many. All boxes are
+            x1, y1, x2, y2.
+    """
+    rows, hits = [], []
+    for entry in entries:
+        image_ids, boxes = _hits(entry)
+        rows.append(
+            (
+                entry.integer('query_image_id', 0, _LARGEST_ID),
+                entry.numbers('query_bbox', 4, _BOX),
+                entry.integer('query_cls', 1, NUM_CATEGORIES, f'a category_id from 1 to {NUM_CATEGORIES}') - 1,
+                entry.finite('query_score'),
+                len(image_ids),
+            )
+        )
+        hits.append((image_ids, np.array(boxes, dtype=np.float64).reshape(-1, 4)))
+    image_ids, boxes, labels, scores, counts = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    return RetrievedLists(
+        np.array(image_ids, dtype=np.int64),
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array(labels, dtype=np.int64),
+        np.array(scores, dtype=np.float64),
+        np.array(counts, dtype=np.int64),
+        np.fromiter(chain.from_iterable(images for images, _ in hits), dtype=np.int64),
+        np.concatenate([*(boxes for _, boxes in hits), np.zeros((0, 4))]),
+    )
+
+
+def listed_queries(entries: Iterable[Entry]) -> ListedItems:
+    """The official list of items on user images.
+
+    Args:
+        entries: query_image_id, bbox, cls (1 to 13), style and pair_id; scale, occlusion, zoom_in and viewpoint, which
+            the official file lacks, if all of them have these.
+    """
+    return _listed(entries, 'query_image_id', ('cls', 'style', 'pair_id'))
+
+
+def listed_gallery(entries: Iterable[Entry]) -> ListedItems:
+    """The official list of items on shop images: gallery_image_id, bbox, style and pair_id."""
+    return _listed(entries, 'gallery_image_id', ('style', 'pair_id'))
+
+
+def join_listed(queries: ListedItems, gallery: ListedItems) -> tuple[Items, Items]:
+    """Items with identities that are equal where pair_id and style are, and -1 where style is 0."""
+    styles = np.concatenate([queries.styles, gallery.styles])
+    pairs = np.stack([np.concatenate([queries.pair_ids, gallery.pair_ids]), styles], axis=1)
+    _, identities = np.unique(pairs, axis=0, return_inverse=True)
+    identities = np.where(styles > 0, identities.reshape(-1), -1)
+    count = len(queries.styles)
+    return (
+        Items(queries.image_ids, queries.boxes, identities[:count], queries.labels, queries.attributes),
+        Items(gallery.image_ids, gallery.boxes, identities[count:]),
+    )
+
+
+def evaluate_lists(lists: RetrievedLists, items: Items, gallery: Items) -> Outcome:
+    """Evaluates retrieved lists by the official protocol (see ``mmdf2.evaluation.retrieval``).
+
+    An image that is in no ground truth has no items.
+
+    Raises:
+        EvaluationError: No user image, or no shop image, of the results is in the ground truth.
+    """
     for what, ids, known in (
-        ('query_image_id', found['query_image_id'], query_columns['query_image_id']),
-        ('gallery_image_id', np.concatenate([*hit_images, []]), gallery_columns['gallery_image_id']),
+        ('query_image_id', lists.image_ids, items.image_ids),
+        ('gallery_image_id', lists.hit_images, gallery.image_ids),
     ):
         if len(ids) and not np.isin(ids, known).any():
             raise EvaluationError(f'no {what} of the results is in the ground truth: they are of different splits')
-    items, gallery = _items(query_columns, gallery_columns)
-    queries, chosen = select_queries(
-        items,
-        found['query_image_id'].astype(np.int64),
-        found['query_bbox'],
-        found['query_cls'].astype(np.int64) - 1,
-        found['query_score'],
-    )
+    queries, chosen = select_queries(items, lists.image_ids, lists.boxes, lists.labels, lists.scores)
     represented = np.flatnonzero(chosen >= 0)
-    lists = chosen[represented].tolist()
+    counts = lists.hit_counts[chosen[represented]]
+    first = np.cumsum(lists.hit_counts) - lists.hit_counts
+    hits = np.arange(counts.sum()) + np.repeat(first[chosen[represented]] - np.cumsum(counts) + counts, counts)
     return judge(
         items,
         gallery,
         queries,
         chosen < 0,
-        np.concatenate([*(hit_images[row] for row in lists), []]).astype(np.int64),
-        np.concatenate([*(hit_boxes[row] for row in lists), np.zeros((0, 4))]),
-        np.repeat(represented, [len(hit_images[row]) for row in lists]).astype(np.int64),
+        lists.hit_images[hits],
+        lists.hit_boxes[hits],
+        np.repeat(represented, counts),
     )
 
 
-def _items(query, gallery) -> tuple[Items, Items]:
-    """Items with identities that are equal where pair_id and style are, and -1 where style is 0."""
-    styles = np.concatenate([query['style'], gallery['style']])
-    pairs = np.stack([np.concatenate([query['pair_id'], gallery['pair_id']]), styles], axis=1)
-    _, identities = np.unique(pairs, axis=0, return_inverse=True)
-    identities = np.where(styles > 0, identities.reshape(-1), -1)
-    count = len(query['style'])
-    return (
-        Items(query['query_image_id'].astype(np.int64), query['bbox'], identities[:count], query['cls'] - 1),
-        Items(gallery['gallery_image_id'].astype(np.int64), gallery['bbox'], identities[count:]),
+def _listed(entries: Iterable[Entry], image_field: str, fields) -> ListedItems:
+    images, boxes, attributes = [], [], []
+    columns = {name: [] for name in fields}
+    for entry in entries:
+        images.append(entry.integer(image_field, 0, _LARGEST_ID))
+        boxes.append(entry.numbers('bbox', 4, _BOX))
+        for name, column in columns.items():
+            low, high = (1, NUM_CATEGORIES) if name == 'cls' else (0, _LARGEST_ID)
+            column.append(entry.integer(name, low, high))
+        if all(name in entry.value for name in ATTRIBUTES):
+            attributes.append([entry.integer(name, 0, 3) for name in ATTRIBUTES])
+    complete = images and len(attributes) == len(images)
+    return ListedItems(
+        np.array(images, dtype=np.int64),
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array(columns['pair_id'], dtype=np.int64),
+        np.array(columns['style'], dtype=np.int64),
+        np.array(columns['cls'], dtype=np.int64) - 1 if 'cls' in columns else None,
+        np.array(attributes, dtype=np.int64) if complete else None,
     )
 
 
-def _columns(what: str, entries: list[dict], fields: dict) -> dict[str, np.ndarray]:
-    columns = {}
-    for name, shape in fields.items():
-        rows = [_array(what, row, entry, name, shape) for row, entry in enumerate(entries)]
-        columns[name] = np.array(rows, dtype=np.float64).reshape(len(rows), *shape)
-    for name in {'cls', 'query_cls'} & columns.keys():
-        bad = np.flatnonzero(~np.isin(columns[name], np.arange(1, NUM_CATEGORIES + 1)))
-        if len(bad):
-            raise EvaluationError(
-                f'entry {bad[0]} of the {what}: {name} must be a category_id from 1 to {NUM_CATEGORIES}, '
-                f'got {columns[name][bad[0]]:g}'
-            )
-    return columns
-
-
-def _hits(results) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    images, boxes = [], []
-    for row, entry in enumerate(results):
-        ids = _array('results', row, entry, 'gallery_image_id', (None,))
-        # An empty list of boxes has no second axis to check.
-        shape = (None, 4) if len(ids) else (0,)
-        corners = _array('results', row, entry, 'gallery_bbox', shape).reshape(-1, 4)
-        if len(corners) != len(ids):
-            raise EvaluationError(
-                f'entry {row} of the results: gallery_bbox must have a box for each of the {len(ids)} '
-                f'gallery_image_id, got {len(corners)}'
-            )
-        images.append(ids[:MAX_HITS])
-        boxes.append(corners[:MAX_HITS])
-    return images, boxes
-
-
-def _array(what, row, entry, name, shape) -> np.ndarray:
-    if not isinstance(entry, dict) or name not in entry:
-        raise EvaluationError(f'entry {row} of the {what}: {name} is missing')
-    try:
-        array = np.asarray(entry[name], dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.array(np.nan)
-    fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
-    if not fits or not np.isfinite(array).all():
-        kind = {(): 'a number', (4,): 'x1, y1, x2, y2', (None,): 'a list of numbers'}.get(shape, 'a list of boxes')
-        text = repr(entry[name])
-        text = text if len(text) <= 80 else text[:77] + '...'
-        raise EvaluationError(f'entry {row} of the {what}: {name} must be {kind}, finite, got {text}')
-    return array
+def _hits(entry: Entry) -> tuple[list[int], list[list[float]]]:
+    images, boxes = entry.value.get('gallery_image_id'), entry.value.get('gallery_bbox')
+    if not isinstance(images, list) or not all(type(image) is int and 0 <= image <= _LARGEST_ID for image in images):
+        raise entry.wrong('gallery_image_id', 'a list of image ids')
+    fits = isinstance(boxes, list) and all(isinstance(box, list | tuple) and len(box) == 4 for box in boxes)
+    if not fits or len(boxes) != len(images) or not all_finite(list(chain.from_iterable(boxes))):
+        found = f', got {len(boxes)}' if isinstance(boxes, list) else ''
+        raise entry.wrong('gallery_bbox', f'a list of {len(images)} boxes ({_BOX}), one a gallery_image_id{found}')
+    return images[:MAX_HITS], boxes[:MAX_HITS]

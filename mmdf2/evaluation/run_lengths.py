@@ -1,6 +1,7 @@
 """Run-length masks from files: polygons and run lengths made into COCO's compressed form, and the check of that form.
 
-pycocotools trusts a compressed mask: one whose runs do not fill its image makes it read beyond its memory, or never end.
+pycocotools trusts a compressed mask: one whose runs do not fill its image makes it read beyond its memory, or never
+end.
 """
 
 import numpy as np
@@ -17,7 +18,9 @@ _CONTINUED = 48 + 32
 # The last five bits of a number hold its sign.
 _SIGNED = np.arange(32, dtype=np.int64)
 _SIGNED[16:] -= 32
-EXPECTED = 'a run-length mask {"size": [height, width], "counts": "..."}, or polygons [[x1, y1, x2, y2, x3, y3, ...], ...]'
+EXPECTED = (
+    'a run-length mask {"size": [height, width], "counts": "..."}, or polygons [[x1, y1, x2, y2, x3, y3, ...], ...]'
+)
 
 
 def to_compressed(segmentation, size: tuple[int, int]) -> dict:
@@ -50,7 +53,7 @@ def unfit(counts: list[bytes], pixels) -> np.ndarray:
     Returns:
         (n,) bool: characters that are none of the format, a run below 0, or runs that do not add up to the pixels.
     """
-    broken = np.array([not text or text[-1] >= _CONTINUED for text in counts], dtype=bool)
+    broken = np.array([not text or not 48 <= text[-1] < _CONTINUED for text in counts], dtype=bool)
     # A broken one would run into the next; a 0 stands in for it.
     counts = [b'0' if bad else text for text, bad in zip(counts, broken.tolist(), strict=True)]
     step = 256  # masks whose numbers stay in the processor's cache

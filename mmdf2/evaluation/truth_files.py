@@ -1,4 +1,4 @@
-"""Reads ground truth in COCO's format, as the dataset's own converter or ``tools/prepare_deepfashion2.py`` writes it."""
+"""Reads ground truth in COCO's format, as the official converter or ``tools/prepare_deepfashion2.py`` writes it."""
 
 from array import array
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ def _add_item(items: _Items, entry: Entry, masks: bool, landmarks: bool) -> None
         kept['segmentation'] = value.get('segmentation')
         if 'segmentation' not in value:
             raise entry.wrong('segmentation', 'there, since masks are evaluated')
-    items.entries.append(Entry(entry.path, entry.number, entry.line, kept))
+    items.entries.append(Entry(entry.source, entry.number, entry.line, kept))
 
 
 def _own_landmarks(entry: Entry, label: int) -> list:

@@ -28,8 +28,8 @@ class TruthSource:
 
     @property
     def has_occluded_landmarks(self) -> bool:
-        """Whether any landmark is occluded (v == 1): the official files of visible landmarks hold none."""
-        return bool((self.ground_truth.landmarks[..., 2] == 1).any())
+        """Whether occluded landmarks (v == 1) are kept: the official files of visible landmarks hold none."""
+        return self.store is not None or bool((self.ground_truth.landmarks[..., 2] == 1).any())
 
     def bare(self) -> frozenset[tuple[int, int]]:
         """(image id, label) of items without a visible landmark."""
@@ -57,7 +57,8 @@ def open_truth(path, split: str = 'validation', masks: bool = True, landmarks: b
         return TruthSource(*read_coco_truth(path, masks, landmarks))
     store = _open_store(path, split)
     shapes = zip(store.heights.tolist(), store.widths.tolist(), strict=True)
-    return TruthSource(ground_truth(store, masks=masks), dict(zip(store.image_ids.tolist(), shapes, strict=True)), store)
+    sizes = dict(zip(store.image_ids.tolist(), shapes, strict=True))
+    return TruthSource(ground_truth(store, masks=masks), sizes, store)
 
 
 def _open_store(path: Path, split: str) -> Store:

@@ -114,17 +114,12 @@ def reference_result(truth, detections, task, counted):
         counted: (m,) bool, items that are not ignored.
     """
     kind = task.split('_')[0]
-    dataset = {
-        'info': {},
-        'images': [{'id': int(i), 'width': SIZE, 'height': SIZE} for i in truth.image_ids],
-        'categories': [{'id': c.id, 'name': c.name} for c in CATEGORIES],
-        'annotations': [_annotation(truth, row, task, counted[row]) for row in range(len(truth.labels))],
-    }
+    dataset = reference_dataset(truth, task, counted)
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
         gt.dataset = dataset
         gt.createIndex()
-        results = [_result(detections, row, kind) for row in range(len(detections.labels))]
+        results = reference_results(detections, kind)
         found = gt.loadRes(results) if results else COCO()
         if not results:
             found.dataset = {**dataset, 'annotations': []}
@@ -138,6 +133,21 @@ def reference_result(truth, detections, task, counted):
         evaluation.accumulate()
     precision, recall = evaluation.eval['precision'][..., 0, -1], evaluation.eval['recall'][..., 0, -1]
     return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
+
+
+def reference_dataset(truth, task, counted):
+    """The ground truth in COCO's format; ``flag`` marks what is to be ignored."""
+    return {
+        'info': {},
+        'images': [{'id': int(i), 'width': SIZE, 'height': SIZE} for i in truth.image_ids],
+        'categories': [{'id': c.id, 'name': c.name} for c in CATEGORIES],
+        'annotations': [_annotation(truth, row, task, counted[row]) for row in range(len(truth.labels))],
+    }
+
+
+def reference_results(detections, kind):
+    """The detections in COCO's format."""
+    return [_result(detections, row, kind) for row in range(len(detections.labels))]
 
 
 def _annotation(truth, row, task, counted):

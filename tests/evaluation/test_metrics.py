@@ -189,7 +189,7 @@ class TestRetrievalMetric:
         assert_lists_are_brute_force(results, samples, store, similarity)
         outcome = official(results, query_gt, gallery_gt)
         for k in (1, 5, 10, 15, 20):
-            expected = np.mean([place is not None and place < k for _, place, _ in outcome])
+            expected = np.mean([place is not None and place < k for _, place, *_ in outcome])
             assert figures[f'retrieval_top{k}'] == pytest.approx(expected)
         assert figures['retrieval_missed'] == sum(missed for *_, missed in outcome)
         assert 0.1 < figures['retrieval_top1'] < figures['retrieval_top20'] < 1

@@ -21,8 +21,12 @@ from mmdf2.evaluation.metrics.collected import (
 )
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, chance_top1, judge, select_queries, summarize
-from mmdf2.ops import pair_topk
+from mmdf2.evaluation.verification import draw_pairs, verification_figures
+from mmdf2.ops import pair_similarity, pair_topk
 from mmdf2.registry import METRICS
+
+# Negative pairs of a query item in the figures of verification.
+_NEGATIVES = 200
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class RetrievalMetric(BaseMetric):
       left out when there is none;
     - ``retrieval_gt_top1`` ..., ``retrieval_gt_paper_top1`` ...: the same with ground-truth boxes as detections, when
       the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
+    - ``retrieval_map``, ``retrieval_mrr`` ...: mean average precision and mean reciprocal rank of the first 20;
+    - ``verification_auc`` ...: see ``verification_figures``; with ground-truth boxes, over all positive pairs of a
+      query item and a gallery item and 200 negative ones a query, drawn with a fixed seed; the score is the logit of
+      'same' minus the other;
     - ``retrieval_chance_top1``: what a random order of the gallery's ground-truth boxes would reach over all queries;
     - and the counts ``retrieval_queries``, ``retrieval_paper_queries``, ``retrieval_missed`` (likewise ``_gt_``).
 
@@ -56,8 +64,9 @@ class RetrievalMetric(BaseMetric):
     Args:
         data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
         split: 'train' or 'validation'.
-        outfile_prefix: Writes the official result file ``<prefix>.retrieval.json``, which needs a search for every
-            detection on a user image and not only for those that represent a query item.
+        outfile_prefix: Writes the official result files ``<prefix>.retrieval.json`` and, with ground-truth boxes,
+            ``<prefix>.retrieval_gt.json``, which needs a search for every detection on a user image and not only for
+            those that represent a query item.
         collect_device: As of BaseMetric.
         prefix: As of BaseMetric; none by default.
         collect_dir: As of BaseMetric.
@@ -114,19 +123,23 @@ class RetrievalMetric(BaseMetric):
         users = image_ids[np.isin(image_ids, store.image_ids[store.sources == USER])]
         similarity = results[0]['similarity']
         queries, entries = _split(_detected(results), users)
-        outcome = _evaluate(items, gallery, queries, entries, similarity)
-        figures = {f'retrieval_{name}': value for name, value in summarize(outcome).items()}
-        if self.outfile_prefix:
-            path = f'{self.outfile_prefix}.retrieval.json'
-            print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
+        figures = self._figures('retrieval', items, gallery, queries, entries, similarity)
         if common_fields(results, ['gt_embeddings']):
             queries, entries = _split(_annotated(results, store, image_ids), users)
-            outcome = _evaluate(items, gallery, queries, entries, similarity)
-            figures.update({f'retrieval_gt_{name}': value for name, value in summarize(outcome).items()})
+            figures.update(self._figures('retrieval_gt', items, gallery, queries, entries, similarity))
+            verified = _verify(items, gallery, queries, entries, similarity)
+            figures.update({f'verification_{name}': value for name, value in verified.items()})
         else:
             print_log('No gt_box_instances were predicted: retrieval with ground-truth boxes is left out', 'current')
         figures['retrieval_chance_top1'] = chance_top1(items, gallery)
         return figures
+
+    def _figures(self, task, items, gallery, queries, entries, similarity) -> dict[str, float]:
+        if self.outfile_prefix:
+            path = f'{self.outfile_prefix}.{task}.json'
+            print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
+        outcome = _evaluate(items, gallery, queries, entries, similarity)
+        return {f'{task}_{name}': value for name, value in summarize(outcome).items()}
 
 
 def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> np.ndarray:
@@ -168,6 +181,19 @@ def _evaluate(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: Emb
         entries.boxes[flat],
         np.repeat(represented, hits.shape[1]),
     )
+
+
+def _verify(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> dict:
+    """Figures of pairs of ground-truth boxes, which are in the order of the items."""
+    query, entry, same = draw_pairs(items.identities, gallery.identities, _NEGATIVES, seed=0)
+    embeddings = [torch.from_numpy(boxes.embeddings) for boxes in (queries, entries)]
+    weight, bias = (torch.from_numpy(similarity[name]) for name in ('weight', 'bias'))
+    rows, first = np.unique(query, return_index=True)
+    scores = []
+    for row, begin, end in zip(rows.tolist(), first, np.append(first, len(query))[1:], strict=True):
+        logits = pair_similarity(embeddings[0][row : row + 1], embeddings[1][entry[begin:end]], weight, bias)[0]
+        scores.append((logits[:, 0] - logits[:, 1]).numpy())
+    return verification_figures(np.concatenate([*scores, []]), same)
 
 
 def _entries(queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity):

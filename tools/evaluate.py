@@ -1,0 +1,58 @@
+"""Evaluates result files of any system by DeepFashion2's protocols, and prints the paper's Tables 2 to 5.
+
+    python tools/evaluate.py --gt data/deepfashion2 --bbox results.bbox.json --segm results.segm.json \\
+        --keypoints results.keypoints.json --retrieval results.retrieval.json --subsets --out report.json
+
+Ground truth is a folder in DeepFashion2's layout, a store made of it, or a JSON file in COCO's format.
+docs/evaluation.md has the formats and what each figure means.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmdf2.datasets.manifest import StoreError
+from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.report_files import report_text, write_report
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gt', help='ground truth: a dataset folder, a store or a COCO-style JSON file')
+    parser.add_argument('--split', default='validation', help="of a dataset's folder (default: validation)")
+    results = parser.add_argument_group('results, at least one')
+    results.add_argument('--bbox', type=Path, metavar='F', help='COCO results with boxes')
+    results.add_argument('--segm', type=Path, metavar='F', help='COCO results with masks')
+    results.add_argument('--keypoints', type=Path, metavar='F', help='COCO results with all 294 landmarks')
+    results.add_argument('--retrieval', type=Path, metavar='F', help='official retrieval results, of detected boxes')
+    results.add_argument('--retrieval-gt', type=Path, metavar='F', help='the same, of ground-truth boxes')
+    results.add_argument(
+        '--verification', type=Path, metavar='F', help='a list of pairs {"score": ..., "same": 0 or 1}'
+    )
+    parser.add_argument('--query-gt', metavar='F', help='val_query.json (default: from --gt, a folder or store)')
+    parser.add_argument('--gallery-gt', metavar='F', help='val_gallery.json (likewise)')
+    parser.add_argument('--subsets', action='store_true', help='the thirteen columns of the paper, not only overall')
+    parser.add_argument('--out', type=Path, metavar='REPORT.json', help='write the report, with .md and .csv beside it')
+    args = parser.parse_args()
+    if args.out and args.out.suffix != '.json':
+        parser.error(f'--out: the report is a .json file, with .md and .csv beside it; got {args.out}')
+    return args
+
+
+def main() -> None:
+    """Evaluates, prints and writes."""
+    args = parse_args()
+    files = ResultFiles(**{name: getattr(args, name) for name in ResultFiles.__dataclass_fields__})
+    try:
+        report = evaluate_files(files, args.gt, args.split, args.query_gt, args.gallery_gt, args.subsets)
+    except (EvaluationError, StoreError, FileNotFoundError) as error:
+        sys.exit(f'error: {error}')
+    print(report_text(report))
+    for path in write_report(report, args.out) if args.out else ():
+        print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
