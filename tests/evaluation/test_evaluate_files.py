@@ -1,0 +1,240 @@
+"""Result files in, a report out: the metrics' very numbers, pycocotools' in every cell, and the protocol's in loops."""
+
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from mmdf2.categories import CATEGORY_NAMES
+from mmdf2.datasets.export import export
+from mmdf2.datasets.store import open_or_prepare
+from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+from mmdf2.evaluation.evaluator import TASKS
+from mmdf2.evaluation.from_store import ground_truth
+from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
+from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
+
+from .coco_reference import flagged_result
+from .small_split import DIMS, predict, write_split
+from .test_retrieval import official
+
+KINDS = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
+# Exported ground truth of each task, without and with occluded landmarks.
+TRUTH_FILES = {
+    'bbox': 'instances_val.json',
+    'segm': 'instances_val.json',
+    'keypoints_visible': 'keypoints_val_vis.json',
+    'keypoints_all': 'keypoints_val_vis_and_occ.json',
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """``data``: a split; ``gt``: its exchange files; ``results.*.json`` as the metrics write them."""
+    folder = tmp_path_factory.mktemp('files')
+    write_split(folder / 'data', np.random.default_rng(5), 40)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def store(folder):
+    store = open_or_prepare(folder / 'data', 'validation')
+    export(store, folder / 'gt', 'validation')
+    return store
+
+
+@pytest.fixture(scope='module')
+def printed(folder, store):
+    """What the metrics return; writes the result files."""
+    similarity = {'weight': np.stack([-np.ones(DIMS), np.ones(DIMS)]).astype('f4'), 'bias': np.zeros(2, 'f4')}
+    samples = predict(store, np.random.default_rng(6), similarity)
+    figures = {}
+    for metric in (DeepFashion2Metric, RetrievalMetric):
+        metric = metric(str(folder / 'data'), outfile_prefix=str(folder / 'results'))
+        metric.process(None, samples)
+        figures.update(metric.evaluate(len(samples)))
+    return figures
+
+
+@pytest.fixture(scope='module')
+def files(folder, printed):
+    return ResultFiles(**{kind: folder / f'results.{kind}.json' for kind in KINDS})
+
+
+@pytest.fixture(scope='module')
+def report(folder, files):
+    return evaluate_files(files, folder / 'data', subsets=True)
+
+
+def as_printed(report):
+    """The report's overall figures under the metrics' names."""
+    figures = {}
+    for task in TASKS:
+        stream, _, setting = task.partition('_')
+        for name in ('AP', 'AP50', 'AP75', 'AR'):
+            figures[f'{stream}_{name}' + (f'_{setting}' if setting else '')] = report[task][OVERALL][name]
+    for task in ('retrieval', 'retrieval_gt'):
+        figures.update({f'{task}_{name}': value for name, value in report[task][OVERALL].items()})
+    return figures
+
+
+def test_figures_are_those_that_the_metrics_printed(report, printed):
+    figures = as_printed(report)
+    others = {name for name in printed if name.startswith('verification') or name == 'retrieval_chance_top1'}
+    assert figures == {name: value for name, value in printed.items() if name not in others}
+    assert len(others) == 13 and len(figures) > 40 and 0 < figures['retrieval_missed'] < figures['retrieval_queries']
+
+
+@pytest.mark.parametrize('place', ['data', 'data/validation', 'data/validation.store'])
+def test_every_way_to_name_the_dataset(folder, files, report, place):
+    found = evaluate_files(files, folder / place, subsets=True)
+    assert {**found, 'about': None} == {**report, 'about': None}
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_every_cell_is_pycocotools(folder, store, report, task):
+    kind = task.split('_')[0]
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO(str(folder / 'gt' / TRUTH_FILES[task]))
+        found = gt.loadRes(str(folder / f'results.{kind}.json'))
+    truth = ground_truth(store, masks=False)
+    members = column_members(COLUMNS, len(truth.labels), truth.attributes)
+    decided = 0
+    for column, counted in zip(COLUMNS, members, strict=True):
+        for annotation, counts in zip(gt.dataset['annotations'], counted, strict=True):
+            annotation['flag'] = not counts
+        precision, recall = flagged_result(gt, found, kind)
+        for category, label in {'all': slice(None), **{name: [i] for i, name in enumerate(CATEGORY_NAMES)}}.items():
+            cells = report[task][column] if category == 'all' else report['categories'][task][column][category]
+            expected = {
+                'AP': mean_or_none(precision[..., label]),
+                'AP50': mean_or_none(precision[0][..., label]),
+                'AP75': mean_or_none(precision[5][..., label]),
+                'AR': mean_or_none(recall[..., label]),
+            }
+            assert {name: cells[name] for name in expected} == pytest.approx(expected, abs=1e-9), (column, category)
+            decided += cells['AP'] is not None and 0.01 < cells['AP'] < 0.99
+    assert decided > 20
+
+
+def mean_or_none(values):
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else None
+
+
+def test_exchange_files_as_ground_truth_give_the_same(folder, files, report):
+    boxes = evaluate_files(ResultFiles(bbox=files.bbox, segm=files.segm), folder / 'gt' / 'instances_val.json')
+    points = evaluate_files(ResultFiles(keypoints=files.keypoints), folder / 'gt' / TRUTH_FILES['keypoints_all'])
+    lists = folder / 'gt' / 'val_query.json', folder / 'gt' / 'val_gallery.json'
+    found = evaluate_files(
+        ResultFiles(retrieval=files.retrieval, retrieval_gt=files.retrieval_gt),
+        query_gt=lists[0],
+        gallery_gt=lists[1],
+    )
+    for task, part in {**boxes, **points, **found}.items():
+        if task not in ('about', 'categories'):
+            assert part[OVERALL] == report[task][OVERALL], task
+    only_visible = evaluate_files(
+        ResultFiles(keypoints=files.keypoints), folder / 'gt' / TRUTH_FILES['keypoints_visible']
+    )
+    assert only_visible['keypoints_visible'][OVERALL] == report['keypoints_visible'][OVERALL]
+    assert 'keypoints_all' not in only_visible
+    assert any('no occluded landmarks' in note for note in only_visible['about']['notes'])
+
+
+@pytest.mark.parametrize('task', ['retrieval', 'retrieval_gt'])
+def test_retrieval_of_every_subset_and_category_is_the_protocol(folder, store, report, task):
+    results = json.loads((folder / f'results.{task}.json').read_text())
+    query_gt, gallery_gt = (json.loads((folder / 'gt' / f'val_{name}.json').read_text()) for name in ('query', 'gallery'))
+    rows = np.flatnonzero(store.sources[store.item_images] == 0)
+    columns = (store.scales, store.occlusions, store.zoom_ins, store.viewpoints)
+    attributes = np.stack([column[rows] for column in columns], axis=1)
+    queried = np.array([query['style'] > 0 for query in query_gt])
+    outcome = official(results, query_gt, gallery_gt)
+    labels = np.array([query['cls'] for query in query_gt])[queried] - 1
+    members = column_members(COLUMNS, len(query_gt), attributes)[:, queried]
+    for column, counted in zip(COLUMNS, members, strict=True):
+        categories = {'all': counted, **{name: counted & (labels == i) for i, name in enumerate(CATEGORY_NAMES)}}
+        for category, wanted in categories.items():
+            cells = report[task][column] if category == 'all' else report['categories'][task][column][category]
+            chosen = [entry for entry, is_wanted in zip(outcome, wanted, strict=True) if is_wanted]
+            assert cells['queries'] == len(chosen)
+            assert cells['missed'] == sum(missed for *_, missed in chosen)
+            for prefix, counting in (('', chosen), ('paper_', [entry for entry in chosen if entry[0] > 5])):
+                for k in (1, 5, 10, 15, 20):
+                    expected = np.mean([place is not None and place < k for _, place, *_ in counting] or [math.nan])
+                    assert cells.get(f'{prefix}top{k}') == (pytest.approx(expected) if counting else None)
+    assert report[task][OVERALL]['paper_queries'] > 3
+
+
+def test_retrieval_lists_take_attributes_from_the_dataset(folder, files, report):
+    found = evaluate_files(
+        ResultFiles(retrieval=files.retrieval),
+        folder / 'data',
+        query_gt=folder / 'gt' / 'val_query.json',
+        gallery_gt=folder / 'gt' / 'val_gallery.json',
+        subsets=True,
+    )
+    assert found['retrieval'] == report['retrieval']
+    assert found['categories']['retrieval'] == report['categories']['retrieval']
+
+
+def test_verification_of_a_file_of_pairs(tmp_path):
+    path = tmp_path / 'pairs.json'
+    path.write_text(json.dumps([{'score': 3, 'same': 1}, {'score': 2, 'same': False}, {'score': 1, 'same': True}]))
+    figures = evaluate_files(ResultFiles(verification=path))['verification'][OVERALL]
+    assert figures['auc'] == 0.5 and figures['positives'] == 2 and figures['negatives'] == 1
+    assert figures['accuracy'] == pytest.approx(2 / 3)
+    path.write_text(json.dumps([{'score': 3, 'same': 1}, {'score': 2, 'same': 'yes'}]))
+    with pytest.raises(EvaluationError, match=r"line 1, entry 1: same should be true or false, or 1 or 0, got 'yes'"):
+        evaluate_files(ResultFiles(verification=path))
+
+
+def test_a_report_without_any_result_of_images(folder, store, tmp_path):
+    (tmp_path / 'none.json').write_text('[]')
+    report = evaluate_files(ResultFiles(bbox=tmp_path / 'none.json'), folder / 'data')
+    assert report['bbox'] == {
+        OVERALL: {'AP': 0, 'AP50': 0, 'AP75': 0, 'AR': 0, 'items': len(store.category_ids)},
+    }
+    assert report['about']['notes'] == ['bbox: 40 of 40 images have no result']
+
+
+class TestRefusals:
+    def test_nothing_to_evaluate(self):
+        with pytest.raises(EvaluationError, match='give one of bbox, segm, keypoints'):
+            evaluate_files(ResultFiles(), 'anything')
+
+    def test_no_ground_truth(self, files):
+        with pytest.raises(EvaluationError, match='results of bbox, segm need ground truth: a folder'):
+            evaluate_files(ResultFiles(bbox=files.bbox, segm=files.segm))
+        with pytest.raises(EvaluationError, match='val_query.json and val_gallery.json'):
+            evaluate_files(ResultFiles(retrieval=files.retrieval))
+
+    def test_one_list_of_two(self, folder, files):
+        with pytest.raises(EvaluationError, match='both the list of query items and that of gallery items'):
+            evaluate_files(ResultFiles(retrieval=files.retrieval), query_gt=folder / 'gt' / 'val_query.json')
+
+    def test_subsets_without_attributes(self, folder, files):
+        with pytest.raises(EvaluationError, match='no scale, occlusion, zoom_in and viewpoint of items'):
+            evaluate_files(ResultFiles(bbox=files.bbox), folder / 'gt' / 'instances_val.json', subsets=True)
+        lists = {'query_gt': folder / 'gt' / 'val_query.json', 'gallery_gt': folder / 'gt' / 'val_gallery.json'}
+        with pytest.raises(EvaluationError, match='need the attributes of query items'):
+            evaluate_files(ResultFiles(retrieval=files.retrieval), **lists, subsets=True)
+
+    def test_results_of_another_split(self, folder, files, tmp_path):
+        (tmp_path / 'r.json').write_text(files.bbox.read_text().replace('"image_id": ', '"image_id": 9'))
+        with pytest.raises(EvaluationError, match=r'line 2, entry 0: image_id should be the id of an image of the ground'):
+            evaluate_files(ResultFiles(bbox=tmp_path / 'r.json'), folder / 'data')
+
+    def test_queries_of_another_dataset(self, folder, files, tmp_path):
+        queries = json.loads((folder / 'gt' / 'val_query.json').read_text())
+        queries[3]['bbox'] = [0, 0, 1, 1]
+        (tmp_path / 'q.json').write_text(json.dumps(queries))
+        lists = {'query_gt': tmp_path / 'q.json', 'gallery_gt': folder / 'gt' / 'val_gallery.json'}
+        with pytest.raises(EvaluationError, match='1 of .* items of the query list are not in the ground truth'):
+            evaluate_files(ResultFiles(retrieval=files.retrieval), folder / 'data', **lists, subsets=True)
