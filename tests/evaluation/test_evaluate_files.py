@@ -150,7 +150,9 @@ def test_exchange_files_as_ground_truth_give_the_same(folder, files, report):
 @pytest.mark.parametrize('task', ['retrieval', 'retrieval_gt'])
 def test_retrieval_of_every_subset_and_category_is_the_protocol(folder, store, report, task):
     results = json.loads((folder / f'results.{task}.json').read_text())
-    query_gt, gallery_gt = (json.loads((folder / 'gt' / f'val_{name}.json').read_text()) for name in ('query', 'gallery'))
+    query_gt, gallery_gt = (
+        json.loads((folder / 'gt' / f'val_{name}.json').read_text()) for name in ('query', 'gallery')
+    )
     rows = np.flatnonzero(store.sources[store.item_images] == 0)
     columns = (store.scales, store.occlusions, store.zoom_ins, store.viewpoints)
     attributes = np.stack([column[rows] for column in columns], axis=1)
@@ -228,7 +230,9 @@ class TestRefusals:
 
     def test_results_of_another_split(self, folder, files, tmp_path):
         (tmp_path / 'r.json').write_text(files.bbox.read_text().replace('"image_id": ', '"image_id": 9'))
-        with pytest.raises(EvaluationError, match=r'line 2, entry 0: image_id should be the id of an image of the ground'):
+        with pytest.raises(
+            EvaluationError, match=r'line 2, entry 0: image_id should be the id of an image of the ground'
+        ):
             evaluate_files(ResultFiles(bbox=tmp_path / 'r.json'), folder / 'data')
 
     def test_queries_of_another_dataset(self, folder, files, tmp_path):

@@ -82,13 +82,33 @@ def test_two_processes_test_as_one_does(test_of_one_process, test_of_two_process
     assert expected['retrieval_gt_top20'] > 0
     assert figures(test_of_two_processes) == pytest.approx(expected, abs=1e-6, nan_ok=True)
     files = sorted(path.name for path in (test_of_one_process / 'dump').iterdir())
-    assert files == [f'results.{kind}.json' for kind in ('bbox', 'keypoints', 'retrieval', 'segm')]
+    assert files == [f'results.{kind}.json' for kind in ('bbox', 'keypoints', 'retrieval', 'retrieval_gt', 'segm')]
     for name in files:
         one, two = (
             json.loads((folder / 'dump' / name).read_text()) for folder in (test_of_one_process, test_of_two_processes)
         )
         assert len(one) > 0 and len(one) == len(two)
         assert_same_entries(one, two)
+
+
+def test_dumped_files_evaluate_to_the_very_figures_of_the_test(test_of_one_process, tiny_root, tmp_path):
+    """tools/evaluate.py on what tools/test.py --dump wrote."""
+    dump, out = test_of_one_process / 'dump', tmp_path / 'report.json'
+    kinds = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
+    options = [word for kind in kinds for word in (f'--{kind.replace("_", "-")}', dump / f'results.{kind}.json')]
+    run_tool('evaluate.py', '--gt', tiny_root, *options, '--subsets', '--out', out)
+    report, printed = json.loads(out.read_text()), figures(test_of_one_process)
+    found = {f'{task}_{name}': value for task in kinds[3:] for name, value in report[task]['overall'].items()}
+    for task in ('bbox', 'segm', 'keypoints_visible', 'keypoints_all'):
+        stream, _, setting = task.partition('_')
+        ending = f'_{setting}' if setting else ''
+        cells = report[task]['overall'].items()
+        found.update({f'{stream}_{name}{ending}': value for name, value in cells if name != 'items'})
+        assert len(report[task]) == 13
+    # Pairs of boxes, and the chance of a random order, are of no result file.
+    others = {name for name in printed if name.startswith('verification_') or name == 'retrieval_chance_top1'}
+    assert found == {name: value for name, value in printed.items() if name not in others}
+    assert found['bbox_AP'] is not None and found['retrieval_gt_top20'] > 0
 
 
 def assert_same_entries(one: list[dict], two: list[dict]) -> None:
