@@ -1,121 +1,62 @@
-"""tools/evaluate.py as a user starts it: what it prints and writes, and how it ends on files that are not right."""
+"""tools/evaluate.py and tools/benchmark_evaluation.py as a user starts them."""
 
-import csv
 import json
+import re
 
-import numpy as np
-import pytest
-from evaluation.small_split import predict, write_split
 from tiny_run import run_tool
 
-from mmdf2.datasets.store import open_or_prepare
-from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
-
-KINDS = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
+from mmdf2.datasets.prepare import prepare
+from mmdf2.datasets.store import Store
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """``data``: a split; ``results.*.json``: predictions for it."""
-    folder = tmp_path_factory.mktemp('evaluate')
-    write_split(folder / 'data', np.random.default_rng(1), 30)
-    store = open_or_prepare(folder / 'data', 'validation')
-    similarity = {'weight': np.array([[-1], [1]], 'f4') * np.ones(8, 'f4'), 'bias': np.zeros(2, 'f4')}
-    samples = predict(store, np.random.default_rng(2), similarity)
-    for metric in (DeepFashion2Metric, RetrievalMetric):
-        metric = metric(str(folder / 'data'), outfile_prefix=str(folder / 'results'))
-        metric.process(None, samples)
-        metric.evaluate(len(samples))
-    return folder
-
-
-@pytest.fixture(scope='module')
-def printed(folder):
-    options = [word for kind in KINDS for word in (f'--{kind.replace("_", "-")}', folder / f'results.{kind}.json')]
-    return run_tool('evaluate.py', '--gt', folder / 'data', *options, '--subsets', '--out', folder / 'out/report.json')
-
-
-def test_tables_of_the_paper_are_printed_beside_the_published_figures(printed):
-    for title in (
-        'Table 2: clothes detection, boxes',
-        'Table 3: landmark estimation',
-        'Table 4: clothes segmentation, masks',
-        'Table 5: consumer-to-shop retrieval, top-20 of subsets',
-        'By category',
-    ):
-        assert f'\n{title}\n' in f'\n{printed}'
-    published = {'AP': ('0.667', '0.638'), 'AP50': ('0.814', '0.789'), 'AP75': ('0.773', '0.745')}
-    lines = printed.split('Table 3')[0].splitlines()
-    for name, figures in published.items():
-        (line,) = [line.split() for line in lines if line.split()[:1] == [name]]
-        assert tuple(line[-2:]) == figures and len(line) == 1 + 13 + 2
-
-
-def test_json_markdown_and_csv_say_the_same(folder, printed):
-    report = json.loads((folder / 'out/report.json').read_text())
-    with open(folder / 'out/report.csv', newline='') as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == sum(
-        len(figures) + sum(map(len, report['categories'].get(task, {}).get(column, {}).values()))
-        for task, columns in report.items()
-        if task not in ('about', 'categories')
-        for column, figures in columns.items()
-    )
-    for row in rows:
-        part = report if row['category'] == 'all' else report['categories']
-        figures = part[row['task']][row['column']]
-        figures = figures if row['category'] == 'all' else figures[row['category']]
-        value = figures[row['figure']]
-        assert row['value'] == ('' if value is None else str(value))
-    markdown = (folder / 'out/report.md').read_text()
-    for title in ('Table 2', 'Table 3', 'Table 4', 'Table 5', 'By category'):
-        assert f'**{title}' in markdown
-    overall = report['bbox']['overall']['AP']
-    assert f'| {overall:.3f} | 0.667 | 0.638 |' in markdown
-    assert 'wrote' in printed and sorted(path.name for path in (folder / 'out').iterdir()) == [
-        'report.csv',
-        'report.json',
-        'report.md',
+def write_boxes(path, store, score=0.9):
+    """Every annotated box as a detection, in a COCO result file."""
+    results = [
+        {
+            'image_id': image.image_id,
+            'category_id': item.category_id,
+            'bbox': [item.bbox[0], item.bbox[1], item.bbox[2] - item.bbox[0], item.bbox[3] - item.bbox[1]],
+            'score': score,
+        }
+        for image in (store.image(index) for index in range(len(store)))
+        for item in image.items
     ]
+    path.write_text('[\n' + ',\n'.join(map(json.dumps, results)) + '\n]')
 
 
-def test_every_table_of_markdown_is_rectangular(folder, printed):
-    for table in (folder / 'out/report.md').read_text().split('\n\n'):
-        rows = [line.count('|') for line in table.splitlines() if line.startswith('|')]
-        assert len(set(rows)) <= 1
+def test_perfect_boxes_score_one_in_every_column(tiny_root, tmp_path):
+    store = Store.open(prepare(tiny_root, 'validation').folder)
+    write_boxes(tmp_path / 'boxes.json', store)
+    out = tmp_path / 'report.json'
+    printed = run_tool(
+        'evaluate.py', f'--gt={tiny_root}', f'--bbox={tmp_path / "boxes.json"}', '--subsets', f'--out={out}'
+    )
+    assert 'Table 2: clothes detection, boxes' in printed and 'released' in printed
+    report = json.loads(out.read_text())
+    assert report['bbox']['overall']['AP'] > 0.999
+    for column, figures in report['bbox'].items():
+        assert figures['AP'] > 0.999 or figures['items'] == 0, column
+    assert {path.name for path in tmp_path.iterdir()} == {'boxes.json', 'report.json', 'report.md', 'report.csv'}
 
 
-def test_overall_alone_without_subsets(folder):
-    printed = run_tool('evaluate.py', '--gt', folder / 'data', '--bbox', folder / 'results.bbox.json')
-    assert 'overall' in printed and 'moderate' not in printed and 'Table 5' not in printed
+def test_a_malformed_file_ends_with_one_line_that_says_where(tiny_root, tmp_path):
+    path = tmp_path / 'boxes.json'
+    path.write_text('[\n{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": NaN}\n]')
+    out = tmp_path / 'report.json'
+    printed = run_tool('evaluate.py', f'--gt={tiny_root}', f'--bbox={path}', f'--out={out}', expect=1)
+    assert printed.strip() == f'error: {path}, line 2, entry 0: score should be a finite number, got nan'
+    assert not out.exists()
+    printed = run_tool('evaluate.py', f'--gt={tmp_path / "none"}', f'--bbox={path}', expect=1)
+    assert printed.startswith('error: ') and 'Traceback' not in printed
+    printed = run_tool('evaluate.py', f'--bbox={path}', '--out=report.txt', expect=2)
+    assert 'report is a .json file' in printed
 
 
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (lambda text: text.replace('"score": 0.', '"score": "0.', 1), 'line 2, entry 0: not JSON'),
-        (lambda text: text[: len(text) // 2], 'the file ends within it'),
-        (
-            lambda text: text.replace('"image_id": ', '"image_id": 77', 1),
-            'line 2, entry 0: image_id should be the id of',
-        ),
-        (lambda text: '{}', 'line 1: expected a list of objects'),
-    ],
-)
-def test_malformed_files_end_with_one_line_that_says_where(folder, tmp_path, change, message):
-    path = tmp_path / 'bad.json'
-    path.write_text(change((folder / 'results.bbox.json').read_text()))
-    printed = run_tool('evaluate.py', '--gt', folder / 'data', '--bbox', path, expect=1)
-    assert f'error: {path}' in printed and message in printed and 'Traceback' not in printed
-
-
-def test_a_report_of_another_ending_is_refused_before_anything_is_read(tmp_path):
-    arguments = ('--gt', 'nowhere', '--bbox', 'nothing.json', '--out', tmp_path / 'report.txt')
-    assert 'the report is a .json file' in run_tool('evaluate.py', *arguments, expect=2)
-
-
-def test_files_that_are_not_there(folder, tmp_path):
-    printed = run_tool('evaluate.py', '--gt', folder / 'data', '--bbox', tmp_path / 'no.json', expect=1)
-    assert f'error: {tmp_path / "no.json"} cannot be read: No such file' in printed
-    printed = run_tool('evaluate.py', '--gt', tmp_path / 'no', '--bbox', folder / 'results.bbox.json', expect=1)
-    assert 'is no ground truth' in printed
+def test_benchmark_prints_the_same_precision_for_every_evaluator(tmp_path):
+    printed = run_tool('benchmark_evaluation.py', '--dir', tmp_path, '--images', 60, '--part', 60)
+    assert re.search(r'60 images, four tasks, thirteen columns, \d+ MB of results read:\s+[\d.]+ s, \d+ MB', printed)
+    for task in ('bbox', 'segm', 'keypoints_all'):
+        found = dict(re.findall(rf'{task} +(mmdf2|pycocotools) .* ([\d.]+)$', printed, flags=re.MULTILINE))
+        assert found['mmdf2'] == found['pycocotools'] and 0.1 < float(found['mmdf2']) < 0.9
+    report = json.loads((tmp_path / '60' / 'report.json').read_text())
+    assert 0 < report['retrieval']['overall']['top20'] < 1

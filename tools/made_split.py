@@ -1,0 +1,134 @@
+"""A made validation split of any size and results for it, for benchmark_evaluation.py: what a fair detector finds."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_utils
+from tqdm import tqdm
+
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
+from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
+from mmdf2.evaluation.records import Detections
+
+WIDTH, HEIGHT = 468, 702
+# Of the released validation split.
+IMAGES, ITEMS = 32_153, 51_490
+DETECTIONS_PER_IMAGE = 4
+LINKS_PER_FILE = 50_000  # file systems allow a little more
+POLYGON_POINTS = 60
+
+
+def make_split(root: Path, images: int, seed: int = 0) -> list[ImageAnnotation]:
+    """Writes a validation split of so many images, every third a user's, with items in the published number per image.
+
+    Returns:
+        The annotation, in the order of the image ids 1, 2, ...
+    """
+    rng = np.random.default_rng(seed)
+    folder = root / 'validation'
+    (folder / 'image').mkdir(parents=True, exist_ok=True)
+    (folder / 'annos').mkdir(exist_ok=True)
+    annotations = []
+    for number in tqdm(range(images), desc='making annotation', disable=None):
+        if number % LINKS_PER_FILE == 0:
+            picture = root / f'picture{number // LINKS_PER_FILE}.jpg'
+            Image.new('RGB', (WIDTH, HEIGHT), 'white').save(picture)
+        link = folder / 'image' / f'{number + 1:06d}.jpg'
+        link.unlink(missing_ok=True)
+        os.link(picture, link)
+        count = (number + 1) * ITEMS // IMAGES - number * ITEMS // IMAGES
+        source = 'shop' if number % 3 else 'user'
+        annotation = ImageAnnotation(source, number // 6 + 1, [_item(rng, row + 1) for row in range(count)])
+        (folder / 'annos' / f'{number + 1:06d}.json').write_text(json.dumps(to_json_dict(annotation)))
+        annotations.append(annotation)
+    return annotations
+
+
+def _item(rng, number: int) -> Item:
+    category = CATEGORIES[rng.integers(13)]
+    corner, size = rng.integers((0, 0), (150, 200)), rng.integers((120, 150), (310, 500))
+    landmarks = corner + rng.random((category.num_landmarks, 2)) * size
+    visibility = rng.choice([0, 1, 2], (category.num_landmarks, 1), p=[0.1, 0.3, 0.6])
+    return Item(
+        number,
+        category.id,
+        int(rng.integers(0, 3)),
+        tuple(float(value) for value in (*corner, *(corner + size))),
+        np.concatenate([landmarks.round() * (visibility > 0), visibility], axis=1).astype(np.float32),
+        [_outline(rng, corner, size)],
+        *rng.integers(1, 4, 4).tolist(),
+    )
+
+
+def _outline(rng, corner, size) -> np.ndarray:
+    """A closed wavy line that fills most of a box."""
+    angles = np.linspace(0, 2 * np.pi, POLYGON_POINTS, endpoint=False)
+    radius = 0.45 + 0.05 * np.sin(angles * rng.integers(3, 9))
+    return (corner + size * (0.5 + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1))).round(2)
+
+
+def make_results(folder: Path, annotations: list[ImageAnnotation], seed: int = 1) -> dict[str, Path]:
+    """Writes the official result files for a split: kind -> path.
+
+    Each item has a detection near it, mostly of its category; the others of an image lie anywhere.
+    """
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for number, annotation in enumerate(annotations) for row in _found(rng, number + 1, annotation)]
+    images, labels, scores, boxes, masks, landmarks = zip(*rows, strict=True)
+    detections = Detections(
+        np.array(images), np.array(labels), np.array(scores), np.array(boxes), list(masks), np.array(landmarks)
+    )
+    paths = {}
+    for kind in ('bbox', 'segm', 'keypoints'):
+        results = tqdm(detection_results(detections, kind), f'writing {kind}', len(images), disable=None)
+        paths[kind] = write_results(folder / f'results.{kind}.json', results)
+    paths['retrieval'] = write_results(folder / 'results.retrieval.json', _retrieved(rng, annotations, detections))
+    return paths
+
+
+def _found(rng, image_id: int, annotation: ImageAnnotation):
+    for number in range(DETECTIONS_PER_IMAGE):
+        if number < len(annotation.items):
+            item, noise = annotation.items[number], rng.choice([3, 10, 30])
+            label = item.label if rng.random() < 0.9 else int(rng.integers(13))
+        else:
+            item, noise = _item(rng, 1), 3
+            label = item.label
+        x1, y1, x2, y2 = np.array(item.bbox) + rng.normal(0, noise, 4)
+        box = _float32([x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)])
+        outline = item.segmentation[0] + rng.normal(0, noise, 2)
+        mask = mask_utils.frPyObjects([outline.ravel().tolist()], HEIGHT, WIDTH)[0]
+        points = np.zeros((MAX_LANDMARKS, 2))
+        count = min(CATEGORIES[label].num_landmarks, len(item.landmarks))
+        points[:count] = _float32(item.landmarks[:count, :2] + rng.normal(0, noise / 3, (count, 2)))
+        score = float(_float32(rng.random() * (1 if number < len(annotation.items) else 0.5)))
+        yield image_id, label, score, box, mask, points
+
+
+def _float32(values) -> np.ndarray:
+    """What a model's float32 becomes in a file: 17 digits."""
+    return np.asarray(values, dtype=np.float32).astype(np.float64)
+
+
+def _retrieved(rng, annotations, detections: Detections):
+    on_user = np.array([annotation.source == 'user' for annotation in annotations])[detections.image_ids - 1]
+    shop = np.flatnonzero(~on_user)
+    corners = np.concatenate([detections.boxes[:, :2], detections.boxes[:, :2] + detections.boxes[:, 2:]], axis=1)
+    for row in tqdm(np.flatnonzero(on_user), 'writing retrieval', disable=None):
+        hits = rng.choice(shop, 20)
+        # A fifth is from near by, where the same garment is.
+        near = rng.random(20) < 0.2
+        hits[near] = shop[np.searchsorted(shop, row + rng.integers(-20, 20, near.sum())) % len(shop)]
+        yield retrieval_result(
+            detections.image_ids[row],
+            corners[row],
+            detections.labels[row],
+            detections.scores[row],
+            detections.image_ids[hits],
+            corners[hits],
+        )
