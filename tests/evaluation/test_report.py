@@ -9,6 +9,7 @@ import pytest
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.datasets.export import export
 from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
 from mmdf2.evaluation.evaluator import evaluate_task
 from mmdf2.evaluation.from_store import USER, retrieval_items
@@ -117,14 +118,12 @@ def test_query_items_of_another_split_are_refused(folder):
     items = retrieval_items(source.store, USER)
     assert np.array_equal(with_attributes(items, source.ground_truth).attributes, items.attributes)
     items.boxes[3] += 20
-    with pytest.raises(EvaluationError, match='1 of .* items of the query list are not in the ground truth'):
+    with pytest.raises(EvaluationError, match=r'1 of .* items of the query list are not in the ground truth'):
         with_attributes(items, source.ground_truth)
 
 
 def test_categories_are_those_of_the_evaluator(folder, report):
     source = open_truth(folder / 'data', masks=False)
-    from mmdf2.evaluation.detection_files import read_detections
-
     found = read_detections(folder / 'r.bbox.json', 'bbox', source.sizes)
     result = evaluate_task(source.ground_truth, found, 'bbox', ('scale/small',))
     for label in (0, 7, 8):
@@ -215,7 +214,7 @@ def test_refusals(folder):
         evaluate_files(ResultFiles(), folder / 'data')
     with pytest.raises(EvaluationError, match='results of bbox need ground truth'):
         evaluate_files(files_of(folder, 'bbox'))
-    with pytest.raises(EvaluationError, match='instances_val.json has no scale, occlusion, zoom_in and viewpoint'):
+    with pytest.raises(EvaluationError, match=r'instances_val\.json has no scale, occlusion, zoom_in and viewpoint'):
         evaluate_files(files_of(folder, 'bbox'), folder / 'gt/instances_val.json', subsets=True)
     with pytest.raises(EvaluationError, match='retrieval needs its ground truth'):
         evaluate_files(files_of(folder, 'retrieval'))
