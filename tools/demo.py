@@ -23,6 +23,8 @@ from mmdf2.apis import ClothesInferencer
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.datasets.wardrobe import make_wardrobe
 from mmdf2.engine import guard_checkpoint_loading
+from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+from mmdf2.evaluation.report_files import write_report
 from mmdf2.evaluation.tables import summary_table
 from mmdf2.visualization import draw_instance_data, draw_retrieval_rows, write_image
 from mmdf2.visualization.annotation import draw_items
@@ -176,13 +178,17 @@ def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
 
 
 def report(work_dir: Path, metrics: dict[str, float], train_seconds: float) -> None:
-    """Prints the table of all tasks and writes summary.json and results.md."""
+    """Prints the table of all tasks and writes summary.json, results.md and the paper's tables as tables.*."""
     summary = {key: metrics[key] for key in SUMMARY_KEYS} | {'train_seconds': train_seconds}
     write_beside(work_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
     write_beside(work_dir / 'results.md', summary_table(metrics, markdown=True) + '\n')
     print(f'\n{summary_table(metrics)}\n')
     print(f'Trained in {train_seconds / 60:.1f} minutes. Pictures: {work_dir / "pictures"}')
-    print(f'Figures: {work_dir / "summary.json"}, {work_dir / "results.md"}')
+    kinds = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
+    files = ResultFiles(**{kind: work_dir / f'results.{kind}.json' for kind in kinds})
+    tables = write_report(evaluate_files(files, work_dir / 'wardrobe', subsets=True), work_dir / 'tables.json')
+    paths = [work_dir / 'summary.json', work_dir / 'results.md', *tables]
+    print('Figures: ' + ', '.join(map(str, paths)))
 
 
 def predict(images: Path, out_dir: Path, config: Config, checkpoint: Path) -> None:

@@ -58,7 +58,7 @@ def test_lists_of_an_object_in_any_order_between_other_things(tmp_path):
         ('[\n{"a": 1}\n{"a": 2}]', r'line 3: expected a comma or \] after 1 entries, got '),
         ('[{"a": 1},\n{"a": [1, 2', r'line 2, entry 1: not JSON: the file ends within it'),
         ('[{"a": 1},\n{"a": "x', r'line 2, entry 1: not JSON: '),
-        ('[{"a": 1},\n{"a": tru}]', r'line 2, entry 1: not JSON: '),
+        ('[{"a": 1},\n{"a": yes}]', r'line 2, entry 1: not JSON: '),
         ('[{"a": 1},\n7]', r'line 2, entry 1: an object is needed, got 7'),
         ('[{"a": 1},]', r'line 1, entry 1: not JSON: '),
         ('[{"a": 1}] []', r'line 1: expected nothing after the list, got '),

@@ -41,6 +41,10 @@ def test_ends_with_the_table_of_all_tasks_and_a_summary(demo):
     for row in ('boxes', 'masks', 'landmarks, visible only', 'retrieval, detected boxes', 'retrieval, chance'):
         assert row in printed
         assert row in (work_dir / 'results.md').read_text()
+    tables = json.loads((work_dir / 'tables.json').read_text())
+    for key, task, figure in (('bbox_AP', 'bbox', 'AP'), ('retrieval_gt_top1', 'retrieval_gt', 'top1')):
+        assert summary[key] == pytest.approx(tables[task]['overall'][figure], abs=1e-9)
+    assert 'Table 5' in (work_dir / 'tables.md').read_text()
 
 
 def test_draws_truth_beside_prediction_and_retrieval(demo):
