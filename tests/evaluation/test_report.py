@@ -226,19 +226,24 @@ def test_written_files_hold_the_same_figures(report, tmp_path):
     assert tables.count('| --- |') == 5 and '| scale: small |' in tables
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one(report, tmp_path, monkeypatch):
-    path = tmp_path / 'report.json'
-    path.write_text('old')
+def test_a_file_that_cannot_be_written_leaves_the_old_one(report, tmp_path, monkeypatch):
+    old = tmp_path / 'report.md'
+    old.write_text('old')
+    written = []
 
     def fill_the_disk(self, text, encoding):
+        written.append(self.suffix)
         with open(self, 'w', encoding=encoding) as file:
-            file.write(text[:100])
-        raise OSError(28, 'No space left on device')
+            file.write(text if len(written) == 1 else text[:100])
+        if len(written) == 2:
+            raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(type(path), 'write_text', fill_the_disk)
+    monkeypatch.setattr(type(old), 'write_text', fill_the_disk)
     with pytest.raises(OSError, match='No space left'):
-        write_report(report, path)
-    assert path.read_text() == 'old' and [each.name for each in tmp_path.iterdir()] == ['report.json']
+        write_report(report, tmp_path / 'report.json')
+    assert written == ['.tmp', '.tmp'] and old.read_text() == 'old'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['report.json', 'report.md']
+    assert json.loads((tmp_path / 'report.json').read_text()) == report
 
 
 def test_the_report_is_a_json_file(report, tmp_path):
