@@ -14,6 +14,7 @@ from mmdf2.datasets.export import export
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
 from mmdf2.evaluation.evaluator import TASKS
+from mmdf2.evaluation.formats import write_results
 from mmdf2.evaluation.from_store import ground_truth
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.records import EvaluationError
@@ -165,3 +166,21 @@ def test_results_of_another_split(folder, files, tmp_path):
     (tmp_path / 'r.json').write_text(files.bbox.read_text().replace('"image_id": ', '"image_id": 9'))
     with pytest.raises(EvaluationError, match=r'line 2, entry 0: image_id should be the id of an image of the ground'):
         evaluate_files(ResultFiles(bbox=tmp_path / 'r.json'), folder / 'data')
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('query_image_id', 777, 'query_image_id should be the id of an image of the ground truth, got 777'),
+        ('gallery_image_id', [777], r'gallery_image_id should be ids of images of the ground truth, which 777 is not'),
+    ],
+)
+def test_retrieval_of_an_image_that_the_dataset_does_not_have(folder, files, tmp_path, field, value, message):
+    results = json.loads(files.retrieval.read_text())
+    results[2] = {**results[2], 'gallery_image_id': [2], 'gallery_bbox': [[0, 0, 1, 1]], field: value}
+    path = write_results(tmp_path / 'r.json', results)
+    with pytest.raises(EvaluationError, match=rf'r\.json, line 4, entry 2: {message}'):
+        evaluate_files(ResultFiles(retrieval=path), folder / 'data')
+    # The lists alone do not say which images there are without items.
+    lists = {'query_gt': folder / 'gt' / 'val_query.json', 'gallery_gt': folder / 'gt' / 'val_gallery.json'}
+    assert evaluate_files(ResultFiles(retrieval=path), **lists)['retrieval'][OVERALL]['queries'] > 3
