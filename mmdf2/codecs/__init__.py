@@ -1,5 +1,4 @@
-"""Landmarks to heatmap cells and back: pure functions that need torch alone."""
+"""Landmarks to heatmap cells and back, landmarks to contours, polygons to masks and back: pure functions.
 
-from .roi_heatmap import decode_heatmaps, encode_cells
-
-__all__ = ['decode_heatmaps', 'encode_cells']
+Each module needs what it computes with, torch or OpenCV, and no other; so nothing is imported here.
+"""

@@ -38,6 +38,12 @@ class RetrievedLists:
     hit_images: np.ndarray
     hit_boxes: np.ndarray
 
+    def hits(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) shop images and (k, 4) boxes that were retrieved for a detection, best first."""
+        end = int(self.hit_counts[: row + 1].sum())
+        rows = slice(end - int(self.hit_counts[row]), end)
+        return self.hit_images[rows], self.hit_boxes[rows]
+
 
 @dataclass(frozen=True)
 class ListedItems:

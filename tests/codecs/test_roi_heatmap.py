@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mmdf2.codecs import decode_heatmaps, encode_cells
+from mmdf2.codecs.roi_heatmap import decode_heatmaps, encode_cells
 
 
 def one_hot_logits(cells, size, height=30.0):

@@ -9,9 +9,10 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from mmdf2.categories import CATEGORIES
+from mmdf2.codecs.polygons import MIN_AREA, mask_to_polygons
 from mmdf2.datasets.annotation import identity_code, read_annotation
 from mmdf2.datasets.wardrobe import make_wardrobe
-from mmdf2.datasets.wardrobe.labels import MIN_MASK_AREA, REACH, occlusion_code, scale_code, trace, zoom_code
+from mmdf2.datasets.wardrobe.labels import REACH, occlusion_code, scale_code, zoom_code
 from mmdf2.datasets.wardrobe.picture import take
 from mmdf2.datasets.wardrobe.plan import plan_pairs, plan_shots
 
@@ -253,8 +254,8 @@ def test_trace_follows_pixel_edges_pieces_and_holes():
     mask[25:40, 30:55] = 0
     mask[65:75, 5:25] = 1
     mask[2:4, 2:4] = 1
-    polygons, kept = trace(mask)
-    assert len(polygons) == 2, f'a piece smaller than {MIN_MASK_AREA} pixels has no polygon'
+    polygons, kept = mask_to_polygons(mask)
+    assert len(polygons) == 2, f'a piece smaller than {MIN_AREA} pixels has no polygon'
     drawn = np.zeros_like(mask)
     for polygon in polygons:
         drawn |= coco_mask.decode(coco_mask.frPyObjects([polygon.reshape(-1).tolist()], 80, 90))[..., 0]

@@ -3,12 +3,12 @@
 import cv2
 import numpy as np
 
+from mmdf2.codecs.polygons import mask_to_polygons
 from mmdf2.datasets.annotation import Item
 from mmdf2.datasets.wardrobe.body import View
 from mmdf2.datasets.wardrobe.garment import Garment
 
 REACH = 2  # pixels around a landmark, which lies on the edge of its panel, that are searched for that panel
-MIN_MASK_AREA = 12  # pixels; a smaller piece of a mask gets no polygon
 MAX_HIDDEN = 0.65  # share of occluded landmarks above which a garment is not labelled, as a top under a closed coat
 MIN_ITEM_SHARE = 0.0016  # an item of which less of the image can be seen is not labelled
 SMALL, LARGE = 0.1, 0.4
@@ -71,7 +71,7 @@ def label_item(
     table = np.zeros(256, dtype=np.uint8)
     table[list(roles)] = 1
     mask = cv2.LUT(owner, table)
-    polygons, mask = trace(mask)
+    polygons, mask = mask_to_polygons(mask)
     owner = owner * mask
     if not polygons or mask.sum() < MIN_ITEM_SHARE * height * width:
         return None
@@ -106,50 +106,3 @@ def _shows(owner, point, numbers) -> bool:
     x, y = np.round(point).astype(int)
     window = owner[max(0, y - REACH) : y + REACH + 1, max(0, x - REACH) : x + REACH + 1]
     return bool(np.isin(window, numbers).any())
-
-
-def trace(mask: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Outlines of the pieces of a (H, W) uint8 mask, along pixel edges.
-
-    The format has no holes; a hole is joined to the outline by a cut of no width, which fills it neither by the
-    even-odd nor by the winding rule.
-
-    Returns:
-        The outlines, (P, 2) float64 each, the largest piece first; and the mask without the specks that got none.
-    """
-    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    polygons, specks = [], []
-    for index, contour in enumerate(contours):
-        area = cv2.contourArea(contour)
-        if hierarchy[0][index][3] >= 0:
-            continue
-        if area < MIN_MASK_AREA:
-            specks.append(contour)
-            continue
-        outline = _simplified(contour, 0.5)
-        hole = hierarchy[0][index][2]
-        while hole >= 0:
-            if cv2.contourArea(contours[hole]) >= MIN_MASK_AREA:
-                outline = _cut_out(outline, _simplified(contours[hole], -0.5))
-            hole = hierarchy[0][hole][0]
-        polygons.append((area, outline))
-    kept = cv2.drawContours(mask.copy(), specks, -1, 0, cv2.FILLED) if specks else mask
-    return [polygon for _, polygon in sorted(polygons, key=lambda pair: -pair[0])], kept
-
-
-def _cut_out(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    distance = ((outline[:, None] - hole[None]) ** 2).sum(axis=2)
-    at, hole_at = np.unravel_index(distance.argmin(), distance.shape)
-    detour = np.roll(hole, -hole_at, axis=0)
-    return np.concatenate([outline[: at + 1], detour, detour[:1], outline[at:]])
-
-
-def _simplified(contour: np.ndarray, grow: float) -> np.ndarray:
-    """A contour of pixel centres with fewer points, moved outwards by ``grow`` pixels to the pixels' edges."""
-    points = cv2.approxPolyDP(contour, 0.7, True)[:, 0].astype(np.float64)
-    following, preceding = np.roll(points, -1, axis=0), np.roll(points, 1, axis=0)
-    tangent = following - preceding
-    normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
-    area = np.sum(points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0])
-    normal *= np.sign(area) / np.maximum(np.hypot(*normal.T), 1e-9)[:, None]
-    return points + 0.5 + grow * normal

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdf2.categories import MAX_LANDMARKS
-from mmdf2.codecs import decode_heatmaps, encode_cells
+from mmdf2.codecs.roi_heatmap import decode_heatmaps, encode_cells
 from mmdf2.models.losses import landmark_loss
 from mmdf2.registry import MODELS
 

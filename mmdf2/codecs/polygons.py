@@ -1,0 +1,84 @@
+"""Polygons and masks: one from the other. Pixel i spans i to i + 1."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from pycocotools import mask as mask_utils
+
+MIN_AREA = 12  # pixels; a smaller piece of a mask, or hole in it, gets no polygon
+
+
+def polygons_to_mask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """The union of polygons, filled as pycocotools fills annotation.
+
+    Args:
+        polygons: (P, 2) x, y each, P >= 3, in pixels; may reach beyond the image.
+        height: Of the mask.
+        width: Of the mask.
+
+    Returns:
+        (height, width) bool, all False without polygons.
+
+    Raises:
+        ValueError: A polygon of another shape, or that is not finite.
+    """
+    for polygon in polygons:
+        if np.ndim(polygon) != 2 or np.shape(polygon)[1] != 2 or len(polygon) < 3 or not np.isfinite(polygon).all():
+            raise ValueError(f'a polygon must be (P, 2), P >= 3, finite, got {np.shape(polygon)}: {polygon!r}')
+    if not len(polygons):
+        return np.zeros((height, width), dtype=bool)
+    # Far outside, where the filling would overflow, only the direction of an edge matters.
+    flat = [np.clip(polygon, -1e5, 1e5).astype(np.float64).ravel().tolist() for polygon in polygons]
+    return mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(flat, height, width))).astype(bool)
+
+
+def mask_to_polygons(mask: np.ndarray, min_area: float = MIN_AREA) -> tuple[list[np.ndarray], np.ndarray]:
+    """Outlines of the pieces of a mask, along pixel edges.
+
+    The format has no holes; a hole is joined to the outline by a cut of no width, which fills it neither by the
+    even-odd nor by the winding rule.
+
+    Args:
+        mask: (H, W) uint8 of 0 and 1.
+        min_area: Pieces and holes of a smaller area get no polygon.
+
+    Returns:
+        The outlines, (P, 2) float64 each, the largest piece first; and the mask without the specks that got none.
+    """
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    polygons, specks = [], []
+    for index, contour in enumerate(contours):
+        area = cv2.contourArea(contour)
+        if hierarchy[0][index][3] >= 0:
+            continue
+        if area < min_area:
+            specks.append(contour)
+            continue
+        outline = _simplified(contour, 0.5)
+        hole = hierarchy[0][index][2]
+        while hole >= 0:
+            if cv2.contourArea(contours[hole]) >= min_area:
+                outline = _cut_out(outline, _simplified(contours[hole], -0.5))
+            hole = hierarchy[0][hole][0]
+        polygons.append((area, outline))
+    kept = cv2.drawContours(mask.copy(), specks, -1, 0, cv2.FILLED) if specks else mask
+    return [polygon for _, polygon in sorted(polygons, key=lambda pair: -pair[0])], kept
+
+
+def _cut_out(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    distance = ((outline[:, None] - hole[None]) ** 2).sum(axis=2)
+    at, hole_at = np.unravel_index(distance.argmin(), distance.shape)
+    detour = np.roll(hole, -hole_at, axis=0)
+    return np.concatenate([outline[: at + 1], detour, detour[:1], outline[at:]])
+
+
+def _simplified(contour: np.ndarray, grow: float) -> np.ndarray:
+    """A contour of pixel centres with fewer points, moved outwards by ``grow`` pixels to the pixels' edges."""
+    points = cv2.approxPolyDP(contour, 0.7, True)[:, 0].astype(np.float64)
+    following, preceding = np.roll(points, -1, axis=0), np.roll(points, 1, axis=0)
+    tangent = following - preceding
+    normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
+    area = np.sum(points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0])
+    normal *= np.sign(area) / np.maximum(np.hypot(*normal.T), 1e-9)[:, None]
+    return points + 0.5 + grow * normal

@@ -1,0 +1,102 @@
+"""Shows a dataset, or the failures of results, as one self-contained page and the numbers as JSON.
+
+python tools/analyze.py dataset --store data/deepfashion2/validation.store --out statistics
+python tools/analyze.py errors --gt data/deepfashion2 --bbox results.bbox.json --retrieval retrieved.json --out failures
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from mmdf2.analysis.dataset_page import dataset_page
+from mmdf2.analysis.detection_errors import with_boxes
+from mmdf2.analysis.error_page import error_numbers, error_page
+from mmdf2.analysis.error_report import TASKS, report_errors
+from mmdf2.analysis.page import write_numbers, write_text
+from mmdf2.analysis.sources import open_annotation
+from mmdf2.analysis.statistics import dataset_statistics
+from mmdf2.datasets.prepare import PrepareError
+from mmdf2.datasets.store import StoreError
+from mmdf2.evaluation.detection_files import read_detections
+from mmdf2.evaluation.from_store import ground_truth
+from mmdf2.evaluation.retrieval_files import read_retrieved_lists
+from mmdf2.evaluation.truth_source import TruthSource
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    dataset = commands.add_parser('dataset', help="the paper's statistics: OUT/dataset.html, OUT/dataset.json")
+    dataset.add_argument('--store', required=True, help="a store, a split's folder, or the dataset's folder")
+    dataset.add_argument('--split', default='validation', help="split of the dataset's folder (default: validation)")
+    dataset.add_argument('--out', required=True, metavar='DIR', help='where to write')
+    errors = commands.add_parser('errors', help='the failures of official result files: OUT/errors.html, errors.json')
+    errors.add_argument('--gt', required=True, help="a store, a split's folder, or the dataset's folder")
+    errors.add_argument('--split', default='validation', help="split of the dataset's folder (default: validation)")
+    for kind in TASKS:
+        errors.add_argument(f'--{kind}', metavar='JSON', help=f'COCO results, {kind}')
+    errors.add_argument(
+        '--retrieval', metavar='JSON', nargs='+', default=[], help='retrieved lists; details are of the first file'
+    )
+    errors.add_argument('--images', metavar='DIR', help="folder of the images (default: the split's)")
+    errors.add_argument('--out', required=True, metavar='DIR', help='where to write')
+    errors.add_argument('--score', type=float, help='look at detections from this score on (default: best F1 at 0.5)')
+    errors.add_argument('--worst', type=int, default=12, metavar='N', help='pictures of each kind (default: 12)')
+    args = parser.parse_args()
+    if args.command == 'errors':
+        if not args.retrieval and not any(getattr(args, kind) for kind in TASKS):
+            parser.error('give at least one of --bbox, --segm, --keypoints, --retrieval')
+        if args.worst < 1:
+            parser.error(f'--worst must be 1 or more, got {args.worst}')
+        if args.score is not None and not math.isfinite(args.score):
+            parser.error(f'--score must be finite, got {args.score}')
+    return args
+
+
+def show_dataset(args: argparse.Namespace) -> list[Path]:
+    """Writes the page and the numbers of a dataset."""
+    store, _ = open_annotation(args.store, args.split)
+    statistics = dataset_statistics(store)
+    out = Path(args.out)
+    return [
+        write_text(out / 'dataset.html', dataset_page(statistics, store.folder.name)),
+        write_numbers(out / 'dataset.json', statistics),
+    ]
+
+
+def show_errors(args: argparse.Namespace) -> list[Path]:
+    """Writes the page and the numbers of a system's failures."""
+    store, images = open_annotation(args.gt, args.split)
+    sizes = zip(store.image_ids.tolist(), store.heights.tolist(), store.widths.tolist(), strict=True)
+    sizes = {image_id: (height, width) for image_id, height, width in sizes}
+    files = {kind: getattr(args, kind) for kind in TASKS if getattr(args, kind)}
+    source = TruthSource(ground_truth(store, masks='segm' in files), sizes, store)
+    bare = source.bare()
+    results = {kind: with_boxes(read_detections(path, kind, sizes, bare)) for kind, path in files.items()}
+    names = [Path(path).name for path in args.retrieval]
+    if len(set(names)) < len(names):
+        names = args.retrieval
+    lists = {name: read_retrieved_lists(path) for name, path in zip(names, args.retrieval, strict=True)}
+    report = report_errors(store, source.ground_truth, results, lists, args.score)
+    out, images = Path(args.out), Path(args.images) if args.images else images
+    return [
+        write_text(out / 'errors.html', error_page(report, store, images, args.worst)),
+        write_numbers(out / 'errors.json', error_numbers(report)),
+    ]
+
+
+def main() -> None:
+    """Runs one of the commands."""
+    args = parse_args()
+    commands = {'dataset': show_dataset, 'errors': show_errors}
+    try:
+        for path in commands[args.command](args):
+            print(f'wrote {path}')
+    except (OSError, ValueError, PrepareError, StoreError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
