@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='the checkpoint file')
     add_common_arguments(parser)
     parser.add_argument('--dump', metavar='DIR', help="write the predictions here, in the benchmark's own result files")
+    parser.add_argument('--subsets', action='store_true', help="the paper's thirteen columns, not only overall")
     parser.add_argument('--show-dir', metavar='DIR', help='draw ground truth and predictions of every image into here')
     return parser.parse_args()
 
@@ -33,7 +34,9 @@ def main() -> None:
     config.load_from = args.checkpoint
     config.resume = False
     if args.dump:
-        dump_results(config, Path(args.dump))
+        set_up_metrics(config, '--dump', outfile_prefix=str(Path(args.dump) / 'results'))
+    if args.subsets:
+        set_up_metrics(config, '--subsets', subsets=True)
     if args.show_dir:
         config.default_hooks.visualization = {
             'type': 'DetVisualizationHook',
@@ -43,8 +46,8 @@ def main() -> None:
     Runner.from_cfg(config).test()
 
 
-def dump_results(config: Config, folder: Path) -> None:
-    """Makes mmdf2's metrics of the config write ``folder/results.*.json``."""
+def set_up_metrics(config: Config, option: str, **arguments) -> None:
+    """Gives arguments to mmdf2's metrics of the config, for an option of the command line."""
     evaluators = config.test_evaluator
     metrics = [
         metric
@@ -52,11 +55,9 @@ def dump_results(config: Config, folder: Path) -> None:
         if metric['type'].startswith('mmdf2.')
     ]
     if not metrics:
-        raise SystemExit(
-            '--dump: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric to write results'
-        )
+        raise SystemExit(f'{option}: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric to do it')
     for metric in metrics:
-        metric['outfile_prefix'] = str(folder / 'results')
+        metric.update(arguments)
 
 
 if __name__ == '__main__':

@@ -82,7 +82,9 @@ def evaluate_files(
     if detections and gt is None:
         raise EvaluationError(f'results of {", ".join(detections)} need ground truth: a folder, a store or a JSON file')
     columns = COLUMNS if subsets else (OVERALL,)
-    source = gt and open_truth(gt, split, masks='segm' in given, landmarks='keypoints' in given)
+    source = None
+    if gt is not None:
+        source = open_truth(gt, split, masks='segm' in given, landmarks='keypoints' in given)
     if subsets and detections and source.ground_truth.attributes is None:
         raise EvaluationError(
             f'{gt} has no scale, occlusion, zoom_in and viewpoint of items, which the columns of subsets need; '
@@ -93,9 +95,10 @@ def evaluate_files(
         _add_detections(report, source, kind, given[kind], columns)
     retrievals = [kind for kind in RETRIEVAL_TASKS if kind in given]
     if retrievals:
-        items, gallery = open_retrieval_truth(source or None, query_gt, gallery_gt, subsets)
+        items, gallery = open_retrieval_truth(source, query_gt, gallery_gt, subsets)
+        known = source.sizes if source else None
         for kind in retrievals:
-            outcome = evaluate_lists(read_retrieved_lists(given[kind]), items, gallery)
+            outcome = evaluate_lists(read_retrieved_lists(given[kind], known), items, gallery)
             report[kind] = retrieval_figures(outcome, items, columns)
             report[CATEGORIES][kind] = retrieval_categories(outcome, items, columns)
     if 'verification' in given:

@@ -94,7 +94,7 @@ def _verification_table(report) -> Table:
 def _category_table(report) -> Table:
     precision = ('bbox', 'segm', 'keypoints_visible', 'keypoints_all')
     kinds = [(task, 'AP') for task in precision] + [(task, f'top{k}') for task in RETRIEVAL_ROWS for k in (1, 20)]
-    columns = [(task, figure) for task, figure in kinds if task in report[CATEGORIES]]
+    columns = [(task, figure) for task, figure in kinds if task in report.get(CATEGORIES, {})]
     if not columns:
         return Table('', [], [])
     by_task = {task: report[CATEGORIES][task][OVERALL] for task, _ in columns}

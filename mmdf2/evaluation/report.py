@@ -13,7 +13,7 @@ import numpy as np
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.evaluation.accumulate import TaskResult
 from mmdf2.evaluation.retrieval import Items, Outcome, summarize
-from mmdf2.evaluation.subsets import column_members
+from mmdf2.evaluation.subsets import OVERALL, column_members
 
 ABOUT, CATEGORIES = 'about', 'categories'
 
@@ -52,6 +52,26 @@ def retrieval_categories(outcome: Outcome, items: Items, columns) -> dict[str, d
         }
         for column, rows in zip(columns, _query_members(outcome, items, columns), strict=True)
     }
+
+
+def flat_figures(columns: dict[str, dict], key: str) -> dict[str, float]:
+    """The figures of a task as MMEngine has metrics: one flat dict of floats, NaN where undefined.
+
+    Args:
+        columns: What ``task_figures`` or ``retrieval_figures`` gave.
+        key: With a place for the figure's name, such as 'bbox_{}'. That of a subset also ends in '_scale_small' or the
+            like, without the slash that MMEngine puts between a prefix and a key.
+    """
+    return {
+        key.format(name) + column_ending(column): math.nan if value is None else float(value)
+        for column, figures in columns.items()
+        for name, value in figures.items()
+    }
+
+
+def column_ending(column: str) -> str:
+    """What keys of metrics end in: '' for overall, '_scale_small' for 'scale/small'."""
+    return '' if column == OVERALL else f'_{column.replace("/", "_")}'
 
 
 def plain(figures: dict[str, float]) -> dict:

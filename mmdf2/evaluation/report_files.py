@@ -12,9 +12,9 @@ from mmdf2.evaluation.report import ABOUT, CATEGORIES
 
 
 def report_text(report: dict) -> str:
-    """The tables of ``paper_tables`` as aligned plain text, and the notes."""
+    """The tables of ``paper_tables`` as aligned plain text, and the notes, of whatever the report holds."""
     blocks = [_plain(table) for table in paper_tables(report)]
-    return '\n\n'.join([*blocks, *(f'note: {note}' for note in report[ABOUT]['notes'])])
+    return '\n\n'.join([*blocks, *(f'note: {note}' for note in report.get(ABOUT, {}).get('notes', ()))])
 
 
 def report_markdown(report: dict) -> str:

@@ -1,6 +1,6 @@
 """Retrieval by the official files: results, val_query.json and val_gallery.json."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -70,9 +70,9 @@ def evaluate_retrieval_results(results: list[dict], query_gt: list[dict], galler
     return evaluate_lists(lists, *join_listed(queries, gallery))
 
 
-def read_retrieved_lists(path) -> RetrievedLists:
+def read_retrieved_lists(path, images: Container[int] | None = None) -> RetrievedLists:
     """``retrieved_lists`` of a file."""
-    return retrieved_lists(read_entries(path))
+    return retrieved_lists(read_entries(path), images)
 
 
 def read_listed_items(query_path, gallery_path) -> tuple[Items, Items]:
@@ -80,20 +80,27 @@ def read_listed_items(query_path, gallery_path) -> tuple[Items, Items]:
     return join_listed(listed_queries(read_entries(query_path)), listed_gallery(read_entries(gallery_path)))
 
 
-def retrieved_lists(entries: Iterable[Entry]) -> RetrievedLists:
+def retrieved_lists(entries: Iterable[Entry], images: Container[int] | None = None) -> RetrievedLists:
     """The official results.
 
     Args:
         entries: One for each detection on a user image: query_image_id, query_bbox, query_cls (1 to 13), query_score,
             gallery_image_id (up to 20, best first; more are not looked at) and gallery_bbox of as many. All boxes are
             x1, y1, x2, y2.
+        images: Ids of all images, where they are known: the official lists of items lack images without any.
+
+    Raises:
+        EvaluationError: An entry that is not of the format, or an image that is not among ``images``.
     """
     rows, hits = [], []
     for entry in entries:
         image_ids, boxes = _hits(entry)
+        query_image_id = entry.integer('query_image_id', 0, _LARGEST_ID)
+        if images is not None:
+            _check_images(entry, images, query_image_id, image_ids)
         rows.append(
             (
-                entry.integer('query_image_id', 0, _LARGEST_ID),
+                query_image_id,
                 entry.numbers('query_bbox', 4, _BOX),
                 entry.integer('query_cls', 1, NUM_CATEGORIES, f'a category_id from 1 to {NUM_CATEGORIES}') - 1,
                 entry.finite('query_score'),
@@ -191,6 +198,14 @@ def _listed(entries: Iterable[Entry], image_field: str, fields) -> ListedItems:
         np.array(columns['cls'], dtype=np.int64) - 1 if 'cls' in columns else None,
         np.array(attributes, dtype=np.int64) if complete else None,
     )
+
+
+def _check_images(entry: Entry, images: Container[int], query_image_id: int, gallery_image_ids: list[int]) -> None:
+    if query_image_id not in images:
+        raise entry.wrong('query_image_id', 'the id of an image of the ground truth')
+    unknown = next((image_id for image_id in gallery_image_ids if image_id not in images), None)
+    if unknown is not None:
+        raise entry.wrong('gallery_image_id', f'ids of images of the ground truth, which {unknown} is not')
 
 
 def _hits(entry: Entry) -> tuple[list[int], list[list[float]]]:

@@ -95,7 +95,9 @@ def _own_landmarks(entry: Entry, label: int) -> list:
     labelled = len(own) - own.count(0)
     if TOTAL_LANDMARKS - visibility.count(0) != labelled:
         raise entry.wrong('keypoints', f'labelled (v > 0) in columns {columns.start} to {columns.stop - 1} alone')
-    if 'num_keypoints' in entry.value and entry.integer('num_keypoints', 0, TOTAL_LANDMARKS) != labelled:
+    # pycocotools ignores an item of 0; between other numbers it makes no difference.
+    counted = entry.integer('num_keypoints', 0, TOTAL_LANDMARKS) if 'num_keypoints' in entry.value else labelled
+    if (counted == 0) != (labelled == 0):
         raise entry.wrong('num_keypoints', f'{labelled}, the number of keypoints with v > 0')
     return values[3 * columns.start : 3 * columns.stop]
 

@@ -42,7 +42,9 @@ def verification_figures(scores, same) -> dict[str, float]:
     figures = {'auc': np.nan, 'average_precision': np.nan, 'accuracy': np.nan, 'threshold': np.nan}
     right = accepted + negatives - false
     if positives and negatives:
-        figures['auc'] = float(np.trapezoid(accepted, false) / positives / negatives)
+        # Trapezoids, as whole numbers: twice the area.
+        area = (np.diff(false) * (accepted[1:] + accepted[:-1])).sum()
+        figures['auc'] = float(area / (2 * positives * negatives))
     if positives:
         precision = accepted[1:] / (accepted[1:] + false[1:])
         figures['average_precision'] = float((np.diff(accepted) * precision).sum() / positives)

@@ -124,6 +124,12 @@ def reference_result(truth, detections, task, counted):
         if not results:
             found.dataset = {**dataset, 'annotations': []}
             found.createIndex()
+    return flagged_result(gt, found, kind)
+
+
+def flagged_result(gt: COCO, found: COCO, kind: str):
+    """As ``reference_result``, of COCO's own objects; what is to be ignored has a true ``flag``."""
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _FlaggedCOCOeval(gt, found, kind)
         evaluation.params.areaRng = [[-1, 1e10]]
         evaluation.params.areaRngLbl = ['all']

@@ -1,14 +1,17 @@
 """Ground truth and results through files: the same arrays back, pycocotools' figures, and refusals that say where."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mmdf2.datasets.item import ATTRIBUTES
 from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.evaluator import TASKS, evaluate_task
+from mmdf2.evaluation.evaluator import MAX_DETECTIONS, TASKS, evaluate_task
 from mmdf2.evaluation.formats import detection_results, write_results
 from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.subsets import COLUMNS, column_members
 from mmdf2.evaluation.truth_source import open_truth
 
 from .coco_reference import (
@@ -26,6 +29,8 @@ def through_files(folder, truth, detections, task):
     """Ground truth and detections as pycocotools would be given them, written and read."""
     kind = task.split('_')[0]
     dataset = reference_dataset(truth, task, np.ones(len(truth.labels), bool))
+    for item, attributes in zip(dataset['annotations'], truth.attributes.tolist(), strict=True):
+        item.update(zip(ATTRIBUTES, attributes, strict=True))
     for item in dataset['annotations']:
         if item['segmentation']:
             item['segmentation'] = {**item['segmentation'], 'counts': item['segmentation']['counts'].decode()}
@@ -46,11 +51,49 @@ def test_figures_of_files_are_pycocotools(tmp_path, task, seed):
     rng = np.random.default_rng(seed)
     truth, detections = random_world(rng, 12, 6, 10)
     truth, detections = with_crowds_and_areas(rng, truth), with_stray_landmarks(rng, detections)
-    source, found = through_files(tmp_path, truth, detections, task)
-    result = evaluate_task(source.ground_truth, found, task)
-    precision, recall = reference_result(truth, detections, task, np.ones(len(truth.labels), bool))
-    np.testing.assert_allclose(result.precision[0], precision, atol=1e-9, rtol=0)
-    np.testing.assert_allclose(result.recall[0], recall, atol=1e-9, rtol=0)
+    assert_equals_reference_through_files(tmp_path, truth, detections, task)
+
+
+def assert_equals_reference_through_files(folder, truth, detections, task):
+    """Every cell of every column."""
+    source, found = through_files(folder, truth, detections, task)
+    columns = COLUMNS if len(truth.labels) else (COLUMNS[-1],)
+    result = evaluate_task(source.ground_truth, found, task, columns)
+    members = column_members(columns, len(truth.labels), truth.attributes)
+    for row, column in enumerate(columns):
+        precision, recall = reference_result(truth, detections, task, members[row])
+        np.testing.assert_allclose(result.precision[row], precision, atol=1e-9, rtol=0, err_msg=column)
+        np.testing.assert_allclose(result.recall[row], recall, atol=1e-9, rtol=0, err_msg=column)
+
+
+def without_size(truth):
+    """The ground truth with boxes that have no area."""
+    boxes = truth.boxes.copy()
+    boxes[:, 2 + np.arange(len(boxes)) % 2] = 0
+    return replace(truth, boxes=boxes)
+
+
+# World -> arguments of ``random_world``, and what is done to its ground truth and detections.
+HOSTILE = {
+    'no detections': ({'max_found': 0}, None, None),
+    'no ground truth': ({'max_items': 0}, None, None),
+    'ties everywhere': ({'max_items': 6}, None, lambda found: replace(found, scores=np.zeros(len(found.scores)))),
+    'more than count': ({'num_images': 2, 'max_items': 12, 'max_found': 150, 'labels': (5,)}, None, None),
+    'boxes without area': ({'max_items': 6}, without_size, None),
+    'only crowds': ({}, lambda truth: replace(truth, crowds=np.ones(len(truth.labels), bool)), None),
+}
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('world', HOSTILE)
+def test_hostile_worlds_through_files_are_pycocotools(tmp_path, task, world):
+    arguments, change_truth, change_found = HOSTILE[world]
+    truth, detections = random_world(np.random.default_rng(4), **arguments)
+    truth = change_truth(truth) if change_truth else truth
+    detections = change_found(detections) if change_found else detections
+    if world == 'more than count':
+        assert np.unique(detections.image_ids, return_counts=True)[1].max() > MAX_DETECTIONS[task]
+    assert_equals_reference_through_files(tmp_path, truth, detections, task)
 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm', 'keypoints'])

@@ -25,6 +25,7 @@ from mmdf2.registry import METRICS
 
 from .small_split import DIMS, predict, write_split
 from .test_retrieval import iou, official
+from .test_verification import by_brute_force
 
 
 @pytest.fixture(scope='module')
@@ -217,6 +218,23 @@ class TestRetrievalMetric:
         assert figures['retrieval_gt_queries'] == len(right) > 5
         assert figures['retrieval_chance_top1'] == pytest.approx(np.mean(by_chance))
         assert 0 < figures['retrieval_chance_top1'] < figures['retrieval_gt_top1']
+
+    def test_verification_is_brute_force_over_all_pairs_of_items(self, root, store, samples, similarity):
+        figures = run(RetrievalMetric(str(root)), samples)
+        by_id = {sample['img_id']: sample['gt_box_instances']['embeddings'].double() for sample in samples}
+        weight = (similarity['weight'][0] - similarity['weight'][1]).double()
+        items = {'user': [], 'shop': []}
+        for image in map(store.image, range(len(store))):
+            rows = zip(image.items, by_id[image.image_id], strict=True)
+            items[image.source] += [((image.pair_id, item.style), row) for item, row in rows if item.style]
+        pairs = [(first, second) for first in items['user'] for second in items['shop']]
+        assert len(items['shop']) < 200, 'some negative pairs would be left out by chance'
+        bias = float(similarity['bias'][0] - similarity['bias'][1])
+        scores = np.array([float((weight * (a - b) ** 2).sum()) + bias for (_, a), (_, b) in pairs])
+        same = np.array([first == second for (first, _), (second, _) in pairs])
+        for name, value in by_brute_force(scores, same).items():
+            assert figures[f'verification_{name}'] == pytest.approx(value, abs=1e-5), name
+        assert 0.6 < figures['verification_auc'] < 1
 
     @staticmethod
     def is_right(image, item, entry):

@@ -16,9 +16,9 @@ from mmdf2.evaluation.from_store import USER, retrieval_items
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.paper_tables import paper_tables
 from mmdf2.evaluation.published import PUBLISHED
-from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.records import EvaluationError, GroundTruth
 from mmdf2.evaluation.report_files import report_text, write_report
-from mmdf2.evaluation.retrieval import TOP_K
+from mmdf2.evaluation.retrieval import TOP_K, Items
 from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
 from mmdf2.evaluation.retrieval_truth import with_attributes
 from mmdf2.evaluation.subsets import COLUMNS, SUBSETS
@@ -122,6 +122,24 @@ def test_query_items_of_another_split_are_refused(folder):
         with_attributes(items, source.ground_truth)
 
 
+def test_attributes_are_those_of_the_item_of_the_category_that_the_box_fits_best():
+    boxes = np.array([[0.0, 0, 1000, 1000], [0, 0, 1000, 1001], [0, 0, 1000, 1000.5]])
+    truth = GroundTruth(
+        np.array([4]), np.full(3, 4), np.array([1, 1, 2]), boxes, attributes=np.arange(1, 13).reshape(3, 4)
+    )
+
+    def attributes_of(label, height):
+        box = np.array([[0.0, 0, 1000, height]])
+        items = Items(np.array([4]), box, np.array([0]), np.array([label]))
+        return with_attributes(items, truth).attributes.tolist()
+
+    assert attributes_of(1, 1000.1) == [[1, 2, 3, 4]]
+    assert attributes_of(1, 1000.9) == [[5, 6, 7, 8]]
+    assert attributes_of(2, 1000.1) == [[9, 10, 11, 12]]
+    with pytest.raises(EvaluationError, match='1 of 1 items of the query list are not in the ground truth'):
+        attributes_of(3, 1000.1)
+
+
 def test_categories_are_those_of_the_evaluator(folder, report):
     source = open_truth(folder / 'data', masks=False)
     found = read_detections(folder / 'r.bbox.json', 'bbox', source.sizes)
@@ -154,11 +172,24 @@ class TestTables:
             overall['missed'],
         ]
         assert rows['detected boxes, queries with > 5 matches'][-2] == overall['paper_queries'] < overall['queries']
+        assert rows['detected boxes, queries with > 5 matches'][-1] == ''
+        for which, name in (('all queries', 'top20'), ('queries with > 5 matches', 'paper_top20')):
+            expected = [report['retrieval'][subset].get(name) for subset in SUBSETS]
+            assert rows[f'detected boxes, {which}'][: len(SUBSETS)] == expected
         names = list(rows)
         assert names.index('  published, pose (released subset)') < names.index(
             'detected boxes, queries with > 5 matches'
         )
         assert rows['  published, pose+class (paper)'][-7:] == [0.268, '', 0.574, '', 0.665, '', '']
+
+    def test_items_of_categories_are_all_that_there_are(self, report):
+        """Not those with landmarks alone, as landmark tasks count them."""
+        table = paper_tables(report)[-1]
+        assert table.title == 'By category' and table.header[0] == ('', 'items')
+        counts = {name: cells[0] for name, cells in table.rows}
+        assert counts == {name: figures['items'] for name, figures in report['categories']['bbox']['overall'].items()}
+        landmarks = report['categories']['keypoints_visible']['overall']
+        assert sum(counts.values()) > sum(figures['items'] for figures in landmarks.values())
 
     def test_text_is_aligned_and_complete(self, report):
         text = report_text(report)
@@ -193,6 +224,26 @@ def test_written_files_hold_the_same_figures(report, tmp_path):
     assert sum(row['task'] == 'bbox' for row in rows) == 13 * 14 * 5
     tables = paths[1].read_text()
     assert tables.count('| --- |') == 5 and '| scale: small |' in tables
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(report, tmp_path, monkeypatch):
+    old = tmp_path / 'report.md'
+    old.write_text('old')
+    written = []
+
+    def fill_the_disk(self, text, encoding):
+        written.append(self.suffix)
+        with open(self, 'w', encoding=encoding) as file:
+            file.write(text if len(written) == 1 else text[:100])
+        if len(written) == 2:
+            raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(type(old), 'write_text', fill_the_disk)
+    with pytest.raises(OSError, match='No space left'):
+        write_report(report, tmp_path / 'report.json')
+    assert written == ['.tmp', '.tmp'] and old.read_text() == 'old'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['report.json', 'report.md']
+    assert json.loads((tmp_path / 'report.json').read_text()) == report
 
 
 def test_the_report_is_a_json_file(report, tmp_path):

@@ -9,6 +9,7 @@ from mmdf2.evaluation.retrieval import (
     TOP_K,
     Items,
     chance_top1,
+    judge,
     right_identities,
     select_queries,
     summarize,
@@ -182,6 +183,41 @@ def test_chance_is_the_mean_over_every_order_of_the_gallery():
     # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 for 8, none for 99.
     assert chance_top1(queries, gallery) == pytest.approx((3 / 4 + 2 / 4 + 0) / 3)
     assert np.isnan(chance_top1(items((LEFT, -1, 0)), gallery))
+
+
+class TestAveragePrecision:
+    @staticmethod
+    def of(gallery, *hit_boxes):
+        """Average precision of a query of identity 7 that retrieved these boxes, all of image 1."""
+        count = len(hit_boxes)
+        hits = np.full(count, 1), np.array(hit_boxes, float).reshape(-1, 4), np.zeros(count, int)
+        outcome = judge(items((LEFT, 7, 0)), gallery, np.array([0]), np.array([False]), *hits)
+        return outcome.average_precision.item()
+
+    def test_a_box_finds_the_item_that_it_overlaps_most(self):
+        tall = (0, 0, 10, 14)
+        gallery = items((LEFT, 7, 0), (tall, 7, 0))
+        # 10/13 of the first item and 13/14 of the second: that which is left for the next box is the first.
+        assert self.of(gallery, (0, 0, 10, 13), LEFT) == 1
+        assert self.of(gallery, (0, 0, 10, 13), tall) == 0.5
+        assert self.of(gallery, FAR, (0, 0, 10, 13), LEFT) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+    def test_an_item_is_found_once(self):
+        assert self.of(items((LEFT, 7, 0), (FAR, 7, 0)), LEFT, LEFT, FAR) == pytest.approx((1 + 2 / 3) / 2)
+
+    def test_more_items_than_places_can_all_be_found(self):
+        boxes = [(20 * place, 0, 20 * place + 10, 10) for place in range(25)]
+        gallery = items(*((box, 7, 0) for box in boxes))
+        assert self.of(gallery, *boxes) == 1
+        assert self.of(gallery, *boxes[:10]) == 0.5
+
+    def test_places_after_the_twentieth_do_not_count(self):
+        wrong = [FAR] * 20
+        assert self.of(items((LEFT, 7, 0)), *wrong[:19], LEFT) == 1 / 20
+        assert self.of(items((LEFT, 7, 0)), *wrong, LEFT) == 0
+
+    def test_a_query_without_partner_has_none(self):
+        assert self.of(items((LEFT, 8, 0)), LEFT) == 0
 
 
 class TestFiles:

@@ -89,15 +89,17 @@ def test_mixed_precision_fits_the_machine(monkeypatch, device, wrapper):
     assert config.optim_wrapper == {**wrapper, 'optimizer': {'type': 'SGD', 'lr': 1.0}}
 
 
-def test_dump_reaches_every_metric_of_ours(tmp_path):
+def test_options_for_metrics_reach_every_one_of_ours(tmp_path):
     test = load_tool('test')
     ours = [{'type': 'mmdf2.DeepFashion2Metric'}, {'type': 'mmdf2.RetrievalMetric'}]
     config = Config({'test_evaluator': [*ours, {'type': 'CocoMetric'}]})
-    test.dump_results(config, tmp_path)
     prefix = str(tmp_path / 'results')
-    assert [metric.get('outfile_prefix') for metric in config.test_evaluator] == [prefix, prefix, None]
+    test.set_up_metrics(config, '--dump', outfile_prefix=prefix)
+    test.set_up_metrics(config, '--subsets', subsets=True)
+    expected = [{**metric, 'outfile_prefix': prefix, 'subsets': True} for metric in ours]
+    assert list(config.test_evaluator) == [*expected, {'type': 'CocoMetric'}]
     single = Config({'test_evaluator': ours[0]})
-    test.dump_results(single, tmp_path)
+    test.set_up_metrics(single, '--dump', outfile_prefix=prefix)
     assert single.test_evaluator.outfile_prefix == prefix
-    with pytest.raises(SystemExit, match='test_evaluator has no'):
-        test.dump_results(Config({'test_evaluator': {'type': 'CocoMetric'}}), tmp_path)
+    with pytest.raises(SystemExit, match=r'--dump: test_evaluator has no mmdf2\.DeepFashion2Metric'):
+        test.set_up_metrics(Config({'test_evaluator': {'type': 'CocoMetric'}}), '--dump', outfile_prefix=prefix)

@@ -22,6 +22,9 @@ from mmdf2.evaluation.metrics.collected import (
     warn_of_coverage,
 )
 from mmdf2.evaluation.records import Detections
+from mmdf2.evaluation.report import flat_figures, task_figures
+from mmdf2.evaluation.report_files import report_text
+from mmdf2.evaluation.subsets import COLUMNS, OVERALL
 from mmdf2.registry import METRICS
 
 # Metric -> field of pred_instances that it needs, and tasks of the evaluator.
@@ -44,6 +47,7 @@ class DeepFashion2Metric(BaseMetric):
         data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
         split: 'train' or 'validation'.
         metrics: Of 'bbox', 'segm', 'keypoints'; 'auto' takes those that are predicted and says which are not.
+        subsets: Also evaluates the paper's twelve subsets, as ``bbox_AP_scale_small`` ..., and logs its Tables 2 to 4.
         outfile_prefix: Writes the official result files ``<prefix>.bbox.json``, ``.segm.json``, ``.keypoints.json``.
         collect_device: As of BaseMetric.
         prefix: As of BaseMetric; none by default.
@@ -61,6 +65,7 @@ class DeepFashion2Metric(BaseMetric):
         data_root: str,
         split: str = 'validation',
         metrics: str | Sequence[str] = 'auto',
+        subsets: bool = False,
         outfile_prefix: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -75,6 +80,7 @@ class DeepFashion2Metric(BaseMetric):
         self.automatic = metrics == 'auto'
         self.data_root = data_root
         self.split = split
+        self.subsets = subsets
         self.outfile_prefix = outfile_prefix
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -99,12 +105,18 @@ class DeepFashion2Metric(BaseMetric):
                 path = f'{self.outfile_prefix}.{metric}.json'
                 print_log(f'Results written to {write_results(path, detection_results(detections, metric))}', 'current')
         truth = ground_truth(store, image_ids, masks='segm' in metrics)
-        evaluated = {task: evaluate_task(truth, detections, task) for metric in metrics for task in STREAMS[metric][1]}
+        columns = COLUMNS if self.subsets else (OVERALL,)
+        tasks = [task for metric in metrics for task in STREAMS[metric][1]]
+        evaluated = {task: evaluate_task(truth, detections, task, columns) for task in tasks}
         if evaluated:
             print_log('\n' + category_table(evaluated), 'current')
-        return {
-            _key(task, name): value for task, result in evaluated.items() for name, value in result.figures().items()
-        }
+        if evaluated and self.subsets:
+            tables = report_text({task: task_figures(result) for task, result in evaluated.items()})
+            print_log(f'\n{tables}', 'current')
+        figures = {}
+        for task, result in evaluated.items():
+            figures.update(flat_figures({column: result.figures(column) for column in columns}, _key(task, '{}')))
+        return figures
 
     def _predicted(self, results) -> list[str]:
         fields = [STREAMS[metric][0] for metric in self.wanted]
@@ -129,7 +141,7 @@ def _key(task: str, name: str) -> str:
 def category_table(evaluated: dict[str, TaskResult]) -> str:
     """Text table: items and AP of each task for each category, then their mean AP, AP50 and AP75."""
     # Landmark tasks ignore items without landmarks, so the largest count is that of all items.
-    counts = np.max([result.num_truths[0] for result in evaluated.values()], axis=0)
+    counts = np.max([result.num_truths[result.columns.index(OVERALL)] for result in evaluated.values()], axis=0)
     rows = [['category', 'items', *(_key(task, 'AP') for task in evaluated)]]
     for label, name in enumerate(CATEGORY_NAMES):
         rows.append([name, counts[label], *(_shown(r.average_precision(label=label)) for r in evaluated.values())])

@@ -20,7 +20,10 @@ from mmdf2.evaluation.metrics.collected import (
     warn_of_coverage,
 )
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, chance_top1, judge, select_queries, summarize
+from mmdf2.evaluation.report import flat_figures, retrieval_figures
+from mmdf2.evaluation.report_files import report_text
+from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, chance_top1, judge, select_queries
+from mmdf2.evaluation.subsets import COLUMNS, OVERALL
 from mmdf2.evaluation.verification import draw_pairs, verification_figures
 from mmdf2.ops import pair_similarity, pair_topk
 from mmdf2.registry import METRICS
@@ -64,6 +67,8 @@ class RetrievalMetric(BaseMetric):
     Args:
         data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
         split: 'train' or 'validation'.
+        subsets: Also counts the queries of the paper's twelve subsets, as ``retrieval_top1_scale_small`` ..., and logs
+            its Table 5.
         outfile_prefix: Writes the official result files ``<prefix>.retrieval.json`` and, with ground-truth boxes,
             ``<prefix>.retrieval_gt.json``, which needs a search for every detection on a user image and not only for
             those that represent a query item.
@@ -82,6 +87,7 @@ class RetrievalMetric(BaseMetric):
         self,
         data_root: str,
         split: str = 'validation',
+        subsets: bool = False,
         outfile_prefix: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -90,6 +96,7 @@ class RetrievalMetric(BaseMetric):
         super().__init__(collect_device, prefix, collect_dir)
         self.data_root = data_root
         self.split = split
+        self.subsets = subsets
         self.outfile_prefix = outfile_prefix
         self._similarity: dict[str, np.ndarray] | None = None
 
@@ -123,23 +130,28 @@ class RetrievalMetric(BaseMetric):
         users = image_ids[np.isin(image_ids, store.image_ids[store.sources == USER])]
         similarity = results[0]['similarity']
         queries, entries = _split(_detected(results), users)
-        figures = self._figures('retrieval', items, gallery, queries, entries, similarity)
+        report = {'retrieval': self._evaluate('retrieval', items, gallery, queries, entries, similarity)}
+        verified = {}
         if common_fields(results, ['gt_embeddings']):
             queries, entries = _split(_annotated(results, store, image_ids), users)
-            figures.update(self._figures('retrieval_gt', items, gallery, queries, entries, similarity))
+            report['retrieval_gt'] = self._evaluate('retrieval_gt', items, gallery, queries, entries, similarity)
             verified = _verify(items, gallery, queries, entries, similarity)
-            figures.update({f'verification_{name}': value for name, value in verified.items()})
         else:
             print_log('No gt_box_instances were predicted: retrieval with ground-truth boxes is left out', 'current')
-        figures['retrieval_chance_top1'] = chance_top1(items, gallery)
-        return figures
+        if self.subsets:
+            print_log(f'\n{report_text(report)}', 'current')
+        figures = {}
+        for task, columns in report.items():
+            figures.update(flat_figures(columns, f'{task}_{{}}'))
+        figures.update({f'verification_{name}': value for name, value in verified.items()})
+        return {**figures, 'retrieval_chance_top1': chance_top1(items, gallery)}
 
-    def _figures(self, task, items, gallery, queries, entries, similarity) -> dict[str, float]:
+    def _evaluate(self, task, items, gallery, queries, entries, similarity) -> dict[str, dict]:
         if self.outfile_prefix:
             path = f'{self.outfile_prefix}.{task}.json'
             print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
-        outcome = _evaluate(items, gallery, queries, entries, similarity)
-        return {f'{task}_{name}': value for name, value in summarize(outcome).items()}
+        outcome = _judged(items, gallery, queries, entries, similarity)
+        return retrieval_figures(outcome, items, COLUMNS if self.subsets else (OVERALL,))
 
 
 def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> np.ndarray:
@@ -167,7 +179,7 @@ def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> 
     return indices.numpy()
 
 
-def _evaluate(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> Outcome:
+def _judged(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> Outcome:
     wanted, chosen = select_queries(items, queries.image_ids, queries.boxes, queries.labels, queries.scores)
     represented = np.flatnonzero(chosen >= 0)
     hits = search(queries, chosen[represented], entries, similarity)
