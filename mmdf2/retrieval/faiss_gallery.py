@@ -47,9 +47,9 @@ class FaissGallery(Gallery):
         stored = read_folder(folder, verify)
         if similarity is not None and similarity.fingerprint() != stored.similarity.fingerprint():
             raise GalleryError(
-                f"{folder} was built with model '{stored.model}' (similarity {stored.similarity.fingerprint()}), the one "
-                f'at hand has similarity {similarity.fingerprint()}: embeddings of different models do not compare; '
-                'build the gallery anew, or use its own model'
+                f"{folder} was built with model '{stored.model}' (similarity {stored.similarity.fingerprint()}), the "
+                f'one at hand has similarity {similarity.fingerprint()}: embeddings of different models do not '
+                'compare; build the gallery anew, or use its own model'
             )
         gallery = cls.__new__(cls)
         gallery._set(stored)

@@ -191,7 +191,7 @@ def _check_ids(folder: Path, ids, counts, next_id: int) -> None:
 
 def _role(name: str) -> str | None:
     """What a data file of a gallery is, by its name; 'new' for one that was left over; None for a stranger."""
-    if name.startswith('new-') and name.endswith('.tmp'):
+    if name.startswith('new-'):  # also SQLite's own, such as a journal
         return 'new'
     stem, _, rest = name.partition('-')
     digest, dot, ending = rest.partition('.')

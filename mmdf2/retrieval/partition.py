@@ -1,6 +1,7 @@
 """The embeddings of one category: they grow, shrink and are searched, by several threads at once."""
 
 import threading
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,10 +71,9 @@ class Partition:
             state = self._state
             count, total = len(state.ids), len(state.ids) + len(ids)
             if self._storage is None or total > len(self._storage[1]):
-                self._storage = tuple(
-                    np.empty((max(total, 2 * count, 64), *old.shape[1:]), old.dtype)
-                    for old in (state.vectors, state.ids)
-                )
+                room = max(total, 2 * count, 64)
+                pairs = (state.vectors, state.ids)
+                self._storage = tuple(np.empty((room, *old.shape[1:]), old.dtype) for old in pairs)
                 self._storage[0][:count], self._storage[1][:count] = state.vectors, state.ids
             self._storage[0][count:total], self._storage[1][count:total] = vectors, ids
             grown, numbers = (storage[:total] for storage in self._storage)
@@ -150,14 +150,7 @@ class Partition:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor on the same memory, which is not to be written to."""
-    if not array.flags.writeable:
-        # A memory-mapped file: torch would only warn that it could be written through.
-        view = np.frombuffer(memoryview(array), dtype=array.dtype) if array.flags.c_contiguous else array.copy()
-        array = view.reshape(array.shape)
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
-            return torch.from_numpy(array)
-    return torch.from_numpy(array)
+    """A tensor on the same memory, which is not to be written to: it may be a file's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
+        return torch.from_numpy(array)
