@@ -126,6 +126,10 @@ class FaissGallery(Gallery):
             large = len(partition) >= max(least_items, 1)
             partition.build_index((settings or ListSettings()) if large else None)
 
+    def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n, D) embeddings and (n,) ids of a category, not to be written to."""
+        return self._partitions[category_id - 1].arrays
+
     def ids_where(self, name: str, value) -> list[int]:
         """Ids of the items whose own field ``name`` has a value, such as a SKU; 'image' is the photo's name."""
         return self._items.ids_where(name, value)

@@ -112,9 +112,12 @@ class InvertedLists:
             squares[filled] += np.add.reduceat(moved[order] ** 2, first)
         # The mean similarity of a list: that of its mean, and the weighted variance around it.
         means = sums / np.maximum(counts, 1)[:, None]
-        self._means = (means + self.space.centre).astype(np.float32)
         spread = (squares / np.maximum(counts, 1)[:, None] - means**2) @ similarity.difference
-        self._spread = np.where(counts > 0, spread, -np.inf)
+        self._means = self.space.items(means + self.space.centre)
+        # The last column meets 1 / scale in every query.
+        self._means[:, -1] += (spread * self.space.scale).astype(np.float32)
+        self._means[counts == 0] = 0
+        self._means[counts == 0, -1] = -np.finfo(np.float32).max / 2
 
     def _add(self, columns, places, near) -> None:
         import faiss
@@ -125,13 +128,13 @@ class InvertedLists:
 
     def search(self, queries, k: int) -> np.ndarray:
         """(m, c) int64 places of the c candidates for the k best of each query (m, D), -1 where there are fewer."""
-        columns = self._padded(self.space.queries(queries))
-        chosen = self._chosen_lists(queries, self._index.nprobe)
-        return self._index.search_preassigned(columns, k * self.settings.candidates, chosen, None)[1]
+        columns = self.space.queries(queries)
+        chosen = self._chosen_lists(columns)
+        return self._index.search_preassigned(self._padded(columns), k * self.settings.candidates, chosen, None)[1]
 
-    def _chosen_lists(self, queries, probes: int) -> np.ndarray:
-        centred = InnerProductSpace(self.space.similarity, self.space.centre)
-        products = centred.queries(queries) @ centred.items(self._means).T + self._spread.astype(np.float32)
-        chosen = np.argpartition(-products, probes - 1, axis=1)[:, :probes]
+    def _chosen_lists(self, columns) -> np.ndarray:
+        """(m, probes) int64 lists of the highest mean similarity, best first."""
+        products = columns @ self._means.T
+        chosen = np.argpartition(-products, self._index.nprobe - 1, axis=1)[:, : self._index.nprobe]
         order = np.argsort(-np.take_along_axis(products, chosen, axis=1), axis=1)
         return np.ascontiguousarray(np.take_along_axis(chosen, order, axis=1), dtype=np.int64)
