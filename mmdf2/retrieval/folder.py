@@ -128,6 +128,9 @@ def read_folder(folder, verify: bool = True) -> Stored:
             f'{len(items)} in the table do not fit together; build the gallery anew'
         )
     _check_ids(folder, ids, counts, manifest['next_id'])
+    categories, known = items.ids_by_category()
+    if not np.array_equal(known, ids) or not np.array_equal(np.bincount(categories, minlength=14)[1:], counts):
+        raise GalleryError(f'{paths["items"]} has other items than {paths["ids"].name}; build the gallery anew')
     return Stored(similarity, vectors, np.array(ids), counts, items, manifest['next_id'], manifest['model'])
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
 
 _SCHEMA = """
@@ -74,8 +76,13 @@ class ItemTable:
             self._connection.execute(_SCHEMA)
             return
         try:
-            source = sqlite3.connect(f'file:{Path(path).absolute()}?mode=ro&immutable=1', uri=True)
+            source = sqlite3.connect(f'{Path(path).absolute().as_uri()}?mode=ro&immutable=1', uri=True)
+            # A schema of a stranger's must call no function that acts.
+            source.execute('PRAGMA trusted_schema = OFF')
             with source:
+                kinds = source.execute('SELECT type FROM sqlite_master').fetchall()
+                if kinds != [('table',)]:
+                    raise ValueError(f'{path} holds other things than a table items: {kinds}')
                 found = tuple(row[1] for row in source.execute('PRAGMA table_info(items)'))
                 if found != COLUMNS:
                     raise ValueError(f'{path} has a table items of {found or "no"} columns; {COLUMNS} are needed')
@@ -116,6 +123,12 @@ class ItemTable:
                 query = f'SELECT * FROM items WHERE id IN ({", ".join("?" * len(part))})'
                 found.update((row[0], _from_row(row)) for row in self._connection.execute(query, part))
         return found
+
+    def ids_by_category(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) category_ids and (n,) ids of all items, by category and then by id."""
+        with self._lock:
+            rows = self._connection.execute('SELECT category, id FROM items ORDER BY category, id').fetchall()
+        return tuple(np.array(rows, dtype=np.int64).reshape(-1, 2).T)
 
     def ids_where(self, name: str, value) -> list[int]:
         """Rising ids of the items whose own field has a value, such as a SKU; the image by the name 'image'."""

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -149,6 +150,31 @@ def test_arrays_that_do_not_fit(folder, array):
     np.save(path, array)
     replace_hash(folder, 'vectors', path)
     with pytest.raises(GalleryError, match=r'must be a float32 array of 2 dimensions|do not fit together'):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ('statement', 'message'),
+    [
+        ('UPDATE items SET id = 1000 WHERE id = 7', 'has other items than ids'),
+        ('UPDATE items SET category = 2 WHERE id = 7', 'has other items than ids'),
+        ('DELETE FROM items WHERE id = 7', 'do not fit together'),
+        ('CREATE VIEW other AS SELECT * FROM items', 'holds other things than a table items'),
+        (
+            'CREATE TRIGGER t AFTER INSERT ON items BEGIN DELETE FROM items; END',
+            'holds other things than a table items',
+        ),
+        ('ALTER TABLE items ADD COLUMN more TEXT', 'has a table items of'),
+    ],
+)
+def test_a_table_that_does_not_fit(folder, statement, message):
+    path = next(path for path in data_files(folder) if path.name.startswith('items'))
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+    replace_hash(folder, 'items', path)
+    with pytest.raises(GalleryError, match=message):
         read_folder(folder)
 
 

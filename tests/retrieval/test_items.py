@@ -19,11 +19,13 @@ def test_items_come_back_as_they_went_in(tmp_path):
     table = ItemTable()
     table.add([4, 10**12], items)
     assert table.get([10**12, 4, 5]) == {4: items[0], 10**12: items[1]}
-    table.write(tmp_path / 'items.sqlite')
-    again = ItemTable(tmp_path / 'items.sqlite')
+    path = tmp_path / 'a ?mode=rwc#%41.sqlite'
+    table.write(path)
+    again = ItemTable(path)
     assert again.get([4]) == {4: items[0]} and len(again) == 2
     again.remove([4, 7])
-    assert len(again) == 1 and len(ItemTable(tmp_path / 'items.sqlite')) == 2
+    assert len(again) == 1 and len(ItemTable(path)) == 2
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_many_ids_at_once():
