@@ -4,9 +4,9 @@
     python tools/benchmark_gallery.py --dir /some/disk --items 100000
 
 Embeddings have clusters like a gallery's (styles, identities, several photos of each) and the similarity has weights of
-either sign. All items are of one category, the largest partition there can be. Queries are searched one at a time;
-recall is the share of the exact 20 best that are among the 20 found. Each index has a process of its own; its memory is
-what the process holds after the search, the table of items included, besides the vectors, which are a mapped file.
+either sign. Queries are searched one at a time, and a hundred together; recall is the share of the exact 20 best that
+are among the 20 found. Each index has a process of its own; its memory is what the process holds after the search, the
+table of items included, besides the vectors, which are a mapped file.
 """
 
 import argparse
@@ -27,15 +27,13 @@ from mmdf2.retrieval.lists import ListSettings
 from mmdf2.retrieval.similarity import Similarity
 
 WIDTH, K, QUERIES = 256, 20, 300
-CATEGORY = 1
 # Name -> settings of the gallery's index, None for the exact search.
 INDEXES = {
     'exact': None,
     'lists, 128 probes': ListSettings(probes=128),
-    'lists, 256 probes': ListSettings(probes=256),
-    'lists, 384 probes': ListSettings(probes=384),
-    'lists of 64 bytes, 128 probes': ListSettings(probes=128, code_bytes=64, candidates=20),
-    'lists of 64 bytes, 256 probes': ListSettings(probes=256, code_bytes=64, candidates=20),
+    'lists, 256 probes (default)': ListSettings(),
+    'lists, 512 probes': ListSettings(probes=512),
+    'lists of 64 bytes, 256 probes': ListSettings(code_bytes=64),
 }
 PLAIN = {'plain faiss, flat L2': 'Flat', 'plain faiss, IVF L2, 256 probes': 'IVF4000,Flat'}
 
@@ -45,19 +43,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dir', type=Path, required=True, help='where the made galleries lie (1.2 KB an item)')
     parser.add_argument('--items', type=int, default=1_000_000)
+    parser.add_argument('--categories', type=int, default=1, choices=range(1, 14), metavar='N', help='1 to 13')
     parser.add_argument('--only', nargs='+', choices=[*INDEXES, *PLAIN], help='these indexes alone')
     parser.add_argument('--run', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    folder = args.dir / str(args.items)
+    folder = args.dir / f'{args.items}-{args.categories}'
     if args.run:
         print(json.dumps(run(folder, args.run)))
         return
     if not (folder / 'finished').exists():
-        make(folder, args.items)
-    print(f'{args.items:,} items of {WIDTH} columns, {QUERIES} queries, the {K} best, {os.cpu_count()} cores')
+        make(folder, args.items, args.categories)
+    print(
+        f'{args.items:,} items of {WIDTH} columns, categories: {args.categories}, all searched; {QUERIES} queries, '
+        f'the {K} best, {os.cpu_count()} cores'
+    )
     print(f'{"index":<34}{"recall":>8}{"ms":>8}{"ms of 100":>11}{"build, s":>10}{"MB":>8}')
     for name in args.only or [*INDEXES, *PLAIN]:
-        command = [sys.executable, __file__, '--dir', str(args.dir), '--items', str(args.items), '--run', name]
+        options = ['--dir', args.dir, '--items', args.items, '--categories', args.categories, '--run', name]
+        command = [sys.executable, __file__, *map(str, options)]
         figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(
             f'{name:<34}{figures["recall"]:>8.3f}{figures["single"]:>8.2f}{figures["batch"]:>11.2f}'
@@ -66,7 +69,7 @@ def main() -> None:
         )
 
 
-def make(folder: Path, count: int) -> None:
+def make(folder: Path, count: int, categories: int) -> None:
     """Writes a gallery, queries and their exact neighbours."""
     rng = np.random.default_rng(0)
     weight = -np.abs(rng.normal(size=WIDTH)) / WIDTH
@@ -74,23 +77,29 @@ def make(folder: Path, count: int) -> None:
     gallery = FaissGallery(Similarity(np.stack([weight, -weight]), np.zeros(2)), model='made')
     families, styles = rng.normal(size=(13, WIDTH)) * 0.6, rng.normal(size=(3000, WIDTH)) * 0.6
     identities = max(count // 8, 1)
-    centres = families[rng.integers(0, 13, identities)] + styles[rng.integers(0, 3000, identities)]
+    family = rng.integers(0, 13, identities)
+    centres = families[family] + styles[rng.integers(0, 3000, identities)]
     centres = (centres + rng.normal(size=(identities, WIDTH)) * 0.45).astype(np.float32)
 
-    def photos(number: int, noise: float) -> np.ndarray:
+    def photos(number: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
         rows = rng.integers(0, identities, number)
-        return centres[rows] + rng.normal(size=(number, WIDTH)).astype(np.float32) * np.float32(noise)
+        embeddings = centres[rows] + rng.normal(size=(number, WIDTH)).astype(np.float32) * np.float32(noise)
+        return embeddings, family[rows] % categories + 1
 
     step = 50_000
     for start in tqdm(range(0, count, step), desc='making items', disable=None):
         number = min(step, count - start)
-        items = [GalleryItem(f'{start + row}.jpg', (0, 0, 9, 9), CATEGORY) for row in range(number)]
-        gallery.add(photos(number, 0.35), items)
-    queries = photos(QUERIES, 0.45)
+        embeddings, category_ids = photos(number, 0.35)
+        items = [
+            GalleryItem(f'{start + row}.jpg', (0, 0, 9, 9), category)
+            for row, category in enumerate(category_ids.tolist())
+        ]
+        gallery.add(embeddings, items)
+    queries, _ = photos(QUERIES, 0.45)
     folder.mkdir(parents=True, exist_ok=True)
     gallery.save(folder / 'gallery')
     np.save(folder / 'queries.npy', queries)
-    np.save(folder / 'exact.npy', gallery.search_ids(queries, K, [CATEGORY])[1])
+    np.save(folder / 'exact.npy', gallery.search_ids(queries, K, range(1, 14))[1])
     (folder / 'finished').touch()
 
 
@@ -128,21 +137,22 @@ def own_memory() -> float:
 def own_search(gallery: FaissGallery, settings: ListSettings | None):
     """A search of the gallery, exact or by an index."""
     if settings is not None:
-        gallery.build_index(settings)
-    return lambda queries: gallery.search_ids(queries, K, [CATEGORY])[1]
+        gallery.build_index(settings, least_items=20_000)
+    return lambda queries: gallery.search_ids(queries, K, range(1, 14))[1]
 
 
 def plain_search(gallery: FaissGallery, factory: str):
     """faiss on the embeddings as they are, by Euclidean distance, as one would without knowing the similarity."""
     import faiss
 
-    vectors = np.asarray(gallery.partition_arrays(CATEGORY)[0])
+    parts = [gallery.partition_arrays(category) for category in range(1, 14)]
+    vectors, ids = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     index = faiss.index_factory(WIDTH, factory)
     if not index.is_trained:
         index.train(vectors[:: max(1, len(vectors) // 250_000)])
         index.nprobe = 256
     index.add(vectors)
-    return lambda queries: index.search(queries, K)[1]
+    return lambda queries: ids[index.search(queries, K)[1]]
 
 
 if __name__ == '__main__':

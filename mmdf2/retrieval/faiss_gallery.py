@@ -10,7 +10,7 @@ from mmdf2.retrieval.folder import GalleryError, Stored, read_folder, write_fold
 from mmdf2.retrieval.gallery import Gallery, Hit, check_k, checked_categories, checked_embeddings
 from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.lists import ListSettings
-from mmdf2.retrieval.partition import Partition
+from mmdf2.retrieval.partition import Partition, search_states
 from mmdf2.retrieval.similarity import Similarity
 
 
@@ -106,11 +106,8 @@ class FaissGallery(Gallery):
 
     def search_ids(self, embeddings: np.ndarray, k: int, categories: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """As ``search`` of checked arguments, without the items: (m, k) scores and ids, -inf and -1 where fewer."""
-        found = [self._partitions[category - 1].search(embeddings, k) for category in categories]
-        scores = np.concatenate([scores for scores, _ in found], axis=1)
-        ids = np.concatenate([ids for _, ids in found], axis=1)
-        order = np.lexsort((ids, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+        states = [self._partitions[category - 1].snapshot() for category in categories]
+        return search_states(self.similarity, states, embeddings, k)
 
     def build_index(self, settings: ListSettings | None = None, least_items: int = 50_000) -> None:
         """Makes searches of large partitions approximate, to be fast where exact ones would not be.

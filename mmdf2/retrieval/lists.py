@@ -26,13 +26,13 @@ class ListSettings:
         lists: How many; None for about four times the square root of the items.
         probes: Lists that a query goes to.
         code_bytes: Bytes an item in the lists, a product quantiser's codes; None for whole vectors.
-        candidates: Items that are scored again for each that is wanted.
+        candidates: Items that are scored again for each that is wanted; None for 4, and 20 with codes.
     """
 
     lists: int | None = None
-    probes: int = 48
+    probes: int = 256
     code_bytes: int | None = None
-    candidates: int = 4
+    candidates: int | None = None
 
 
 class InvertedLists:
@@ -126,15 +126,57 @@ class InvertedLists:
         places, near = (np.ascontiguousarray(value, dtype=np.int64) for value in (places, near))
         self._index.add_core(len(columns), faiss.swig_ptr(columns), faiss.swig_ptr(places), faiss.swig_ptr(near), None)
 
-    def search(self, queries, k: int) -> np.ndarray:
-        """(m, c) int64 places of the c candidates for the k best of each query (m, D), -1 where there are fewer."""
-        columns = self.space.queries(queries)
-        chosen = self._chosen_lists(columns)
-        return self._index.search_preassigned(self._padded(columns), k * self.settings.candidates, chosen, None)[1]
+    def list_scores(self, queries) -> np.ndarray:
+        """(m, lists) the mean similarity of each query (m, D) and the items of each list; very low for empty lists."""
+        products = self.space.queries(queries) @ self._means.T
+        return self.space.scores(products, queries)
 
-    def _chosen_lists(self, columns) -> np.ndarray:
-        """(m, probes) int64 lists of the highest mean similarity, best first."""
-        products = columns @ self._means.T
-        chosen = np.argpartition(-products, self._index.nprobe - 1, axis=1)[:, : self._index.nprobe]
-        order = np.argsort(-np.take_along_axis(products, chosen, axis=1), axis=1)
-        return np.ascontiguousarray(np.take_along_axis(chosen, order, axis=1), dtype=np.int64)
+    def search(self, queries, k: int, chosen=None) -> np.ndarray:
+        """Finds candidates.
+
+        Args:
+            queries: (m, D).
+            k: Wanted in the end.
+            chosen: (m, probes) int64 lists to look into, -1 for none; by default those of the best mean similarity.
+
+        Returns:
+            (m, c) int64 places, -1 where there are fewer.
+        """
+        probes = self._index.nprobe
+        if chosen is None:
+            chosen = best_columns(self.list_scores(queries), probes)
+        # faiss wants as many as ever, and passes over -1.
+        chosen = np.pad(chosen, ((0, 0), (0, probes - chosen.shape[1])), constant_values=-1)
+        candidates = self.settings.candidates or (4 if self.settings.code_bytes is None else 20)
+        columns = self._padded(self.space.queries(queries))
+        return self._index.search_preassigned(columns, k * candidates, chosen, None)[1]
+
+
+def best_columns(scores, count: int) -> np.ndarray:
+    """(m, count) int64 columns of the highest scores (m, n) of each row, the highest first; all of fewer."""
+    count = min(count, scores.shape[1])
+    chosen = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1)
+    return np.ascontiguousarray(np.take_along_axis(chosen, order, axis=1), dtype=np.int64)
+
+
+def share_probes(scores: list[np.ndarray], probes: int) -> list[np.ndarray]:
+    """Shares a query's probes out to several indexes, whose lists are scored alike.
+
+    Args:
+        scores: (m, lists) of each index.
+        probes: Lists of all indexes that a query goes to.
+
+    Returns:
+        For each index (m, p) int64 lists, -1 where a query goes to fewer.
+    """
+    best = best_columns(np.concatenate(scores, axis=1), probes)
+    ends = np.cumsum([columns.shape[1] for columns in scores])
+    shares = []
+    for begin, end in zip(ends - [columns.shape[1] for columns in scores], ends, strict=True):
+        own = (best >= begin) & (best < end)
+        # The lists of this index first, in their order.
+        order = np.argsort(~own, axis=1, kind='stable')[:, : max(int(own.sum(axis=1).max(initial=0)), 1)]
+        lists = np.take_along_axis(np.where(own, best - begin, -1), order, axis=1)
+        shares.append(np.ascontiguousarray(lists))
+    return shares

@@ -2,22 +2,20 @@
 
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mmdf2.ops import pair_topk
-from mmdf2.retrieval.lists import InvertedLists, ListSettings
+from mmdf2.retrieval.lists import InvertedLists, ListSettings, share_probes
 from mmdf2.retrieval.similarity import Similarity
-
-# Rows that are scored at once by the direct form.
-_SCORED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class _State:
-    """What a search reads; later changes make another one.
+class State:
+    """What a search of a partition reads; later changes make another one.
 
     Attributes:
         vectors: (n, D) float32.
@@ -49,7 +47,7 @@ class Partition:
         self._similarity = similarity
         self._lock = threading.Lock()
         self._storage: tuple[np.ndarray, np.ndarray] | None = None  # of this partition alone, with room to grow
-        self._state = _State(vectors, ids)
+        self._state = State(vectors, ids)
 
     def __len__(self) -> int:
         return len(self._state.ids)
@@ -92,7 +90,7 @@ class Partition:
                 rows = moved[rows]
             tail = int(kept[: state.tail].sum())
             self._storage = None
-            self._state = _State(state.vectors[kept], state.ids[kept], state.lists, rows, tail)
+            self._state = State(state.vectors[kept], state.ids[kept], state.lists, rows, tail)
             return int((~kept).sum())
 
     def build_index(self, settings: ListSettings | None) -> None:
@@ -100,53 +98,76 @@ class Partition:
         with self._lock:
             state = self._state
             if settings is None or not len(state.ids):
-                self._state = _State(state.vectors, state.ids)
+                self._state = State(state.vectors, state.ids)
                 return
             lists = InvertedLists(self._similarity, state.vectors, settings)
             count = len(state.ids)
-            self._state = _State(state.vectors, state.ids, lists, np.arange(count), count)
+            self._state = State(state.vectors, state.ids, lists, np.arange(count), count)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best rows.
+    def snapshot(self) -> State:
+        """What a search of this moment reads."""
+        return self._state
 
-        Args:
-            queries: (m, D) float32.
-            k: Wanted.
 
-        Returns:
-            (m, c) float64 scores by the direct form, -inf where there is none, and (m, c) int64 ids, -1 there.
-        """
-        state = self._state
-        if state.lists is None:
-            return self._exact(state, 0, queries, k)
-        scores, ids = self._approximate(state, queries, k)
-        if state.tail < len(state.ids):
-            more = self._exact(state, state.tail, queries, k)
-            scores, ids = (np.concatenate(pair, axis=1) for pair in ((scores, more[0]), (ids, more[1])))
-        return scores, ids
+def search_states(
+    similarity: Similarity, states: Sequence[State], queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Searches several partitions, which share the probes of a query.
 
-    def _exact(self, state: _State, begin: int, queries, k: int) -> tuple[np.ndarray, np.ndarray]:
-        vectors, ids = state.vectors[begin:], state.ids[begin:]
-        if not len(ids) or not len(queries):
-            return np.zeros((len(queries), 0)), np.zeros((len(queries), 0), np.int64)
-        weight, bias = torch.from_numpy(self._similarity.weight), torch.from_numpy(self._similarity.bias)
-        found = pair_topk(torch.from_numpy(queries), as_tensor(vectors), weight, bias, k=min(k, len(ids)))
-        return found[0].double().numpy(), ids[found[1].numpy()]
+    Args:
+        similarity: The learned similarity.
+        states: Of the partitions.
+        queries: (m, D) float32.
+        k: Wanted.
 
-    def _approximate(self, state: _State, queries, k: int) -> tuple[np.ndarray, np.ndarray]:
-        places = state.lists.search(queries, k)
-        rows = np.where(places < 0, -1, state.rows[places])
-        scores = np.full(rows.shape, -np.inf)
-        difference, offset = self._similarity.difference, self._similarity.offset
-        for row, query in enumerate(queries):
-            real = np.flatnonzero(rows[row] >= 0)
-            for start in range(0, len(real), _SCORED_AT_ONCE):
-                part = real[start : start + _SCORED_AT_ONCE]
-                # Rows in the order of the file: its pages are read once.
-                part = part[np.argsort(rows[row, part])]
-                vectors = state.vectors[rows[row, part]].astype(np.float64)
-                scores[row, part] = ((query - vectors) ** 2) @ difference + offset
-        return scores, np.where(rows < 0, -1, state.ids[rows])
+    Returns:
+        (m, k) float64 scores by the direct form, falling, -inf where there are fewer, and (m, k) int64 ids, -1 there;
+        of equal scores the smaller id first.
+    """
+    indexed = [state for state in states if state.lists is not None]
+    shares = [None] * len(indexed)
+    if len(indexed) > 1:
+        probes = max(state.lists.settings.probes for state in indexed)
+        shares = share_probes([state.lists.list_scores(queries) for state in indexed], probes)
+    found = [_exact(similarity, state, queries, k) for state in states]
+    for state, chosen in zip(indexed, shares, strict=True):
+        # Most queries go to one partition or two.
+        going = slice(None) if chosen is None else np.flatnonzero((chosen >= 0).any(axis=1))
+        scores = np.full((len(queries), 0), -np.inf)
+        if chosen is None or len(going):
+            part = _approximate(similarity, state, queries[going], k, None if chosen is None else chosen[going])
+            scores = np.full((len(queries), part[0].shape[1]), -np.inf)
+            ids = np.full(scores.shape, -1)
+            scores[going], ids[going] = part
+            found.append((scores, ids))
+    scores, ids = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _exact(similarity: Similarity, state: State, queries, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best rows that are in no index."""
+    vectors, ids = state.vectors[state.tail :], state.ids[state.tail :]
+    if not len(ids) or not len(queries):
+        return np.zeros((len(queries), 0)), np.zeros((len(queries), 0), np.int64)
+    weight, bias = torch.from_numpy(similarity.weight), torch.from_numpy(similarity.bias)
+    found = pair_topk(torch.from_numpy(queries), as_tensor(vectors), weight, bias, k=min(k, len(ids)))
+    return found[0].double().numpy(), ids[found[1].numpy()]
+
+
+def _approximate(similarity: Similarity, state: State, queries, k: int, chosen) -> tuple[np.ndarray, np.ndarray]:
+    """The index's candidates for the best rows, scored by the direct form."""
+    places = state.lists.search(queries, k, chosen)
+    rows = np.where(places < 0, -1, state.rows[places])
+    scores = np.full(rows.shape, -np.inf)
+    difference, offset = similarity.difference, similarity.offset
+    for row, query in enumerate(queries):
+        real = np.flatnonzero(rows[row] >= 0)
+        # In the order of the file: its pages are read once.
+        real = real[np.argsort(rows[row, real])]
+        vectors = state.vectors[rows[row, real]].astype(np.float64)
+        scores[row, real] = ((query - vectors) ** 2) @ difference + offset
+    return scores, np.where(rows < 0, -1, state.ids[rows])
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.lists import ListSettings
+from mmdf2.retrieval.lists import ListSettings, share_probes
 
 from .made_gallery import brute_force, make_embeddings, make_items, make_similarity
 
@@ -111,6 +111,31 @@ def test_an_index_finds_nearly_all_and_follows_changes(code_bytes):
     assert np.isin(best, new).sum() > 10
     gallery.build_index(None, least_items=10**6)
     assert [hits[0].id for hits in gallery.search(queries, 1)] == best
+
+
+def test_several_indexed_categories_share_the_probes():
+    rng = np.random.default_rng(4)
+    gallery = FaissGallery(make_similarity(rng))
+    vectors, items = make_embeddings(rng, 6000), make_items(rng, 6000, (2, 5, 9))
+    gallery.add(vectors, items)
+    gallery.build_index(ListSettings(lists=40, probes=40), least_items=1000)
+    queries = make_embeddings(rng, 50)
+    hits = gallery.search(queries, 20)
+    expected = [brute_force(gallery.similarity, query, vectors, np.arange(6000), 20)[0] for query in queries]
+    found = [[hit.id for hit in line] for line in hits]
+    assert np.mean([np.isin(right, line).mean() for right, line in zip(expected, found, strict=True)]) > 0.95
+    # With a probe for every list the search is whole.
+    gallery.build_index(ListSettings(lists=40, probes=120), least_items=1000)
+    assert [[hit.id for hit in line] for line in gallery.search(queries, 20)] == expected
+
+
+def test_probes_go_to_the_best_lists_of_all():
+    scores = [np.array([[5.0, 1.0, 4.0], [0.0, -1.0, -2.0]]), np.array([[3.0, 9.0], [2.0, 1.0]])]
+    first, second = share_probes(scores, 3)
+    assert first.tolist() == [[0, 2], [0, -1]]
+    assert second.tolist() == [[1, -1], [0, 1]]
+    whole = share_probes(scores, 50)
+    assert whole[0].tolist() == [[0, 2, 1], [0, 1, 2]] and whole[1].tolist() == [[1, 0], [0, 1]]
 
 
 def test_threads_search_while_one_adds_and_removes(made):
