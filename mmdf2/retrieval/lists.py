@@ -13,6 +13,7 @@ import numpy as np
 from mmdf2.retrieval.reduction import InnerProductSpace
 from mmdf2.retrieval.similarity import Similarity
 
+_ITEMS_OF_LIST = 250
 # Items that k-means sees for each list.
 _TRAINING_POINTS = 64
 _ITERATIONS = 8
@@ -23,7 +24,8 @@ class ListSettings:
     """How an index of inverted lists is built and searched.
 
     Attributes:
-        lists: How many; None for about four times the square root of the items.
+        lists: How many; None for one in 250 items, and at most four times the square root of the items, since k-means
+            takes as long as lists times items.
         probes: Lists that a query goes to.
         code_bytes: Bytes an item in the lists, a product quantiser's codes; None for whole vectors.
         candidates: Items that are scored again for each that is wanted; None for 4, and 20 with codes.
@@ -55,7 +57,7 @@ class InvertedLists:
         self.settings = settings
         rng = np.random.default_rng(seed)
         count = len(vectors)
-        lists = settings.lists or max(1, round(4 * np.sqrt(count)))
+        lists = settings.lists or max(1, round(min(count / _ITEMS_OF_LIST, 4 * np.sqrt(count))))
         lists = min(lists, max(1, count // 4))
         rows = np.sort(rng.choice(count, min(count, _TRAINING_POINTS * lists), replace=False))
         sample = np.asarray(vectors[rows])
