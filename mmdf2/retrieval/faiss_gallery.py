@@ -6,8 +6,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.retrieval.folder import GalleryError, Stored, read_folder, write_folder
-from mmdf2.retrieval.gallery import Gallery, Hit, check_k, checked_categories, checked_embeddings
+from mmdf2.retrieval.folder import Stored, read_folder, write_folder
+from mmdf2.retrieval.gallery import (
+    Gallery,
+    GalleryError,
+    Hit,
+    check_k,
+    check_similarity,
+    checked_categories,
+    checked_embeddings,
+)
 from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.lists import ListSettings
 from mmdf2.retrieval.partition import Partition, search_states
@@ -28,6 +36,7 @@ class FaissGallery(Gallery):
 
     def __init__(self, similarity: Similarity, model: str = '') -> None:
         empty = np.zeros((0, similarity.width), np.float32)
+        self._folder = None
         self._set(
             Stored(similarity, empty, np.zeros(0, np.int64), np.zeros(NUM_CATEGORIES, int), ItemTable(), 0, model)
         )
@@ -45,14 +54,10 @@ class FaissGallery(Gallery):
             GalleryError: No gallery, a damaged one, or one of another model.
         """
         stored = read_folder(folder, verify)
-        if similarity is not None and similarity.fingerprint() != stored.similarity.fingerprint():
-            raise GalleryError(
-                f"{folder} was built with model '{stored.model}' (similarity {stored.similarity.fingerprint()}), the "
-                f'one at hand has similarity {similarity.fingerprint()}: embeddings of different models do not '
-                'compare; build the gallery anew, or use its own model'
-            )
+        check_similarity(folder, stored.model, stored.similarity, similarity)
         gallery = cls.__new__(cls)
         gallery._set(stored)
+        gallery._folder = folder
         return gallery
 
     def _set(self, stored: Stored) -> None:
@@ -127,18 +132,34 @@ class FaissGallery(Gallery):
         """(n, D) embeddings and (n,) ids of a category, not to be written to."""
         return self._partitions[category_id - 1].arrays
 
-    def ids_where(self, name: str, value) -> list[int]:
-        """Ids of the items whose own field ``name`` has a value, such as a SKU; 'image' is the photo's name."""
-        return self._items.ids_where(name, value)
+    def counts(self) -> dict[int, int]:
+        """See ``Gallery.counts``."""
+        return {category: len(partition) for category, partition in enumerate(self._partitions, start=1)}
 
-    def save(self, folder) -> None:
+    def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
+        """See ``Gallery.items``."""
+        return self._items.get(ids)
+
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """See ``Gallery.ids_where``."""
+        return self._items.ids_where(name, values)
+
+    def save(self, folder=None) -> None:
         """Writes the gallery into a folder, in place of what was there; a kill leaves the old one or the new one.
+
+        Args:
+            folder: Where to; None for the folder that it was loaded from or last saved to.
 
         Raises:
             GalleryError: The folder holds other things.
+            ValueError: No folder, and it came from none.
         """
+        folder = folder if folder is not None else self._folder
+        if folder is None:
+            raise ValueError('this gallery came from no folder: give one to save it in')
         with self._writing:
             parts = [partition.arrays for partition in self._partitions]
             vectors, ids = (np.concatenate(columns) for columns in zip(*parts, strict=True))
             counts = np.array([len(part) for _, part in parts])
             write_folder(folder, Stored(self.similarity, vectors, ids, counts, self._items, self._next_id, self.model))
+            self._folder = folder

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.similarity import Similarity
 
@@ -27,10 +28,6 @@ MANIFEST = 'manifest.json'
 FORMAT, VERSION = 'mmdf2 gallery', 1
 _ROLES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}
 _LARGEST_MANIFEST = 1 << 20
-
-
-class GalleryError(RuntimeError):
-    """A gallery on disk that cannot be used; the message names the file and the remedy."""
 
 
 @dataclass

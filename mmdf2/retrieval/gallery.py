@@ -26,18 +26,64 @@ class Hit:
     item: GalleryItem
 
 
+class GalleryError(RuntimeError):
+    """A gallery that cannot be used; the message names what is wrong and the remedy."""
+
+
 class Gallery(ABC):
     """Items that are searched by the learned similarity.
 
     Attributes:
         similarity: The match head's.
+        model: What tells the model apart, such as the checkpoint's name.
     """
 
     similarity: Similarity
+    model: str
+
+    @classmethod
+    @abstractmethod
+    def load(cls, location, similarity: Similarity | None = None) -> 'Gallery':
+        """Opens a gallery.
+
+        Args:
+            location: Where ``save`` left it.
+            similarity: That of the model at hand; None accepts the gallery's own.
+
+        Raises:
+            GalleryError: No gallery, a damaged one, or one of another model.
+        """
+
+    @abstractmethod
+    def save(self, location=None) -> None:
+        """Makes all changes last.
+
+        Args:
+            location: Where to; None for where the gallery came from.
+        """
 
     @abstractmethod
     def __len__(self) -> int:
         """Items in the gallery."""
+
+    @abstractmethod
+    def counts(self) -> dict[int, int]:
+        """Items of each category_id, 1 to 13."""
+
+    @abstractmethod
+    def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
+        """Id -> item of those ids that are there."""
+
+    @abstractmethod
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """Rising ids of the items whose own field ``name``, such as a SKU, has one of some values.
+
+        The name 'image' is the photo's.
+        """
+
+    @abstractmethod
+    def build_index(self) -> None:
+        """Makes searches fast where there are many items, with what suits their number; small galleries stay exact."""
 
     @abstractmethod
     def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
@@ -107,3 +153,13 @@ def check_k(k) -> None:
     """ValueError when k is no integer from 1 on."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f'k must be an integer from 1 on, got {k!r}')
+
+
+def check_similarity(location, model: str, own: Similarity, given: Similarity | None) -> None:
+    """GalleryError when a gallery's own similarity is not that of the model at hand, which None leaves open."""
+    if given is not None and given.fingerprint() != own.fingerprint():
+        raise GalleryError(
+            f"{location} was built with model '{model}' (similarity {own.fingerprint()}), the one at hand has "
+            f'similarity {given.fingerprint()}: embeddings of different models do not compare; build the gallery anew, '
+            'or use its own model'
+        )

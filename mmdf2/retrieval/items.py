@@ -130,13 +130,19 @@ class ItemTable:
             rows = self._connection.execute('SELECT category, id FROM items ORDER BY category, id').fetchall()
         return tuple(np.array(rows, dtype=np.int64).reshape(-1, 2).T)
 
-    def ids_where(self, name: str, value) -> list[int]:
-        """Rising ids of the items whose own field has a value, such as a SKU; the image by the name 'image'."""
-        clause = 'image = ?' if name == 'image' else "json_extract(fields, '$.' || json_quote(?)) = ?"
-        values = (value,) if name == 'image' else (name, value)
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """Rising ids of the items whose own field has one of some values; the image by the name 'image'."""
+        if isinstance(values, str):
+            raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
+        column = 'image' if name == 'image' else "json_extract(fields, '$.' || json_quote(?))"
+        names = () if name == 'image' else (name,)
+        values, found = list(values), set()
         with self._lock:
-            rows = self._connection.execute(f'SELECT id FROM items WHERE {clause} ORDER BY id', values)
-            return [row[0] for row in rows]
+            for start in range(0, len(values), _AT_ONCE):
+                part = values[start : start + _AT_ONCE]
+                query = f'SELECT id FROM items WHERE {column} IN ({", ".join("?" * len(part))})'
+                found.update(row[0] for row in self._connection.execute(query, (*names, *part)))
+        return sorted(found)
 
     def write(self, path: Path) -> None:
         """Copies the table into a new file."""

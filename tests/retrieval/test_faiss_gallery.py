@@ -44,8 +44,8 @@ def test_hits_bring_the_items(made):
     gallery, vectors, items, _ = made
     hit = gallery.search(vectors[7:8], 1)[0][0]
     assert hit.id == 7 and hit.item == items[7] and hit.score == pytest.approx(gallery.similarity.offset)
-    assert gallery.ids_where('sku', 'A7') == [7] and gallery.ids_where('image', 'shop/9.jpg') == [9]
-    assert gallery.ids_where('sku', 'none') == [] and gallery.ids_where("sku' OR 1=1 --", 'A7') == []
+    assert gallery.ids_where('sku', ['A7']) == [7] and gallery.ids_where('image', ['shop/9.jpg']) == [9]
+    assert gallery.ids_where('sku', ['none']) == [] and gallery.ids_where("sku' OR 1=1 --", ['A7']) == []
 
 
 def test_removed_items_are_not_found_and_their_ids_not_given_again(made):

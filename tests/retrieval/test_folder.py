@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.folder import MANIFEST, GalleryError, read_folder, write_folder
+from mmdf2.retrieval.folder import MANIFEST, read_folder, write_folder
+from mmdf2.retrieval.gallery import GalleryError
 
 from .made_gallery import make_similarity
 from .saver import content
