@@ -23,7 +23,7 @@ def is_file(uri: str) -> bool:
         return False
     if not str(uri).endswith('.db'):
         raise ValueError(
-            f'a Milvus gallery lies at http(s)://host:port or in a file of milvus-lite, whose name ends in .db; got {uri}'
+            f'a gallery in Milvus is at http(s)://host:port or in a milvus-lite file, whose name ends in .db; got {uri}'
         )
     return True
 
@@ -107,7 +107,7 @@ class MilvusConnection:
 
 def _passes(error: Exception) -> bool:
     from grpc import RpcError, StatusCode
-    from pymilvus.exceptions import ConnectionConfigException, ConnectError, MilvusUnavailableException, ParamError
+    from pymilvus.exceptions import ConnectError, ConnectionConfigException, MilvusUnavailableException, ParamError
 
     if isinstance(error, RpcError):
         return error.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from mmdf2.retrieval.gallery import (
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.milvus_about import About, AboutCollection
 from mmdf2.retrieval.milvus_client import MilvusConnection, is_file
+from mmdf2.retrieval.milvus_index import HOUR, MilvusIndex, exact_metric, index_params, searched_width
 from mmdf2.retrieval.milvus_rows import (
     MOST_WIDTH,
+    batches,
     item_schema,
     matches,
-    row_size,
     to_row,
     wanted_marks,
 )
@@ -33,10 +34,8 @@ from mmdf2.retrieval.reduction import DistanceSpace, InnerProductSpace
 from mmdf2.retrieval.similarity import Similarity
 
 _LOGGER = logging.getLogger(__name__)
-_ROWS = 500  # of a batch
-_BYTES = 8 << 20  # of a batch; Milvus refuses messages of 64 MiB
+_ROWS = 500  # at once
 _MARGIN = 1.5  # of a space's radius over the longest item
-_HOUR = 3600.0
 
 
 class MilvusGallery(Gallery):
@@ -53,6 +52,7 @@ class MilvusGallery(Gallery):
         self._about, self._about_collection = about, AboutCollection(connection, collection)
         self.similarity, self.model = about.similarity, about.model
         self._search = MilvusSearch(connection, collection)
+        self._index = MilvusIndex(connection, collection)
         self._writing = threading.Lock()
 
     @classmethod
@@ -88,8 +88,8 @@ class MilvusGallery(Gallery):
         connection.call(
             'create_collection',
             collection,
-            schema=item_schema(similarity.width, _searched_width(similarity)),
-            index_params=_index_params('FLAT', _exact_metric(similarity), not is_file(uri)),
+            schema=item_schema(similarity.width, searched_width(similarity)),
+            index_params=index_params('FLAT', exact_metric(similarity), not is_file(uri)),
             consistency_level='Strong',
             patience=60,
         )
@@ -114,10 +114,10 @@ class MilvusGallery(Gallery):
             raise GalleryError(f"there is no gallery '{collection}' at {location}, or its creation was not finished")
         check_similarity(f"gallery '{collection}' at {location}", about.model, about.similarity, similarity)
         gallery = cls(connection, collection, about)
-        if gallery._search.index_type() is None:
+        if gallery._index.kind() is None:
             # An exchange of the index was killed.
-            gallery._set_index('FLAT', _exact_metric(about.similarity))
-        connection.call('load_collection', collection, patience=_HOUR)
+            gallery._index.exchange('FLAT', exact_metric(about.similarity))
+        connection.call('load_collection', collection, patience=HOUR)
         return gallery
 
     def save(self, location=None) -> None:
@@ -216,9 +216,9 @@ class MilvusGallery(Gallery):
             longest = _longest(space.products, embeddings)
             if longest <= space.radius:
                 return
-            if self._search.index_type() != 'FLAT':
+            if self._index.kind() != 'FLAT':
                 _LOGGER.warning('items beyond the radius of the index came: searches are exact until build_index()')
-                self._set_index('FLAT', 'IP')
+                self._index.exchange('FLAT', 'IP')
             about = self._about.with_space(DistanceSpace(space.products, _MARGIN * longest), True)
         self._about_collection.write(about)
         self._about = about
@@ -228,7 +228,7 @@ class MilvusGallery(Gallery):
         for row, vector, embedding in zip(rows, vectors, embeddings, strict=True):
             row.update(vector=vector, embedding=embedding)
         written = 0
-        for batch in _batches(rows):
+        for batch in batches(rows):
             # Lists are made batch by batch: they take ten times the memory.
             batch = [{**row, 'embedding': row['embedding'].tolist()} for row in batch]
             try:
@@ -258,7 +258,7 @@ class MilvusGallery(Gallery):
             self._about = self._about_collection.read() or self._about
         if self._about.space is None or not len(embeddings):
             return [[] for _ in embeddings]
-        return self._search.search(self._about.space, embeddings, k, chosen)
+        return self._search.search(self._about.space, self._index.describe(), embeddings, k, chosen)
 
     def build_index(self, least_items: int = 50_000) -> None:
         """Makes searches of a large gallery approximate: a graph (HNSW) over the L2 space, rescored.
@@ -268,17 +268,17 @@ class MilvusGallery(Gallery):
         """
         with self._writing:
             if len(self) < max(least_items, 1):
-                if self._search.index_type() != 'FLAT':
-                    self._set_index('FLAT', _exact_metric(self.similarity))
+                if self._index.kind() != 'FLAT':
+                    self._index.exchange('FLAT', exact_metric(self.similarity))
                 return
             if self._about.mixed:
                 self._rewrite_vectors()
             self._connection.call('flush', self._collection, patience=120)
-            self._set_index('HNSW', 'L2')
+            self._index.exchange('HNSW', 'L2')
 
     def _rewrite_vectors(self) -> None:
         """Gives all vectors the last column of the space as it is now."""
-        self._set_index('FLAT', 'IP')
+        self._index.exchange('FLAT', 'IP')
         for start in range(0, self._about_collection.next_id(), _ROWS):
             ids = list(range(start, start + _ROWS))
             embeddings, items = self.embeddings(ids), self.items(ids)
@@ -289,50 +289,6 @@ class MilvusGallery(Gallery):
         self._about_collection.write(about)
         self._about = about
 
-    def _set_index(self, index_type: str, metric: str) -> None:
-        if self._search.index_type() is not None:
-            self._connection.call('release_collection', self._collection)
-            self._connection.call('drop_index', self._collection, 'vector', patience=60)
-        params = _index_params(index_type, metric, False)
-        self._connection.call('create_index', self._collection, params, patience=_HOUR)
-        self._connection.call('load_collection', self._collection, patience=_HOUR)
-        self._search.forget_index()
-
-
-def _searched_width(similarity: Similarity) -> int:
-    return similarity.width + (0 if (similarity.difference <= 0).all() else 2)
-
-
-def _exact_metric(similarity: Similarity) -> str:
-    """Without positive weights distances rank as they are; else the inner product does, whatever the radius."""
-    return 'L2' if (similarity.difference <= 0).all() else 'IP'
-
 
 def _longest(products: InnerProductSpace, embeddings: np.ndarray) -> float:
     return float(np.linalg.norm(products.items(embeddings).astype(np.float64), axis=1).max())
-
-
-def _index_params(index_type: str, metric: str, with_marks: bool):
-    from pymilvus import MilvusClient
-
-    params = MilvusClient.prepare_index_params()
-    # milvus-lite drops what is not nested in ``params``.
-    build = dict(M=16, efConstruction=200) if index_type == 'HNSW' else {}
-    params.add_index('vector', index_type=index_type, index_name='vector', metric_type=metric, params=build)
-    if with_marks:
-        # milvus-lite has no index of arrays; it reads them all.
-        params.add_index('marks', index_type='INVERTED', index_name='marks')
-    return params
-
-
-def _batches(rows: list[dict]) -> Iterator[list[dict]]:
-    """Rows in order, by number and by bytes."""
-    batch, size = [], 0
-    for row in rows:
-        if batch and (len(batch) == _ROWS or size + row_size(row) > _BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += row_size(row)
-    if batch:
-        yield batch

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from mmdf2.retrieval.items import GalleryItem
 
 MOST_WIDTH = 4096  # of an embedding; what an array of Milvus holds
 _MOST_MARKS = 4096
+_BATCH_ROWS = 500
+_BATCH_BYTES = 8 << 20  # Milvus refuses messages of 64 MiB
 _MOST_TEXT = 65_535  # bytes of a text in Milvus
 
 
@@ -65,7 +67,20 @@ def from_row(row: dict) -> GalleryItem:
     return GalleryItem(row['image'], box, int(row['category']), landmarks, fields)
 
 
-def row_size(row: dict) -> int:
+def batches(rows: list[dict]) -> Iterator[list[dict]]:
+    """Rows in order, by number and by bytes."""
+    batch, size = [], 0
+    for row in rows:
+        if batch and (len(batch) == _BATCH_ROWS or size + _size(row) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += _size(row)
+    if batch:
+        yield batch
+
+
+def _size(row: dict) -> int:
     """Bytes of a row as it travels, nearly."""
     return 4 * (len(row['vector']) + len(row['embedding'])) + 8 * len(row['marks']) + 2 * len(row['details']) + 64
 

@@ -30,33 +30,17 @@ class MilvusSearch:
 
     def __init__(self, connection: MilvusConnection, collection: str) -> None:
         self._connection, self._collection = connection, collection
-        self._index = None
 
-    def index_type(self) -> str | None:
-        """FLAT or HNSW; None when there is no index."""
-        return self._index_description().get('index_type')
-
-    def forget_index(self) -> None:
-        """Asks for the index again: it was exchanged."""
-        self._index = None
-
-    def _index_description(self) -> dict:
-        if self._index is None:
-            names = self._connection.call('list_indexes', self._collection)
-            if 'vector' not in names:
-                return {}
-            self._index = self._connection.call('describe_index', self._collection, 'vector') or {}
-        return self._index
-
-    def search(self, space: DistanceSpace, embeddings: np.ndarray, k: int, categories: list[int]) -> list[list[Hit]]:
-        """The hits of checked queries; exact over a flat index.
+    def search(
+        self, space: DistanceSpace, index: dict, embeddings: np.ndarray, k: int, categories: list[int]
+    ) -> list[list[Hit]]:
+        """The hits of checked queries by an index as ``MilvusIndex.describe`` has it; exact by a flat one.
 
         Raises:
             ValueError: k is above Milvus's limit.
         """
         if k > _MOST:
             raise ValueError(f'Milvus finds {_MOST} items of a query at most, got k {k}; remedy: a smaller k')
-        index = self._index_description()
         exact, metric = index['index_type'] == 'FLAT', index['metric_type']
         expression = '' if len(categories) == NUM_CATEGORIES else f'category in {categories}'
         found = [None] * len(embeddings)
@@ -134,6 +118,7 @@ def _best(space: DistanceSpace, query: np.ndarray, ids: list, vectors: dict, k: 
     best = [(there[row], float(scores[row])) for row in order]
     if whole or len(best) < k:
         return best, whole
-    lengths = np.linalg.norm(space.items(embeddings).astype(np.float64), axis=1).max()
-    reach = (float(np.linalg.norm(space.queries(query[None]).astype(np.float64))) + lengths) ** 2
+    columns = space.products.items(embeddings).astype(np.float64)
+    lengths = np.linalg.norm(columns[:, :-1] if space.radius is None else columns, axis=1)
+    reach = (np.linalg.norm(space.queries(query[None]).astype(np.float64)) + lengths.max()) ** 2
     return best, bool(scores[-1] < best[-1][1] - _ROUNDING * reach)

@@ -72,5 +72,5 @@ def _refuse_strangers(target: Gallery, ids: np.ndarray) -> None:
         known += len(target.present(ids[start : start + 10 * _BATCH].tolist()))
     if known != len(target):
         raise GalleryError(
-            f'the target holds {len(target) - known} items that the source does not have: transfer into an empty gallery'
+            f'the target holds {len(target) - known} items that the source does not have: use an empty gallery'
         )

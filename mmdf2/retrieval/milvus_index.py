@@ -1,0 +1,64 @@
+"""The index of a gallery in Milvus, and what is exact for which similarity."""
+
+from mmdf2.retrieval.milvus_client import MilvusConnection
+from mmdf2.retrieval.similarity import Similarity
+
+HOUR = 3600.0  # seconds that building or loading an index may take
+
+
+class MilvusIndex:
+    """The index of the searched vectors.
+
+    Args:
+        connection: Where.
+        collection: The items' collection.
+    """
+
+    def __init__(self, connection: MilvusConnection, collection: str) -> None:
+        self._connection, self._collection = connection, collection
+
+    def describe(self) -> dict:
+        """What Milvus says of it, such as ``index_type`` and ``metric_type``; empty when there is none.
+
+        It is asked each time: another process may have exchanged it.
+        """
+        if 'vector' not in self._connection.call('list_indexes', self._collection):
+            return {}
+        return self._connection.call('describe_index', self._collection, 'vector') or {}
+
+    def kind(self) -> str | None:
+        """FLAT or HNSW; None when there is no index."""
+        return self.describe().get('index_type')
+
+    def exchange(self, kind: str, metric: str) -> None:
+        """Builds another index in place of what is there; returns when it can be searched."""
+        if self.kind() is not None:
+            self._connection.call('release_collection', self._collection)
+            self._connection.call('drop_index', self._collection, 'vector', patience=60)
+        params = index_params(kind, metric, False)
+        self._connection.call('create_index', self._collection, params, patience=HOUR)
+        self._connection.call('load_collection', self._collection, patience=HOUR)
+
+
+def searched_width(similarity: Similarity) -> int:
+    """Of the vectors that Milvus searches: those of ``DistanceSpace``."""
+    return similarity.width + (0 if (similarity.difference <= 0).all() else 2)
+
+
+def exact_metric(similarity: Similarity) -> str:
+    """Without positive weights distances rank as they are; else the inner product does, whatever the radius."""
+    return 'L2' if (similarity.difference <= 0).all() else 'IP'
+
+
+def index_params(index_type: str, metric: str, with_marks: bool):
+    """Milvus's parameters of an index over the vectors, and over the marks if wanted."""
+    from pymilvus import MilvusClient
+
+    params = MilvusClient.prepareindex_params()
+    # milvus-lite drops what is not nested in ``params``.
+    build = dict(M=16, efConstruction=200) if index_type == 'HNSW' else {}
+    params.add_index('vector', index_type=index_type, index_name='vector', metric_type=metric, params=build)
+    if with_marks:
+        # milvus-lite has no index of arrays; it reads them all.
+        params.add_index('marks', index_type='INVERTED', index_name='marks')
+    return params
