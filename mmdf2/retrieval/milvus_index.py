@@ -54,7 +54,7 @@ def index_params(index_type: str, metric: str, with_marks: bool):
     """Milvus's parameters of an index over the vectors, and over the marks if wanted."""
     from pymilvus import MilvusClient
 
-    params = MilvusClient.prepareindex_params()
+    params = MilvusClient.prepare_index_params()
     # milvus-lite drops what is not nested in ``params``.
     build = dict(M=16, efConstruction=200) if index_type == 'HNSW' else {}
     params.add_index('vector', index_type=index_type, index_name='vector', metric_type=metric, params=build)
