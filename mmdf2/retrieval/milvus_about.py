@@ -50,9 +50,15 @@ class AboutCollection:
         self._connection, self.name = connection, f'{collection}_about'
         self._of = f"'{collection}' at {connection.uri}"
 
-    def exists(self) -> bool:
-        """Whether it is there, which says nothing of its rows."""
-        return self._connection.call('has_collection', self.name)
+    def open(self) -> bool:
+        """Makes the collection ready to be read if there is one, which says nothing of its rows."""
+        if not self._connection.call('has_collection', self.name):
+            return False
+        if not self._connection.call('list_indexes', self.name):
+            # Making it was killed.
+            self._connection.call('create_index', self.name, self._index_params(), patience=60)
+        self._connection.call('load_collection', self.name, patience=60)
+        return True
 
     def create(self) -> None:
         """Makes the collection, without rows."""
@@ -63,11 +69,18 @@ class AboutCollection:
         schema.add_field('text', DataType.VARCHAR, max_length=_LONGEST)
         # Milvus makes no collection without a vector.
         schema.add_field('vector', DataType.FLOAT_VECTOR, dim=2)
-        params = MilvusClient.prepare_index_params()
-        params.add_index('vector', index_type='FLAT', metric_type='L2')
+        params = self._index_params()
         self._connection.call(
             'create_collection', self.name, schema=schema, index_params=params, consistency_level='Strong', patience=60
         )
+
+    @staticmethod
+    def _index_params():
+        from pymilvus import MilvusClient
+
+        params = MilvusClient.prepare_index_params()
+        params.add_index('vector', index_type='FLAT', metric_type='L2')
+        return params
 
     def write(self, about: About) -> None:
         """Writes all but the next id; the manifest last, so that a gallery without one is known as unfinished."""

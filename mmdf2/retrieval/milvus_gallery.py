@@ -75,7 +75,7 @@ class MilvusGallery(Gallery):
             raise ValueError(f'Milvus holds embeddings of {MOST_WIDTH} numbers at most, got {similarity.width}')
         connection = MilvusConnection(uri, token, patience)
         about = AboutCollection(connection, collection)
-        ours = about.exists()
+        ours = about.open()
         if ours and about.read() is not None:
             raise GalleryError(f"there is a gallery '{collection}' at {uri}: load it, or give another collection")
         if connection.call('has_collection', collection):
@@ -89,10 +89,12 @@ class MilvusGallery(Gallery):
             'create_collection',
             collection,
             schema=item_schema(similarity.width, searched_width(similarity)),
-            index_params=index_params('FLAT', exact_metric(similarity), not is_file(uri)),
+            index_params=index_params('FLAT', exact_metric(similarity)),
             consistency_level='Strong',
             patience=60,
         )
+        if not is_file(uri):
+            MilvusIndex(connection, collection).add_marks()
         about.write_next_id(0)
         about.write(About(similarity, model))
         return cls(connection, collection, About(similarity, model))
@@ -109,7 +111,7 @@ class MilvusGallery(Gallery):
             raise GalleryError(f'there is no file {location}: give the one that MilvusGallery.create made')
         connection = MilvusConnection(location, token, patience)
         about_collection = AboutCollection(connection, collection)
-        about = about_collection.read() if about_collection.exists() else None
+        about = about_collection.read() if about_collection.open() else None
         if about is None:
             raise GalleryError(f"there is no gallery '{collection}' at {location}, or its creation was not finished")
         check_similarity(f"gallery '{collection}' at {location}", about.model, about.similarity, similarity)

@@ -1,8 +1,12 @@
 """The index of a gallery in Milvus, and what is exact for which similarity."""
 
+import logging
+
+from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.milvus_client import MilvusConnection
 from mmdf2.retrieval.similarity import Similarity
 
+_LOGGER = logging.getLogger(__name__)
 HOUR = 3600.0  # seconds that building or loading an index may take
 
 
@@ -35,9 +39,20 @@ class MilvusIndex:
         if self.kind() is not None:
             self._connection.call('release_collection', self._collection)
             self._connection.call('drop_index', self._collection, 'vector', patience=60)
-        params = index_params(kind, metric, False)
+        params = index_params(kind, metric)
         self._connection.call('create_index', self._collection, params, patience=HOUR)
         self._connection.call('load_collection', self._collection, patience=HOUR)
+
+    def add_marks(self) -> None:
+        """Has searches by field read an index where the server can: milvus-lite's has none for arrays."""
+        from pymilvus import MilvusClient
+
+        params = MilvusClient.prepare_index_params()
+        params.add_index('marks', index_type='INVERTED', index_name='marks')
+        try:
+            self._connection.call('create_index', self._collection, params, patience=60)
+        except GalleryError as error:
+            _LOGGER.warning('searches by field will read all items: %s', error)
 
 
 def searched_width(similarity: Similarity) -> int:
@@ -50,15 +65,12 @@ def exact_metric(similarity: Similarity) -> str:
     return 'L2' if (similarity.difference <= 0).all() else 'IP'
 
 
-def index_params(index_type: str, metric: str, with_marks: bool):
-    """Milvus's parameters of an index over the vectors, and over the marks if wanted."""
+def index_params(kind: str, metric: str):
+    """Milvus's parameters of an index over the vectors."""
     from pymilvus import MilvusClient
 
     params = MilvusClient.prepare_index_params()
     # milvus-lite drops what is not nested in ``params``.
-    build = dict(M=16, efConstruction=200) if index_type == 'HNSW' else {}
-    params.add_index('vector', index_type=index_type, index_name='vector', metric_type=metric, params=build)
-    if with_marks:
-        # milvus-lite has no index of arrays; it reads them all.
-        params.add_index('marks', index_type='INVERTED', index_name='marks')
+    build = dict(M=16, efConstruction=200) if kind == 'HNSW' else {}
+    params.add_index('vector', index_type=kind, index_name='vector', metric_type=metric, params=build)
     return params

@@ -1,4 +1,4 @@
-"""What the tests of MilvusGallery have done by a process of its own: ``python milvus_worker.py COMMAND URI [FOLDER]``."""
+"""What the tests of MilvusGallery have other processes do: ``python milvus_worker.py COMMAND URI PATH``."""
 
 import json
 import sys
