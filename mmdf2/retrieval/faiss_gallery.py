@@ -9,7 +9,6 @@ from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.folder import Stored, read_folder, write_folder
 from mmdf2.retrieval.gallery import (
     Gallery,
-    GalleryError,
     Hit,
     check_k,
     check_similarity,
