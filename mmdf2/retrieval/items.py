@@ -1,0 +1,169 @@
+"""What a gallery knows of an item besides its embedding, and the table of it."""
+
+import json
+import math
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
+
+_SCHEMA = """
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY, category INTEGER NOT NULL, image TEXT NOT NULL,
+    x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL, landmarks TEXT, fields TEXT NOT NULL
+) STRICT
+"""
+COLUMNS = ('id', 'category', 'image', 'x1', 'y1', 'x2', 'y2', 'landmarks', 'fields')
+_AT_ONCE = 500  # values in one statement; SQLite takes 999 at least
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """A garment on a shop's photo.
+
+    Attributes:
+        image: The photo's name or path, as the caller has it.
+        box: (x1, y1, x2, y2) in pixels.
+        category_id: 1 to 13.
+        landmarks: Rows (x, y, v), as many as the category has; None when unknown.
+        fields: The caller's own: whatever JSON can hold, such as SKU, price, link.
+    """
+
+    image: str
+    box: tuple[float, float, float, float]
+    category_id: int
+    landmarks: tuple[tuple[float, float, float], ...] | None = None
+    fields: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        box = tuple(float(side) for side in self.box)
+        if len(box) != 4 or not all(map(math.isfinite, box)):
+            raise ValueError(f'box of an item must be x1, y1, x2, y2, finite, got {self.box!r}')
+        if isinstance(self.category_id, bool) or self.category_id not in range(1, NUM_CATEGORIES + 1):
+            raise ValueError(f'category_id of an item must be 1 to {NUM_CATEGORIES}, got {self.category_id!r}')
+        object.__setattr__(self, 'box', box)
+        object.__setattr__(self, 'category_id', int(self.category_id))
+        if self.landmarks is not None:
+            object.__setattr__(self, 'landmarks', self._checked_landmarks())
+
+    def _checked_landmarks(self) -> tuple:
+        rows = tuple(tuple(float(value) for value in row) for row in self.landmarks)
+        count = CATEGORIES[self.category_id - 1].num_landmarks
+        if len(rows) != count or any(len(row) != 3 or not all(map(math.isfinite, row)) for row in rows):
+            raise ValueError(f'landmarks of a category {self.category_id} must be {count} rows x, y, v, finite')
+        return rows
+
+
+class ItemTable:
+    """Items by id, in an SQLite file or in memory; threads may read and write it at once.
+
+    Args:
+        path: The file, which is read only; None for a new table in memory.
+
+    Raises:
+        ValueError: The file is no table of items.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(':memory:', check_same_thread=False)
+        if path is None:
+            self._connection.execute(_SCHEMA)
+            return
+        try:
+            source = sqlite3.connect(f'{Path(path).absolute().as_uri()}?mode=ro&immutable=1', uri=True)
+            # A schema of a stranger's must call no function that acts.
+            source.execute('PRAGMA trusted_schema = OFF')
+            with source:
+                kinds = source.execute('SELECT type FROM sqlite_master').fetchall()
+                if kinds != [('table',)]:
+                    raise ValueError(f'{path} holds other things than a table items: {kinds}')
+                found = tuple(row[1] for row in source.execute('PRAGMA table_info(items)'))
+                if found != COLUMNS:
+                    raise ValueError(f'{path} has a table items of {found or "no"} columns; {COLUMNS} are needed')
+                # A copy: what is added stays in memory until the gallery is saved.
+                source.backup(self._connection)
+            source.close()
+        except sqlite3.Error as error:
+            raise ValueError(f'{path} is no table of items: {error}') from error
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._connection.execute('SELECT count(*) FROM items').fetchone()[0]
+
+    def add(self, ids: Sequence[int], items: Sequence[GalleryItem]) -> None:
+        """Adds items under new ids; all of them or, on an error, none.
+
+        Raises:
+            ValueError: Fields that JSON cannot hold, or an id that is there.
+        """
+        rows = [_to_row(number, item) for number, item in zip(ids, items, strict=True)]
+        with self._lock, self._connection:
+            try:
+                self._connection.executemany(f'INSERT INTO items VALUES ({", ".join("?" * len(COLUMNS))})', rows)
+            except sqlite3.IntegrityError as error:
+                raise ValueError(f'an id is in the gallery already: {error}') from error
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Removes items; unknown ids are passed over."""
+        with self._lock, self._connection:
+            self._connection.executemany('DELETE FROM items WHERE id = ?', [(int(number),) for number in ids])
+
+    def get(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
+        """Id -> item of those that are there."""
+        ids, found = [int(number) for number in ids], {}
+        with self._lock:
+            for start in range(0, len(ids), _AT_ONCE):
+                part = ids[start : start + _AT_ONCE]
+                query = f'SELECT * FROM items WHERE id IN ({", ".join("?" * len(part))})'
+                found.update((row[0], _from_row(row)) for row in self._connection.execute(query, part))
+        return found
+
+    def ids_by_category(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) category_ids and (n,) ids of all items, by category and then by id."""
+        with self._lock:
+            rows = self._connection.execute('SELECT category, id FROM items ORDER BY category, id').fetchall()
+        return tuple(np.array(rows, dtype=np.int64).reshape(-1, 2).T)
+
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """Rising ids of the items whose own field has one of some values; the image by the name 'image'."""
+        if isinstance(values, str):
+            raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
+        column = 'image' if name == 'image' else "json_extract(fields, '$.' || json_quote(?))"
+        names = () if name == 'image' else (name,)
+        values, found = list(values), set()
+        with self._lock:
+            for start in range(0, len(values), _AT_ONCE):
+                part = values[start : start + _AT_ONCE]
+                query = f'SELECT id FROM items WHERE {column} IN ({", ".join("?" * len(part))})'
+                found.update(row[0] for row in self._connection.execute(query, (*names, *part)))
+        return sorted(found)
+
+    def write(self, path: Path) -> None:
+        """Copies the table into a new file."""
+        with self._lock:
+            target = sqlite3.connect(path)
+            with target:
+                self._connection.backup(target)
+            target.close()
+
+
+def _to_row(number: int, item: GalleryItem) -> tuple:
+    try:
+        fields = json.dumps(item.fields, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'fields of an item must be what JSON can hold, got {item.fields!r}: {error}') from error
+    landmarks = None if item.landmarks is None else json.dumps(item.landmarks)
+    return (int(number), item.category_id, item.image, *item.box, landmarks, fields)
+
+
+def _from_row(row) -> GalleryItem:
+    _, category_id, image, x1, y1, x2, y2, landmarks, fields = row
+    return GalleryItem(
+        image, (x1, y1, x2, y2), category_id, None if landmarks is None else json.loads(landmarks), json.loads(fields)
+    )

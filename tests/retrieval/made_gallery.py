@@ -1,0 +1,36 @@
+"""Made embeddings with clusters like a gallery's, weights of either sign, and items for them."""
+
+import numpy as np
+
+from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.similarity import Similarity
+
+
+def make_similarity(rng, width=32, positive=0.2):
+    """Mostly distances, with a share of weights of the other sign."""
+    weight = -np.abs(rng.normal(size=width)) / width
+    flipped = rng.random(width) < positive
+    weight[flipped] *= -0.5
+    return Similarity(np.stack([weight, -weight]), np.array([1.0, -1.0]))
+
+
+def make_embeddings(rng, count, width=32, offset=0.0):
+    """Identities around styles, some items each."""
+    styles = rng.normal(size=(40, width))
+    identities = styles[rng.integers(0, 40, max(count // 5, 1))] + rng.normal(size=(max(count // 5, 1), width)) * 0.5
+    rows = rng.integers(0, len(identities), count)
+    return (identities[rows] + rng.normal(size=(count, width)) * 0.3 + offset).astype(np.float32)
+
+
+def make_items(rng, count, categories=(1, 2, 8)):
+    """Items with fields of their own."""
+    return [
+        GalleryItem(f'shop/{row}.jpg', (1.0, 2.0, 30.0, 40.5), int(rng.choice(categories)), None, {'sku': f'A{row}'})
+        for row in range(count)
+    ]
+
+
+def brute_force(similarity, query, vectors, ids, k):
+    """Ids of the k best by the direct form in float64, ties by id."""
+    scores = similarity.scores(query[None], vectors)[0]
+    return [int(ids[row]) for row in np.lexsort((ids, -scores))[:k]], np.sort(scores)[::-1][:k]
