@@ -69,7 +69,5 @@ def _item(instances: InstanceData, row: int, image: str, fields: dict) -> Galler
     if 'keypoints' in instances:
         points = instances.keypoints[row, : category.num_landmarks].double()
         confidence = instances.keypoint_scores[row, : category.num_landmarks].double()
-        landmarks = tuple(
-            (x, y, score) for (x, y), score in zip(points.tolist(), confidence.tolist(), strict=True)
-        )
+        landmarks = tuple((x, y, score) for (x, y), score in zip(points.tolist(), confidence.tolist(), strict=True))
     return GalleryItem(image, tuple(instances.bboxes[row].double().tolist()), category.id, landmarks, fields)

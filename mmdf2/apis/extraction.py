@@ -127,7 +127,9 @@ def _check_same(path: Path, job: Job) -> None:
     try:
         found = Job(**json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise GalleryError(f'{path} is no job of an extraction ({error}); remove {path.parent} to begin anew') from error
+        raise GalleryError(
+            f'{path} is no job of an extraction ({error}); remove {path.parent} to begin anew'
+        ) from error
     for name, value in asdict(job).items():
         if getattr(found, name) != value:
             what = 'other images' if name == 'images' else f'{name} {getattr(found, name)!r}, not {value!r}'
