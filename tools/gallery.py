@@ -45,6 +45,8 @@ from mmdf2.visualization import RetrievalRow, draw_retrieval_rows, write_image
 def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # torch.distributed.launch gives one or the other spelling, by its version.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest='command', required=True)
     for name, purpose in (('build', 'a gallery from photos'), ('add', 'photos to a gallery')):
         command = commands.add_parser(name, help=purpose)
