@@ -60,9 +60,10 @@ def test_evaluate_equals_the_metric_and_search_its_result_file(shop, tiny_root, 
     assert len(answers) == len(expected) > 0 and (tmp_path / 'search.jpg').stat().st_size > 1000
     for answer, entry in zip(answers, expected, strict=True):
         assert [int(Path(hit['image']).stem) for hit in answer['hits']] == entry['gallery_image_id']
-        boxes = [hit['box'] for hit in answer['hits']]
-        # The untrained model's boxes come in nearly equal pairs, which may swap places.
-        np.testing.assert_allclose(boxes, entry['gallery_bbox'], atol=0.1)
+        boxes = np.array([hit['box'] for hit in answer['hits']])
+        # Boxes of one image that an untrained model embeds alike may swap places.
+        for box in entry['gallery_bbox']:
+            assert np.abs(boxes - box).max(axis=1).min() < 0.1
 
 
 def test_two_processes_build_what_one_does(shop, tiny_root, tmp_path):
