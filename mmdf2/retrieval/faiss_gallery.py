@@ -9,7 +9,6 @@ from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.folder import Stored, read_folder, write_folder
 from mmdf2.retrieval.gallery import (
     Gallery,
-    GalleryError,
     Hit,
     check_k,
     check_similarity,
@@ -32,11 +31,12 @@ class FaissGallery(Gallery):
     Args:
         similarity: The match head's.
         model: What tells the model apart, such as the checkpoint's name; kept in the folder.
+        folder: Where ``save`` writes to; nothing is read from it.
     """
 
-    def __init__(self, similarity: Similarity, model: str = '') -> None:
+    def __init__(self, similarity: Similarity, model: str = '', folder=None) -> None:
         empty = np.zeros((0, similarity.width), np.float32)
-        self._folder = None
+        self._folder = folder
         self._set(
             Stored(similarity, empty, np.zeros(0, np.int64), np.zeros(NUM_CATEGORIES, int), ItemTable(), 0, model)
         )

@@ -24,7 +24,7 @@ class RetrievalRow:
         box: (4,) x1, y1, x2, y2 of the query in its image, or None for the whole image.
         hit_images: k images, best first.
         hit_boxes: (k, 4) boxes in them.
-        correct: (k,) bool, whether each hit is the query's garment.
+        correct: (k,) bool, whether each hit is the query's garment; None when nobody knows.
         scores: (k,) similarities, or None to show ranks alone.
         title: What to write below the query.
     """
@@ -33,7 +33,7 @@ class RetrievalRow:
     box: Sequence[float] | None
     hit_images: Sequence
     hit_boxes: Sequence[Sequence[float]]
-    correct: Sequence[bool]
+    correct: Sequence[bool] | None
     scores: Sequence[float] | None = None
     title: str = 'query'
 
@@ -74,8 +74,8 @@ def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: 
         if not len(row.hit_images):
             blank = np.full((cell, cell, 3), _EMPTY, np.uint8)
             _draw_cell(sheet, (left, top), cell, frame, blank, WRONG, 'not found')
-        for rank, (image, box, correct) in enumerate(zip(row.hit_images, row.hit_boxes, row.correct, strict=True)):
-            colour = RIGHT if correct else WRONG
+        colours = _colours(row)
+        for rank, (image, box, colour) in enumerate(zip(row.hit_images, row.hit_boxes, colours, strict=True)):
             text = f'{rank + 1}' if row.scores is None else f'{rank + 1}: {row.scores[rank]:.2f}'
             view = _view(image, box, cell, context, colour)
             _draw_cell(sheet, (left + rank * step, top), cell, frame, view, colour, text)
@@ -131,9 +131,18 @@ def _draw_cell(sheet, corner: tuple[int, int], cell: int, frame: int, view, colo
     draw_text(sheet, text, (left, y + cell + 3 * frame), _INK, letters)
 
 
+def _colours(row: RetrievalRow) -> list[RGB]:
+    """The frame of each hit."""
+    if row.correct is None:
+        return [NEUTRAL] * len(row.hit_images)
+    return [RIGHT if correct else WRONG for correct in row.correct]
+
+
 def _check(row: RetrievalRow) -> None:
     count = len(row.hit_images)
-    lengths = {'hit_boxes': len(row.hit_boxes), 'correct': len(row.correct)}
+    lengths = {'hit_boxes': len(row.hit_boxes)}
+    if row.correct is not None:
+        lengths['correct'] = len(row.correct)
     if row.scores is not None:
         lengths['scores'] = len(row.scores)
     for name, length in lengths.items():

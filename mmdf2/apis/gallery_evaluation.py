@@ -1,0 +1,80 @@
+"""Consumer-to-shop retrieval by the official protocol, straight from a gallery and a split's user images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmdf2.apis.embedded_garments import embedded_garments
+from mmdf2.apis.inferencer import ClothesInferencer
+from mmdf2.datasets.store import Store
+from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.records import EvaluationError
+from mmdf2.evaluation.retrieval import MAX_HITS, summarize
+from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
+from mmdf2.retrieval.gallery import Gallery, Hit
+
+
+def split_images(store: Store, image_folder, source: int) -> dict[str, int]:
+    """Path -> image_id of a split's images of a source, ``USER`` or ``SHOP``."""
+    rows = np.flatnonzero(store.sources == source)
+    return {str(Path(image_folder) / store.image(row).file_name): int(store.image_ids[row]) for row in rows.tolist()}
+
+
+def evaluate_gallery(
+    gallery: Gallery, inferencer: ClothesInferencer, store: Store, image_folder, progress: Callable | None = None
+) -> dict[str, float]:
+    """Searches the gallery for every garment detected on the split's user images.
+
+    Equals the figures of detected boxes of ``RetrievalMetric`` when the gallery was built from all shop images of the
+    split with score threshold 0.
+
+    Args:
+        gallery: Its images are told by the names of their files.
+        inferencer: The model that it was built with.
+        store: Of the split.
+        image_folder: The split's images.
+        progress: Called after each image.
+
+    Returns:
+        ``summarize``'s figures.
+
+    Raises:
+        EvaluationError: The gallery holds an image that is no shop image of the split.
+        OSError: A user image cannot be read.
+    """
+    shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, SHOP).items()}
+    users = split_images(store, image_folder, USER)
+    rows, hits = [], []
+    for result in inferencer.predict(list(users)):
+        if result.error is not None:
+            raise OSError(f'{result.path}: {result.error}')
+        garments = embedded_garments(result.data_sample.pred_instances, result.path, 0.0)
+        rows += [
+            (users[result.path], item.box, item.category_id - 1, score)
+            for item, score in zip(garments.items, garments.scores.tolist(), strict=True)
+        ]
+        hits += gallery.search(garments.embeddings, MAX_HITS)
+        if progress is not None:
+            progress()
+    image_ids, boxes, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
+    lists = RetrievedLists(
+        np.array(image_ids, dtype=np.int64),
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array(labels, dtype=np.int64),
+        np.array(scores, dtype=np.float64),
+        np.array([len(line) for line in hits], dtype=np.int64),
+        np.array([_image_id(hit, shop_ids, store) for line in hits for hit in line], dtype=np.int64),
+        np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
+    )
+    return summarize(evaluate_lists(lists, retrieval_items(store, USER), retrieval_items(store, SHOP)))
+
+
+def _image_id(hit: Hit, shop_ids: dict[str, int], store: Store) -> int:
+    name = Path(hit.item.image).name
+    if name not in shop_ids:
+        raise EvaluationError(
+            f"the gallery's item {hit.id} is of {hit.item.image}, which is no shop image of {store!r}; build the "
+            'gallery from the shop images of this split'
+        )
+    return shop_ids[name]

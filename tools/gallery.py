@@ -1,0 +1,257 @@
+"""Galleries of a shop's photos: build them, search them, change them, measure them.
+
+    python tools/gallery.py build --images photos --model CONFIG --weights W --out gallery
+    python tools/gallery.py search gallery photo.jpg --model CONFIG --weights W --out found
+    python tools/gallery.py add gallery --images more_photos --model CONFIG --weights W --fields fields.jsonl
+    python tools/gallery.py remove gallery --field sku A17
+    python tools/gallery.py info gallery
+
+By the official protocol, with a split of the dataset's layout as shop and customers:
+
+    python tools/gallery.py build --shop-of ROOT --score-threshold 0 --model CONFIG --weights W --out gallery
+    python tools/gallery.py evaluate gallery --queries ROOT --model CONFIG --weights W
+
+An interrupted build or add goes on when it is started again; until then GALLERY.partial holds what is done. On several
+GPUs, or in several processes: torchrun --nproc-per-node N tools/gallery.py build ... --launcher pytorch
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mmdf2.analysis.page import write_text
+from mmdf2.apis import ClothesInferencer, FashionSearch
+from mmdf2.apis.embedded_garments import model_similarity
+from mmdf2.apis.gallery_building import add_images, start_processes
+from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
+from mmdf2.apis.inputs import list_inputs
+from mmdf2.categories import CATEGORY_NAMES
+from mmdf2.datasets.store import open_or_prepare
+from mmdf2.engine import CheckpointError
+from mmdf2.evaluation.from_store import SHOP, USER
+from mmdf2.evaluation.records import EvaluationError
+from mmdf2.retrieval.gallery import GalleryError
+from mmdf2.retrieval.locations import create_gallery, open_gallery
+from mmdf2.visualization import RetrievalRow, draw_retrieval_rows, write_image
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # torch.distributed.launch gives one or the other spelling, by its version.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, purpose in (('build', 'a gallery from photos'), ('add', 'photos to a gallery')):
+        command = commands.add_parser(name, help=purpose)
+        if name == 'build':
+            command.add_argument('--out', dest='gallery', required=True, metavar='GALLERY', help='where to')
+        else:
+            command.add_argument('gallery')
+        _add_building(command)
+    command = commands.add_parser('remove', help='items of a gallery')
+    command.add_argument('gallery')
+    command.add_argument('--id', type=int, nargs='+', default=[], help="the items' numbers")
+    command.add_argument('--image', nargs='+', default=[], help="the photos' names, as info and search show them")
+    command.add_argument('--field', nargs=2, metavar=('NAME', 'VALUE'), help='those with this value in their own field')
+    command = commands.add_parser('search', help='the garments of a photo')
+    command.add_argument('gallery')
+    command.add_argument('image')
+    _add_model(command)
+    command.add_argument('--out', type=Path, metavar='DIR', help='write search.json and search.jpg here')
+    command.add_argument('-k', type=int, default=20, help='hits of a garment (default: 20)')
+    command.add_argument('--score-threshold', type=float, default=0.3, help='of detected garments (default: 0.3)')
+    command.add_argument('--category', type=int, nargs='+', help='category_ids to search in (default: all)')
+    command.add_argument('--same-category', action='store_true', help="search in each garment's own category")
+    commands.add_parser('info', help='what a gallery holds').add_argument('gallery')
+    command = commands.add_parser('evaluate', help='top-k by the official protocol')
+    command.add_argument('gallery')
+    command.add_argument('--queries', required=True, metavar='ROOT', help="folder in the dataset's layout")
+    command.add_argument('--split', default='validation', help='its split (default: validation)')
+    _add_model(command)
+    return parser.parse_args()
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--model', required=True, metavar='CONFIG', help='the config file')
+    command.add_argument('--weights', required=True, help='the checkpoint file')
+    command.add_argument('--device', help='where to run; by default a GPU where there is one')
+
+
+def _add_building(command: argparse.ArgumentParser) -> None:
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument('--images', nargs='+', help='photos, or folders of them')
+    source.add_argument('--shop-of', metavar='ROOT', help="the shop images of a split in the dataset's layout")
+    command.add_argument('--split', default='validation', help='with --shop-of (default: validation)')
+    _add_model(command)
+    command.add_argument('--fields', type=Path, help='JSON lines: "image" as given, and the fields of its items')
+    command.add_argument('--score-threshold', type=float, default=0.3, help='of detected garments (default: 0.3)')
+    command.add_argument('--batch-size', type=int, default=1, help='images at a time (default: 1)')
+    command.add_argument('--launcher', choices=('none', 'pytorch'), default='none', help='what started the processes')
+
+
+def main() -> None:
+    """Does the command."""
+    args = parse_args()
+    command = {'build': build, 'add': build, 'remove': remove, 'search': search, 'info': info, 'evaluate': evaluate}
+    try:
+        command[args.command](args)
+    except (GalleryError, EvaluationError, CheckpointError, OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+
+def build(args: argparse.Namespace) -> None:
+    """Builds a gallery, or adds to one."""
+    images, fields = _images(args), _fields(args.fields)
+    if args.launcher == 'pytorch':
+        start_processes()
+    model = _model(args)
+    similarity = model_similarity(model)
+    if args.command == 'build':
+        gallery = create_gallery(args.gallery, similarity, Path(args.weights).name)
+    else:
+        gallery = open_gallery(args.gallery, similarity)
+    strangers = sorted(set(fields) - set(images))
+    if strangers:
+        raise ValueError(f'{args.fields} has {len(strangers)} images that are not given, such as {strangers[0]}')
+    partial = f'{str(args.gallery).rstrip("/")}.partial'
+    added = add_images(gallery, model, images, partial, fields, args.score_threshold, args.batch_size)
+    if added is None:
+        return
+    print(f'{added.items} garments of {added.images} images added; the gallery {args.gallery} holds {len(gallery)}')
+    for count, what in ((added.resumed, 'done before an interruption'), (added.present, 'there already, left alone')):
+        if count:
+            print(f'{count} images {what}')
+    if added.empty:
+        print(f'{added.empty} images without a garment of score {args.score_threshold} or more')
+    if added.broken:
+        lines = ''.join(f'{image}\t{error}\n' for image, error in added.broken.items())
+        path = write_text(f'{str(args.gallery).rstrip("/")}.broken.txt', lines)
+        print(f'{len(added.broken)} images could not be read, such as {next(iter(added.broken))}; all are in {path}')
+
+
+def remove(args: argparse.Namespace) -> None:
+    """Removes items."""
+    gallery = open_gallery(args.gallery)
+    ids = {*args.id, *gallery.ids_where('image', args.image)}
+    if args.field:
+        name, value = args.field
+        ids.update(gallery.ids_where(name, [value, *_numbers(value)]))
+    if not (args.id or args.image or args.field):
+        raise ValueError('say what to remove: --id, --image or --field')
+    count = gallery.remove(ids)
+    gallery.save()
+    print(f'{count} items removed; {args.gallery} holds {len(gallery)}')
+
+
+def search(args: argparse.Namespace) -> None:
+    """Searches the garments of a photo."""
+    finder = FashionSearch(_model(args), args.gallery)
+    found = finder.search(args.image, args.k, args.score_threshold, args.category, args.same_category)
+    answer = [
+        {**_plain(garment.garment), 'score': garment.score, 'hits': [_hit(hit) for hit in garment.hits]}
+        for garment in found
+    ]
+    for garment in found:
+        name = CATEGORY_NAMES[garment.garment.category_id - 1]
+        print(f'{name} {garment.score:.2f} at {[round(side) for side in garment.garment.box]}')
+        for hit in garment.hits[:5]:
+            print(f'  {hit.score:8.3f}  item {hit.id}  {hit.item.image}  {json.dumps(hit.item.fields)}')
+    if not found:
+        print(f'no garment of score {args.score_threshold} or more on {args.image}')
+    if args.out:
+        print(write_text(args.out / 'search.json', json.dumps(answer, indent=1) + '\n'))
+        if found:
+            path = args.out / 'search.jpg'
+            write_image(path, draw_retrieval_rows([_row(args.image, garment) for garment in found]))
+            print(path)
+
+
+def info(args: argparse.Namespace) -> None:
+    """Says what a gallery holds."""
+    gallery = open_gallery(args.gallery)
+    print(f'{args.gallery}: {len(gallery)} items, embeddings of {gallery.similarity.width} numbers')
+    print(f"model '{gallery.model}', similarity {gallery.similarity.fingerprint()}")
+    for category, count in gallery.counts().items():
+        print(f'{count:10}  {category:2} {CATEGORY_NAMES[category - 1]}')
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Prints the official figures as JSON."""
+    model = _model(args)
+    gallery = open_gallery(args.gallery, model_similarity(model))
+    store = open_or_prepare(args.queries, args.split)
+    folder = Path(args.queries, args.split, 'image')
+    with tqdm(total=len(split_images(store, folder, USER)), desc='queries', unit='image') as bar:
+        figures = evaluate_gallery(gallery, model, store, folder, bar.update)
+    print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
+
+
+def _model(args: argparse.Namespace) -> ClothesInferencer:
+    device = args.device
+    if device is None and getattr(args, 'launcher', 'none') == 'pytorch' and torch.cuda.is_available():
+        device = f'cuda:{os.environ["LOCAL_RANK"]}'
+    return ClothesInferencer(args.model, args.weights, device)
+
+
+def _images(args: argparse.Namespace) -> list[str]:
+    if args.shop_of:
+        store = open_or_prepare(args.shop_of, args.split)
+        return list(split_images(store, Path(args.shop_of, args.split, 'image'), SHOP))
+    inputs, others = list_inputs(args.images)
+    if others:
+        print(f'{len(others)} files are no images by their names and are left out, such as {others[0]}')
+    return [entry.path for entry in inputs]
+
+
+def _fields(path: Path | None) -> dict[str, dict]:
+    fields = {}
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines() if path else [], start=1):
+        try:
+            entry = json.loads(line)
+            fields[entry.pop('image')] = entry
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f'{path}, line {number}: must be a JSON object with "image" ({error!r})') from error
+    return fields
+
+
+def _numbers(value: str) -> list[float]:
+    """A command line has only text, fields may have numbers."""
+    try:
+        return [float(value)]
+    except ValueError:
+        return []
+
+
+def _plain(item) -> dict:
+    values = asdict(item)
+    return {'category_name': CATEGORY_NAMES[item.category_id - 1], **values}
+
+
+def _hit(hit) -> dict:
+    return {'id': hit.id, 'similarity': hit.score, **_plain(hit.item)}
+
+
+def _row(image, found, shown: int = 5) -> RetrievalRow:
+    """A row of pictures; a hit whose photo is not there is drawn blank."""
+    hits = found.hits[:shown]
+    blank = np.full((64, 64, 3), 200, np.uint8)
+    return RetrievalRow(
+        image=image,
+        box=found.garment.box,
+        hit_images=[hit.item.image if Path(hit.item.image).is_file() else blank for hit in hits],
+        hit_boxes=[hit.item.box if Path(hit.item.image).is_file() else (0, 0, 64, 64) for hit in hits],
+        correct=None,
+        scores=[hit.score for hit in hits],
+        title=CATEGORY_NAMES[found.garment.category_id - 1],
+    )
+
+
+if __name__ == '__main__':
+    main()
