@@ -12,10 +12,12 @@ from mmdf2.retrieval.gallery import (
     Gallery,
     GalleryError,
     Hit,
+    check_count,
     check_k,
     check_similarity,
     checked_categories,
     checked_embeddings,
+    checked_ids,
 )
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.milvus_about import About, AboutCollection
@@ -53,7 +55,7 @@ class MilvusGallery(Gallery):
         self.similarity, self.model = about.similarity, about.model
         self._search = MilvusSearch(connection, collection)
         self._index = MilvusIndex(connection, collection)
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
 
     @classmethod
     def create(cls, uri, similarity: Similarity, model='', collection='gallery', token='', patience=10.0):
@@ -155,11 +157,11 @@ class MilvusGallery(Gallery):
         return self._search.items(ids)
 
     def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
-        """Id -> (D,) float32 embedding of those ids that are there."""
+        """See ``Gallery.embeddings``."""
         return self._search.embeddings(ids)
 
     def present(self, ids: Iterable[int]) -> set[int]:
-        """Those ids that are there."""
+        """See ``Gallery.present``."""
         return self._search.present(ids)
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
@@ -174,36 +176,31 @@ class MilvusGallery(Gallery):
 
     def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
         """See ``Gallery.add``; when Milvus goes in the middle, the GalleryError says which ids are in."""
-        embeddings = checked_embeddings(embeddings, self.similarity.width)
+        with self._writing:
+            return super().add(embeddings, items)
+
+    def reserve(self, count: int) -> int:
+        """See ``Gallery.reserve``; lasts at once."""
         with self._writing:
             first = self._about_collection.next_id()
-            ids = list(range(first, first + len(embeddings)))
-            self._put(ids, embeddings, items)
-        return ids
+            if count:
+                self._about_collection.write_next_id(first + count)
+            return first
 
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
-        """Writes items under given ids, in place of what had them; to do it again changes nothing.
-
-        Raises:
-            ValueError: As of ``add``, or ids that are not distinct integers from 0 on.
-        """
-        ids = [int(number) for number in ids]
-        if len(set(ids)) != len(ids) or min(ids, default=0) < 0:
-            raise ValueError('ids must be distinct integers from 0 on')
-        with self._writing:
-            self._put(ids, checked_embeddings(embeddings, self.similarity.width), items)
-
-    def _put(self, ids: list[int], embeddings: np.ndarray, items: Sequence[GalleryItem]) -> None:
-        if not len(ids) == len(embeddings) == len(items):
-            raise ValueError(f'{len(embeddings)} embeddings need as many items, got {len(items)}, and ids: {len(ids)}')
+        """See ``Gallery.put``."""
+        embeddings = checked_embeddings(embeddings, self.similarity.width)
+        check_count(embeddings, items)
+        ids = checked_ids(ids, items)
         if not ids:
             return
         rows = [to_row(number, item) for number, item in zip(ids, items, strict=True)]
-        self._make_room(embeddings)
-        # Before the items: a kill between loses ids, and never gives one twice.
-        if max(ids) >= self._about_collection.next_id():
-            self._about_collection.write_next_id(max(ids) + 1)
-        self._write_rows(rows, embeddings)
+        with self._writing:
+            self._make_room(embeddings)
+            # Before the items: a kill between loses ids, and never gives one twice.
+            if max(ids) >= self._about_collection.next_id():
+                self._about_collection.write_next_id(max(ids) + 1)
+            self._write_rows(rows, embeddings)
 
     def _make_room(self, embeddings: np.ndarray) -> None:
         """Has a space that holds the embeddings, before any of them is written."""

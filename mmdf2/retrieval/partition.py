@@ -77,6 +77,18 @@ class Partition:
             grown, numbers = (storage[:total] for storage in self._storage)
             self._state = replace(state, vectors=grown, ids=numbers)
 
+    def insert(self, vectors: np.ndarray, ids: np.ndarray) -> None:
+        """Adds rows of rising ids that are not there; between others they take the index away."""
+        numbers = self._state.ids
+        if not len(numbers) or not len(ids) or ids[0] > numbers[-1]:
+            self.append(vectors, ids)
+            return
+        with self._lock:
+            merged = np.concatenate([self._state.ids, ids])
+            order = np.argsort(merged)
+            self._storage = None
+            self._state = State(np.concatenate([self._state.vectors, vectors])[order], merged[order])
+
     def remove(self, ids) -> int:
         """Removes the rows of some ids; returns how many there were."""
         with self._lock:

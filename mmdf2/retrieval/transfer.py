@@ -20,8 +20,7 @@ def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int
 
     Args:
         source: Where from; nobody adds to it or removes meanwhile.
-        target: Where to: empty, or with what an earlier transfer of this source left. It has to take ids, as
-            ``MilvusGallery.put`` does.
+        target: Where to: empty, or with what an earlier transfer of this source left.
         progress: Called with the items that are done, and with all.
 
     Returns:
@@ -29,10 +28,7 @@ def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int
 
     Raises:
         GalleryError: The target is of another model, or holds an item that is not the source's.
-        TypeError: The target gives its own ids.
     """
-    if not hasattr(target, 'put'):
-        raise TypeError(f'{type(target).__name__} gives its own ids; transfer into a MilvusGallery')
     check_similarity('the target of the transfer', target.model, target.similarity, source.similarity)
     parts = [source.partition_arrays(category) for category in range(1, NUM_CATEGORIES + 1)]
     categories = np.repeat(np.arange(NUM_CATEGORIES), [len(ids) for _, ids in parts])

@@ -401,9 +401,7 @@ class TestTransfer:
         # Ids of removed items stay given.
         assert gallery.add(vectors[:1], items[:1]) == [13]
 
-    def test_refuses_another_model_and_a_target_without_ids(self, small):
+    def test_refuses_another_model(self, small):
         gallery, _ = small
         with pytest.raises(GalleryError, match="model 'small'"):
             transfer(FaissGallery(make_similarity(np.random.default_rng(9)), 'x'), gallery)
-        with pytest.raises(TypeError, match='FaissGallery gives its own ids'):
-            transfer(FaissGallery(gallery.similarity), FaissGallery(gallery.similarity))
