@@ -2,8 +2,7 @@
 
 A journal is a folder: ``job.json`` says what is to be done, and each ``part-*.json`` with the ``part-*.npy`` of its
 embeddings holds some images that are done. Both are written beside and renamed, the JSON last; any number of processes
-may write parts. ``ids.json`` is there once the garments are on their way into the gallery, under the ids from its number
-on.
+may write parts. Once the garments are on their way into the gallery, ``ids.json`` has the id of the first.
 """
 
 import json

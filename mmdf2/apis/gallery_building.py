@@ -128,21 +128,21 @@ def _fill(gallery: Gallery, journal: Journal, fields: dict[str, dict], added: Ad
         if garments.items:
             embeddings.append(np.asarray(garments.embeddings))
         if len(items) >= _ITEMS_AT_ONCE:
-            first = _put_missing(gallery, first, np.concatenate(embeddings), items)
+            first = _put_missing(gallery, journal.folder, first, np.concatenate(embeddings), items)
             items, embeddings = [], []
     if items:
-        _put_missing(gallery, first, np.concatenate(embeddings), items)
+        _put_missing(gallery, journal.folder, first, np.concatenate(embeddings), items)
 
 
-def _put_missing(gallery: Gallery, first: int, embeddings: np.ndarray, items: list[GalleryItem]) -> int:
+def _put_missing(gallery: Gallery, folder, first: int, embeddings: np.ndarray, items: list[GalleryItem]) -> int:
     """Puts those items that an interrupted run did not; returns the id after the last."""
     ids = range(first, first + len(items))
     there = gallery.items(ids)
     for number, item in zip(ids, items, strict=True):
         if number in there and replace(there[number], fields={}) != replace(item, fields={}):
             raise GalleryError(
-                f'item {number} of the gallery is of {there[number].image}, not of {item.image}: the gallery was changed '
-                'after the extraction was interrupted; remove what is kept of that to begin anew'
+                f'item {number} of the gallery is of {there[number].image}, not of {item.image}: others were added '
+                f'after the extraction was interrupted; remove {folder} to begin anew'
             )
     rows = [row for row, number in enumerate(ids) if there.get(number) != items[row]]
     gallery.put([ids[row] for row in rows], embeddings[rows], [items[row] for row in rows])

@@ -23,7 +23,10 @@ def model_identity(inferencer: ClothesInferencer) -> str:
 
 
 def check_model(gallery: Gallery, inferencer: ClothesInferencer, location='the gallery') -> None:
-    """GalleryError when a gallery was built with another model; one whose model has no hash is told by its similarity."""
+    """GalleryError when a gallery was built with another model.
+
+    A gallery whose ``model`` is no ``model_identity`` is told by its similarity alone.
+    """
     check_similarity(location, gallery.model, gallery.similarity, model_similarity(inferencer))
     built, own = _HASHED.search(gallery.model), model_identity(inferencer)
     if built and built[1] != _HASHED.search(own)[1]:

@@ -110,7 +110,7 @@ def test_mistakes_are_named(shop, tiny_root, tmp_path):
     torch.save({'state_dict': weights}, shop / 'other.pth')
     image = next((tiny_root / 'validation' / 'image').iterdir())
     output = run_tool('gallery.py', 'search', shop / 'gallery', image, *model_of(shop, 'other.pth'), expect=1)
-    assert "was built with model 'weights.pth'" in output and 'Traceback' not in output
+    assert "was built with model 'weights.pth " in output and 'Traceback' not in output
     build = ('--images', image, *model_of(shop), '--out', shop / 'gallery')
     assert 'is a gallery already' in run_tool('gallery.py', 'build', *build, expect=1)
     assert 'is no gallery' in run_tool('gallery.py', 'info', tmp_path, expect=1)
