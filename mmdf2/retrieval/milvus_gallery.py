@@ -257,7 +257,13 @@ class MilvusGallery(Gallery):
             self._about = self._about_collection.read() or self._about
         if self._about.space is None or not len(embeddings):
             return [[] for _ in embeddings]
-        return self._search.search(self._about.space, self._index.describe(), embeddings, k, chosen)
+        try:
+            return self._search.search(self._about.space, self._index.known(), embeddings, k, chosen)
+        except GalleryError:
+            # By the metric of an index that another process has exchanged.
+            if not self._index.has_changed():
+                raise
+            return self._search.search(self._about.space, self._index.known(), embeddings, k, chosen)
 
     def build_index(self, least_items: int = 50_000) -> None:
         """Makes searches of a large gallery approximate: a graph (HNSW) over the L2 space, rescored.

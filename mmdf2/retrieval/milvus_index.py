@@ -20,12 +20,23 @@ class MilvusIndex:
 
     def __init__(self, connection: MilvusConnection, collection: str) -> None:
         self._connection, self._collection = connection, collection
+        self._known: dict | None = None
+
+    def known(self) -> dict:
+        """As ``describe``, when last it was asked: another process may have exchanged it since."""
+        if self._known is None:
+            self._known = self.describe()
+        return self._known
+
+    def has_changed(self) -> bool:
+        """Whether it is another than the known one; now this one is known."""
+        before, self._known = self._known, self.describe()
+        return before is None or any(
+            self._known.get(name) != before.get(name) for name in ('index_type', 'metric_type')
+        )
 
     def describe(self) -> dict:
-        """What Milvus says of it, such as ``index_type`` and ``metric_type``; empty when there is none.
-
-        It is asked each time: another process may have exchanged it.
-        """
+        """What Milvus says of it, such as ``index_type`` and ``metric_type``; empty when there is none."""
         if 'vector' not in self._connection.call('list_indexes', self._collection):
             return {}
         return self._connection.call('describe_index', self._collection, 'vector') or {}
@@ -39,6 +50,7 @@ class MilvusIndex:
         if self.kind() is not None:
             self._connection.call('release_collection', self._collection)
             self._connection.call('drop_index', self._collection, 'vector', patience=60)
+        self._known = None
         params = index_params(kind, metric)
         self._connection.call('create_index', self._collection, params, patience=HOUR)
         self._connection.call('load_collection', self._collection, patience=HOUR)

@@ -114,6 +114,16 @@ def test_a_graph_finds_nearly_all_and_gives_way_to_items_beyond_its_radius(made)
     assert _recall(faiss, milvus, queries) > 0.95
 
 
+def test_an_index_that_another_exchanged_is_noticed(made, tmp_path):
+    faiss, milvus, _, _, queries = made
+    reader = MilvusGallery.load(tmp_path / 'shop.db')
+    assert_same_hits(faiss, reader, queries)
+    milvus.build_index(least_items=500)
+    assert _recall(faiss, reader, queries) > 0.95
+    milvus.build_index(least_items=10**6)
+    assert_same_hits(faiss, reader, queries)
+
+
 def _recall(faiss, milvus, queries):
     """Of 20 hits, whose scores have to be the direct form's."""
     shares, found = [], milvus.search(queries, 20)
