@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdf2.retrieval.faiss_gallery import FaissGallery
+from mmdf2.retrieval.graph import GraphSettings
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.lists import ListSettings
 from mmdf2.retrieval.similarity import Similarity
@@ -31,9 +32,10 @@ WIDTH, K, QUERIES = 256, 20, 300
 INDEXES = {
     'exact': None,
     'lists, 128 probes': ListSettings(probes=128),
-    'lists, 256 probes (default)': ListSettings(),
+    'lists (default)': ListSettings(),
     'lists, 512 probes': ListSettings(probes=512),
-    'lists of 64 bytes, 256 probes': ListSettings(code_bytes=64),
+    'lists of 64 bytes (default)': ListSettings(code_bytes=64),
+    'graph': GraphSettings(),
 }
 PLAIN = {'plain faiss, flat L2': 'Flat', 'plain faiss, IVF L2, 256 probes': 'IVF4000,Flat'}
 
@@ -134,7 +136,7 @@ def own_memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def own_search(gallery: FaissGallery, settings: ListSettings | None):
+def own_search(gallery: FaissGallery, settings: ListSettings | GraphSettings | None):
     """A search of the gallery, exact or by an index."""
     if settings is not None:
         gallery.build_index(settings, least_items=20_000)

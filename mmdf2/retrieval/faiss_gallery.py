@@ -17,10 +17,14 @@ from mmdf2.retrieval.gallery import (
     checked_embeddings,
     checked_ids,
 )
+from mmdf2.retrieval.graph import GraphSettings
 from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.lists import ListSettings
 from mmdf2.retrieval.partition import Partition, search_states
 from mmdf2.retrieval.similarity import Similarity
+
+_WHOLE_VECTORS = 4_000_000  # items of a category whose index holds them whole, a second time beside the file
+_CODE_BYTES = 64
 
 
 class FaissGallery(Gallery):
@@ -131,11 +135,11 @@ class FaissGallery(Gallery):
         states = [self._partitions[category - 1].snapshot() for category in categories]
         return search_states(self.similarity, states, embeddings, k)
 
-    def build_index(self, settings: ListSettings | None = None, least_items: int = 50_000) -> None:
+    def build_index(self, settings: ListSettings | GraphSettings | None = None, least_items: int = 50_000) -> None:
         """Makes searches of large partitions approximate, to be fast where exact ones would not be.
 
         Args:
-            settings: How; by default whole vectors in the lists.
+            settings: How; None for lists of whole vectors, and of 64 bytes an item where there are more than 4 million.
             least_items: Partitions of fewer items stay exact.
 
         Raises:
@@ -143,7 +147,8 @@ class FaissGallery(Gallery):
         """
         for partition in self._partitions:
             large = len(partition) >= max(least_items, 1)
-            partition.build_index((settings or ListSettings()) if large else None)
+            codes = None if len(partition) <= _WHOLE_VECTORS else _CODE_BYTES
+            partition.build_index((settings or ListSettings(code_bytes=codes)) if large else None)
 
     def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, D) embeddings and (n,) ids of a category, not to be written to."""

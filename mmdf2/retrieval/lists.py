@@ -17,6 +17,7 @@ _ITEMS_OF_LIST = 250
 # Items that k-means sees for each list.
 _TRAINING_POINTS = 64
 _ITERATIONS = 8
+_LISTS_OF_PROBE, _LEAST_PROBES = 16, 64
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,19 @@ class ListSettings:
     Attributes:
         lists: How many; None for one in 250 items, and at most four times the square root of the items, since k-means
             takes as long as lists times items.
-        probes: Lists that a query goes to.
+        probes: Lists that a query goes to; None for a sixteenth of them, and 64 at least.
         code_bytes: Bytes an item in the lists, a product quantiser's codes; None for whole vectors.
         candidates: Items that are scored again for each that is wanted; None for 4, and 20 with codes.
     """
 
     lists: int | None = None
-    probes: int = 256
+    probes: int | None = None
     code_bytes: int | None = None
     candidates: int | None = None
+
+    def probes_of(self, lists: int) -> int:
+        """Lists that a query goes to, of so many."""
+        return min(self.probes or max(lists // _LISTS_OF_PROBE, _LEAST_PROBES), lists)
 
 
 class InvertedLists:
@@ -68,7 +73,7 @@ class InvertedLists:
         self._coarse = faiss.IndexFlatL2(points.shape[1] - 1)
         self._coarse.add(kmeans.centroids)
         self._index = self._empty_index(faiss, points, lists, seed)
-        self._index.nprobe = min(settings.probes, lists)
+        self.lists = lists
         self._fill(vectors, lists, similarity)
 
     def _empty_index(self, faiss, points, lists: int, seed: int):
@@ -144,14 +149,24 @@ class InvertedLists:
         Returns:
             (m, c) int64 places, -1 where there are fewer.
         """
-        probes = self._index.nprobe
+        import faiss
+
         if chosen is None:
-            chosen = best_columns(self.list_scores(queries), probes)
-        # faiss wants as many as ever, and passes over -1.
-        chosen = np.pad(chosen, ((0, 0), (0, probes - chosen.shape[1])), constant_values=-1)
+            chosen = best_columns(self.list_scores(queries), self.settings.probes_of(self.lists))
         candidates = self.settings.candidates or (4 if self.settings.code_bytes is None else 20)
-        columns = self._padded(self.space.queries(queries))
-        return self._index.search_preassigned(columns, k * candidates, chosen, None)[1]
+        return self._search(faiss, self._padded(self.space.queries(queries)), k * candidates, chosen)
+
+    def _search(self, faiss, columns: np.ndarray, count: int, chosen: np.ndarray) -> np.ndarray:
+        chosen = np.ascontiguousarray(chosen, dtype=np.int64)
+        products, places = np.empty((len(columns), count), np.float32), np.empty((len(columns), count), np.int64)
+        arrays = (columns, chosen, np.zeros(chosen.shape, np.float32), products, places)
+        columns_at, chosen_at, nearness_at, products_at, places_at = map(faiss.swig_ptr, arrays)
+        # A number of probes of this call's own: faiss's Python form knows that of the index alone.
+        parameters = faiss.IVFSearchParameters(nprobe=chosen.shape[1])
+        self._index.search_preassigned_c(
+            len(columns), columns_at, count, chosen_at, nearness_at, products_at, places_at, False, parameters
+        )
+        return places
 
 
 def best_columns(scores, count: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mmdf2.ops import pair_topk
+from mmdf2.retrieval.graph import GraphSettings, NeighbourGraph
 from mmdf2.retrieval.lists import InvertedLists, ListSettings, share_probes
 from mmdf2.retrieval.similarity import Similarity
 
@@ -22,14 +23,14 @@ class State:
     Attributes:
         vectors: (n, D) float32.
         ids: (n,) rising int64.
-        lists: An index of the rows before ``tail``, or None.
+        index: Of the rows before ``tail``, or None.
         rows: Place in the index -> row, -1 for what has been removed.
         tail: The first row that is not in the index.
     """
 
     vectors: np.ndarray
     ids: np.ndarray
-    lists: InvertedLists | None = None
+    index: InvertedLists | NeighbourGraph | None = None
     rows: np.ndarray | None = None
     tail: int = 0
 
@@ -63,7 +64,7 @@ class Partition:
     @property
     def is_indexed(self) -> bool:
         """Whether there is an approximate index."""
-        return self._state.lists is not None
+        return self._state.index is not None
 
     def append(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         """Adds rows; their ids are larger than all before. An index is left as it is: new rows are searched exactly."""
@@ -104,19 +105,20 @@ class Partition:
                 rows = moved[rows]
             tail = int(kept[: state.tail].sum())
             self._storage = None
-            self._state = State(state.vectors[kept], state.ids[kept], state.lists, rows, tail)
+            self._state = State(state.vectors[kept], state.ids[kept], state.index, rows, tail)
             return int((~kept).sum())
 
-    def build_index(self, settings: ListSettings | None) -> None:
+    def build_index(self, settings: ListSettings | GraphSettings | None) -> None:
         """Builds an approximate index of all rows, or with None drops it; searches go on meanwhile."""
         with self._lock:
             state = self._state
             if settings is None or not len(state.ids):
                 self._state = State(state.vectors, state.ids)
                 return
-            lists = InvertedLists(self._similarity, state.vectors, settings)
+            kind = NeighbourGraph if isinstance(settings, GraphSettings) else InvertedLists
+            index = kind(self._similarity, state.vectors, settings)
             count = len(state.ids)
-            self._state = State(state.vectors, state.ids, lists, np.arange(count), count)
+            self._state = State(state.vectors, state.ids, index, np.arange(count), count)
 
     def snapshot(self) -> State:
         """What a search of this moment reads."""
@@ -138,25 +140,36 @@ def search_states(
         (m, k) float64 scores by the direct form, falling, -inf where there are fewer, and (m, k) int64 ids, -1 there;
         of equal scores the smaller id first.
     """
-    indexed = [state for state in states if state.lists is not None]
-    shares = [None] * len(indexed)
-    if len(indexed) > 1:
-        probes = max(state.lists.settings.probes for state in indexed)
-        shares = share_probes([state.lists.list_scores(queries) for state in indexed], probes)
     found = [_exact(similarity, state, queries, k) for state in states]
-    for state, chosen in zip(indexed, shares, strict=True):
-        # Most queries go to one partition or two.
-        going = slice(None) if chosen is None else np.flatnonzero((chosen >= 0).any(axis=1))
-        scores = np.full((len(queries), 0), -np.inf)
-        if chosen is None or len(going):
-            part = _approximate(similarity, state, queries[going], k, None if chosen is None else chosen[going])
-            scores = np.full((len(queries), part[0].shape[1]), -np.inf)
-            ids = np.full(scores.shape, -1)
-            scores[going], ids[going] = part
-            found.append((scores, ids))
+    for state in states:
+        if isinstance(state.index, NeighbourGraph) and len(queries):
+            found.append(_scored(similarity, state, queries, state.index.search(queries, k)))
+    found += _search_lists(
+        similarity, [state for state in states if isinstance(state.index, InvertedLists)], queries, k
+    )
     scores, ids = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
     order = np.lexsort((ids, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _search_lists(similarity: Similarity, states: list[State], queries: np.ndarray, k: int) -> list[tuple]:
+    """Scores and ids of each state that has lists; the lists of all share a query's probes."""
+    shares, found = [None] * len(states), []
+    if len(states) > 1:
+        lists = sum(state.index.lists for state in states)
+        probes = max(state.index.settings.probes_of(lists) for state in states)
+        shares = share_probes([state.index.list_scores(queries) for state in states], probes)
+    for state, chosen in zip(states, shares, strict=True):
+        # Most queries go to one partition or two.
+        going = np.arange(len(queries)) if chosen is None else np.flatnonzero((chosen >= 0).any(axis=1))
+        if len(going):
+            places = state.index.search(queries[going], k, None if chosen is None else chosen[going])
+            part = _scored(similarity, state, queries[going], places)
+            scores = np.full((len(queries), places.shape[1]), -np.inf)
+            ids = np.full(scores.shape, -1)
+            scores[going], ids[going] = part
+            found.append((scores, ids))
+    return found
 
 
 def _exact(similarity: Similarity, state: State, queries, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,9 +184,8 @@ def _exact(similarity: Similarity, state: State, queries, k: int) -> tuple[np.nd
     return _scores(similarity, vectors, queries, rows), ids[rows]
 
 
-def _approximate(similarity: Similarity, state: State, queries, k: int, chosen) -> tuple[np.ndarray, np.ndarray]:
-    """The index's candidates for the best rows."""
-    places = state.lists.search(queries, k, chosen)
+def _scored(similarity: Similarity, state: State, queries, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and ids of an index's candidates (m, c)."""
     rows = np.where(places < 0, -1, state.rows[places])
     return _scores(similarity, state.vectors, queries, rows), np.where(rows < 0, -1, state.ids[rows])
 

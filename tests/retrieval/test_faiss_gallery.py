@@ -5,7 +5,9 @@ import threading
 import numpy as np
 import pytest
 
+from mmdf2.retrieval import faiss_gallery
 from mmdf2.retrieval.faiss_gallery import FaissGallery
+from mmdf2.retrieval.graph import GraphSettings
 from mmdf2.retrieval.lists import ListSettings, share_probes
 
 from .made_gallery import brute_force, make_embeddings, make_items, make_similarity
@@ -79,13 +81,21 @@ def test_more_than_there_are_and_none_at_all(made):
     assert len(empty) == 0 and empty.search(vectors[:2]) == [[], []] and empty.remove([1]) == 0
 
 
-@pytest.mark.parametrize('code_bytes', [None, 16])
-def test_an_index_finds_nearly_all_and_follows_changes(code_bytes):
+@pytest.mark.parametrize('positive', [0.2, 0.0])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        ListSettings(lists=60, probes=20, candidates=4),
+        ListSettings(lists=60, probes=20, code_bytes=16, candidates=10),
+        GraphSettings(links=16, effort=100),
+    ],
+    ids=['lists', 'codes', 'graph'],
+)
+def test_an_index_finds_nearly_all_and_follows_changes(settings, positive):
     rng = np.random.default_rng(3)
-    gallery = FaissGallery(make_similarity(rng))
+    gallery = FaissGallery(make_similarity(rng, positive=positive))
     vectors, items = make_embeddings(rng, 6000), make_items(rng, 6000, (4,))
     gallery.add(vectors, items)
-    settings = ListSettings(lists=60, probes=20, code_bytes=code_bytes, candidates=4 if code_bytes is None else 10)
     gallery.build_index(settings, least_items=1000)
     queries = make_embeddings(rng, 60)
 
@@ -133,6 +143,24 @@ def test_several_indexed_categories_share_the_probes():
     # With a probe for every list the search is whole.
     gallery.build_index(ListSettings(lists=40, probes=120), least_items=1000)
     assert [[hit.id for hit in line] for line in gallery.search(queries, 20)] == expected
+
+
+def test_what_suits_the_number_of_items_is_built(monkeypatch):
+    rng = np.random.default_rng(5)
+    gallery = FaissGallery(make_similarity(rng))
+    for category, count in ((1, 100), (2, 400), (3, 900)):
+        gallery.add(make_embeddings(rng, count), make_items(rng, count, (category,)))
+    monkeypatch.setattr(faiss_gallery, '_WHOLE_VECTORS', 500)
+    monkeypatch.setattr(faiss_gallery, '_CODE_BYTES', 16)
+    gallery.build_index(least_items=200)
+    indexes = [gallery._partitions[row].snapshot().index for row in range(4)]
+    assert indexes[0] is None and indexes[3] is None
+    assert [index.settings.code_bytes for index in indexes[1:3]] == [None, 16]
+
+
+def test_a_query_goes_to_a_sixteenth_of_the_lists():
+    assert [ListSettings().probes_of(lists) for lists in (10, 64, 500, 1024, 4000)] == [10, 64, 64, 64, 250]
+    assert [ListSettings(probes=7).probes_of(lists) for lists in (3, 4000)] == [3, 7]
 
 
 def test_probes_go_to_the_best_lists_of_all():
