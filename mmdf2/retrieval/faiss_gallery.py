@@ -22,6 +22,7 @@ from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.lists import ListSettings
 from mmdf2.retrieval.partition import Partition, search_states
 from mmdf2.retrieval.similarity import Similarity
+from mmdf2.retrieval.stacked import Stacked
 
 _WHOLE_VECTORS = 4_000_000  # items of a category whose index holds them whole, a second time beside the file
 _CODE_BYTES = 64
@@ -152,7 +153,8 @@ class FaissGallery(Gallery):
 
     def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, D) embeddings and (n,) ids of a category, not to be written to."""
-        return self._partitions[category_id - 1].arrays
+        vectors, ids = self._partitions[category_id - 1].arrays
+        return np.asarray(vectors), ids
 
     def counts(self) -> dict[int, int]:
         """See ``Gallery.counts``."""
@@ -168,7 +170,7 @@ class FaissGallery(Gallery):
         for partition in self._partitions:
             vectors, numbers = partition.arrays
             rows = np.flatnonzero(np.isin(numbers, ids))
-            found.update(zip(numbers[rows].tolist(), np.array(vectors[rows]), strict=True))
+            found.update(zip(numbers[rows].tolist(), vectors[rows], strict=True))
         return found
 
     def present(self, ids: Iterable[int]) -> set[int]:
@@ -196,7 +198,8 @@ class FaissGallery(Gallery):
             raise ValueError('this gallery came from no folder: give one to save it in')
         with self._writing:
             parts = [partition.arrays for partition in self._partitions]
-            vectors, ids = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-            counts = np.array([len(part) for _, part in parts])
+            vectors = Stacked([part for stacked, _ in parts for part in stacked.parts])
+            ids = np.concatenate([ids for _, ids in parts])
+            counts = np.array([len(ids) for _, ids in parts])
             write_folder(folder, Stored(self.similarity, vectors, ids, counts, self._items, self._next_id, self.model))
             self._folder = folder

@@ -23,11 +23,13 @@ from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.similarity import Similarity
+from mmdf2.retrieval.stacked import Stacked
 
 MANIFEST = 'manifest.json'
 FORMAT, VERSION = 'mmdf2 gallery', 1
 _ROLES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}
 _LARGEST_MANIFEST = 1 << 20
+_ROWS_AT_ONCE = 16384
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Stored:
 
     Attributes:
         similarity: The match head's.
-        vectors: (n, D) float32, memory-mapped.
+        vectors: (n, D) float32; memory-mapped when it was read.
         ids: (n,) int64, rising within a category.
         counts: (13,) items of each category, in the order of the rows.
         items: What is known of each.
@@ -45,7 +47,7 @@ class Stored:
     """
 
     similarity: Similarity
-    vectors: np.ndarray
+    vectors: np.ndarray | Stacked
     ids: np.ndarray
     counts: np.ndarray
     items: ItemTable
@@ -211,9 +213,12 @@ def _write_file(folder: Path, role: str, writer) -> dict:
     return {'name': path.name, 'size': path.stat().st_size, 'sha256': digest}
 
 
-def _save_array(path: Path, array: np.ndarray) -> None:
+def _save_array(path: Path, array: np.ndarray | Stacked) -> None:
+    header = {'descr': array.dtype.str, 'fortran_order': False, 'shape': array.shape}
     with open(path, 'wb') as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(array), _ROWS_AT_ONCE):
+            file.write(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data)
 
 
 def _load_array(path: Path, dtype, dimensions: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from mmdf2.ops import pair_topk
 from mmdf2.retrieval.graph import GraphSettings, NeighbourGraph
 from mmdf2.retrieval.lists import InvertedLists, ListSettings, share_probes
 from mmdf2.retrieval.similarity import Similarity
+from mmdf2.retrieval.stacked import Stacked
 
 _MORE = 16  # candidates beyond k of an exact search
 
@@ -21,14 +22,14 @@ class State:
     """What a search of a partition reads; later changes make another one.
 
     Attributes:
-        vectors: (n, D) float32.
+        vectors: (n, D) float32: those of the file, if there is one, and those that came since.
         ids: (n,) rising int64.
         index: Of the rows before ``tail``, or None.
         rows: Place in the index -> row, -1 for what has been removed.
         tail: The first row that is not in the index.
     """
 
-    vectors: np.ndarray
+    vectors: Stacked
     ids: np.ndarray
     index: InvertedLists | NeighbourGraph | None = None
     rows: np.ndarray | None = None
@@ -49,14 +50,16 @@ class Partition:
     def __init__(self, similarity: Similarity, vectors: np.ndarray, ids: np.ndarray) -> None:
         self._similarity = similarity
         self._lock = threading.Lock()
-        self._storage: tuple[np.ndarray, np.ndarray] | None = None  # of this partition alone, with room to grow
-        self._state = State(vectors, ids)
+        self._file = vectors  # stays where it is: it may be larger than the memory
+        self._storage = np.empty((0, vectors.shape[1]), np.float32)  # of what came since, with room to grow
+        self._ids = ids  # the same, of all
+        self._state = State(Stacked([vectors]), ids)
 
     def __len__(self) -> int:
         return len(self._state.ids)
 
     @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self) -> tuple[Stacked, np.ndarray]:
         """(n, D) embeddings and (n,) ids."""
         state = self._state
         return state.vectors, state.ids
@@ -71,14 +74,11 @@ class Partition:
         with self._lock:
             state = self._state
             count, total = len(state.ids), len(state.ids) + len(ids)
-            if self._storage is None or total > len(self._storage[1]):
-                room = max(total, 2 * count, 64)
-                pairs = (state.vectors, state.ids)
-                self._storage = tuple(np.empty((room, *old.shape[1:]), old.dtype) for old in pairs)
-                self._storage[0][:count], self._storage[1][:count] = state.vectors, state.ids
-            self._storage[0][count:total], self._storage[1][count:total] = vectors, ids
-            grown, numbers = (storage[:total] for storage in self._storage)
-            self._state = replace(state, vectors=grown, ids=numbers)
+            begin, end = count - len(self._file), total - len(self._file)
+            self._storage = _with_room(self._storage, begin, end)
+            self._ids = _with_room(self._ids, count, total)
+            self._storage[begin:end], self._ids[count:total] = vectors, ids
+            self._state = replace(state, vectors=Stacked([self._file, self._storage[:end]]), ids=self._ids[:total])
 
     def insert(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         """Adds rows of rising ids that are not there; between others they take the index away."""
@@ -89,8 +89,7 @@ class Partition:
         with self._lock:
             merged = np.concatenate([self._state.ids, ids])
             order = np.argsort(merged)
-            self._storage = None
-            self._state = State(np.concatenate([self._state.vectors, vectors])[order], merged[order])
+            self._replace(np.concatenate([self._state.vectors, vectors])[order], merged[order])
 
     def remove(self, ids) -> int:
         """Removes the rows of some ids; returns how many there were."""
@@ -104,9 +103,13 @@ class Partition:
                 moved = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
                 rows = moved[rows]
             tail = int(kept[: state.tail].sum())
-            self._storage = None
-            self._state = State(state.vectors[kept], state.ids[kept], state.index, rows, tail)
+            self._replace(state.vectors[np.flatnonzero(kept)], state.ids[kept], state.index, rows, tail)
             return int((~kept).sum())
+
+    def _replace(self, vectors: np.ndarray, ids: np.ndarray, *index) -> None:
+        """Puts all rows, in memory, in place of what there was; an index is that of ``State``, with rows and tail."""
+        self._file, self._storage, self._ids = vectors[:0], vectors, ids
+        self._state = State(Stacked([vectors]), ids, *index)
 
     def build_index(self, settings: ListSettings | GraphSettings | None) -> None:
         """Builds an approximate index of all rows, or with None drops it; searches go on meanwhile."""
@@ -174,14 +177,14 @@ def _search_lists(similarity: Similarity, states: list[State], queries: np.ndarr
 
 def _exact(similarity: Similarity, state: State, queries, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best rows that are in no index."""
-    vectors, ids = state.vectors[state.tail :], state.ids[state.tail :]
-    if not len(ids) or not len(queries):
-        return np.zeros((len(queries), 0)), np.zeros((len(queries), 0), np.int64)
     weight, bias = torch.from_numpy(similarity.weight), torch.from_numpy(similarity.bias)
-    # Some more than wanted: single precision may have neighbours in the wrong order.
-    _, rows = pair_topk(torch.from_numpy(queries), as_tensor(vectors), weight, bias, k=min(k + _MORE, len(ids)))
-    rows = rows.numpy()
-    return _scores(similarity, vectors, queries, rows), ids[rows]
+    found = [np.zeros((len(queries), 0), np.int64)]
+    for first, vectors in state.vectors.below(state.tail) if len(queries) else ():
+        # Some more than wanted: single precision may have neighbours in the wrong order.
+        count = min(k + _MORE, len(vectors))
+        found.append(first + pair_topk(torch.from_numpy(queries), as_tensor(vectors), weight, bias, k=count)[1].numpy())
+    rows = np.concatenate(found, axis=1)
+    return _scores(similarity, state.vectors, queries, rows), state.ids[rows]
 
 
 def _scored(similarity: Similarity, state: State, queries, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +193,7 @@ def _scored(similarity: Similarity, state: State, queries, places: np.ndarray) -
     return _scores(similarity, state.vectors, queries, rows), np.where(rows < 0, -1, state.ids[rows])
 
 
-def _scores(similarity: Similarity, vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _scores(similarity: Similarity, vectors: Stacked, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(m, c) direct form of queries (m, D) and rows (m, c) of the vectors, -inf for those of -1."""
     scores = np.full(rows.shape, -np.inf)
     for number, query in enumerate(queries):
@@ -199,6 +202,15 @@ def _scores(similarity: Similarity, vectors: np.ndarray, queries: np.ndarray, ro
         real = real[np.argsort(rows[number, real])]
         scores[number, real] = similarity.scores(query[None], vectors[rows[number, real]])[0]
     return scores
+
+
+def _with_room(storage: np.ndarray, count: int, total: int) -> np.ndarray:
+    """Storage for ``total`` rows at least, which begins with the first ``count``; it grows to twice the size."""
+    if total <= len(storage):
+        return storage
+    grown = np.empty((max(total, 2 * count, 64), *storage.shape[1:]), storage.dtype)
+    grown[:count] = storage[:count]
+    return grown
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

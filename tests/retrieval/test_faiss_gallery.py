@@ -219,6 +219,33 @@ def test_saved_galleries_come_back(made, tmp_path):
     assert sorted(path.suffix for path in (tmp_path / 'g').iterdir()) == ['.json', '.npy', '.npy', '.npy', '.sqlite']
 
 
+@pytest.mark.parametrize('indexed', [False, True])
+def test_a_gallery_of_a_folder_grows_in_memory_and_leaves_its_file_mapped(made, tmp_path, indexed):
+    gallery, vectors, items, queries = made
+    gallery.save(tmp_path / 'g')
+    again = FaissGallery.load(tmp_path / 'g')
+    everything, ids = vectors, np.arange(600)
+    if indexed:
+        again.build_index(ListSettings(lists=3, probes=50, candidates=30), least_items=10)
+    for turn in range(3):
+        more = queries + np.float32(turn) / 8
+        ids = np.append(ids, again.add(more, make_items(np.random.default_rng(turn), 25)))
+        everything = np.concatenate([everything, more])
+        assert_exact(again, everything, ids, queries)
+        for partition in again._partitions:
+            file = partition.snapshot().vectors.parts[0]
+            assert not len(file) or not file.flags.owndata and not file.flags.writeable
+    gone = [1, 599, 603, 670]
+    assert again.remove(gone) == 4
+    left = ~np.isin(ids, gone)
+    assert_exact(again, everything[left], ids[left], queries)
+    again.put([603, 1], everything[[603, 1]], items[:2])
+    left |= np.isin(ids, [603, 1])
+    assert_exact(again, everything[left], ids[left], queries)
+    again.save()
+    assert_exact(FaissGallery.load(tmp_path / 'g'), everything[left], ids[left], queries)
+
+
 class TestRefusals:
     def test_embeddings(self, made):
         gallery, vectors, items, _ = made
