@@ -234,7 +234,7 @@ def test_a_gallery_of_a_folder_grows_in_memory_and_leaves_its_file_mapped(made, 
         assert_exact(again, everything, ids, queries)
         for partition in again._partitions:
             file = partition.snapshot().vectors.parts[0]
-            assert not len(file) or not file.flags.owndata and not file.flags.writeable
+            assert not len(file) or (not file.flags.owndata and not file.flags.writeable)
     gone = [1, 599, 603, 670]
     assert again.remove(gone) == 4
     left = ~np.isin(ids, gone)
