@@ -169,15 +169,15 @@ class FaissGallery(Gallery):
         ids, found = np.array(sorted(set(ids)), dtype=np.int64), {}
         for partition in self._partitions:
             vectors, numbers = partition.arrays
-            rows = np.flatnonzero(np.isin(numbers, ids))
+            rows = _rows_of(numbers, ids)
             found.update(zip(numbers[rows].tolist(), vectors[rows], strict=True))
         return found
 
     def present(self, ids: Iterable[int]) -> set[int]:
         """See ``Gallery.present``."""
         ids = np.array(sorted(set(ids)), dtype=np.int64)
-        numbers = [partition.arrays[1] for partition in self._partitions]
-        return {number for part in numbers for number in part[np.isin(part, ids)].tolist()}
+        parts = [partition.arrays[1] for partition in self._partitions]
+        return {number for numbers in parts for number in numbers[_rows_of(numbers, ids)].tolist()}
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
         """See ``Gallery.ids_where``."""
@@ -203,3 +203,10 @@ class FaissGallery(Gallery):
             counts = np.array([len(ids) for _, ids in parts])
             write_folder(folder, Stored(self.similarity, vectors, ids, counts, self._items, self._next_id, self.model))
             self._folder = folder
+
+
+def _rows_of(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Places in rising numbers of those ids that are among them."""
+    rows = np.searchsorted(numbers, ids)
+    rows[rows == len(numbers)] = 0
+    return rows[numbers[rows] == ids] if len(numbers) else rows[:0]

@@ -73,6 +73,14 @@ def test_ties_go_to_the_smaller_id(made):
         assert [hit.id for hit in gallery.search(near, count)[0]] == [0, *more][:count]
 
 
+def test_embeddings_and_presence_by_id(made):
+    gallery, vectors, _, _ = made
+    gallery.remove([4])
+    found = gallery.embeddings([599, 3, 4, 3, 600, -1])
+    assert sorted(found) == [3, 599] and all(np.array_equal(found[number], vectors[number]) for number in found)
+    assert gallery.present([599, 3, 4, 10**12, -5]) == {3, 599} and gallery.present([]) == set()
+
+
 def test_more_than_there_are_and_none_at_all(made):
     gallery, vectors, _, queries = made
     assert len(gallery.search(queries[:1], 5000)[0]) == 600
