@@ -88,7 +88,9 @@ class ClothesStreamsMixin:
             rows = (rois.turns < self.train_cfg.get('match_rois_per_image', 8)).nonzero()[:, 0]
             matched = rois.select(rows)
             embeddings = self.match_head([features.of_stream(source)[rows] for source in self.match_head.sources])
-            losses |= self.match_head.loss(embeddings, matched.is_shop, matched.identities, matched.pair_ids)
+            losses |= self.match_head.loss(
+                embeddings, matched.is_shop, matched.identities, matched.pair_ids, matched.labels
+            )
         return losses
 
     def predict_streams(
