@@ -30,8 +30,8 @@ def expanded_queries(queries, found, scores, power: float = 1.0) -> np.ndarray:
     Raises:
         ValueError: Shapes that do not fit, or a power below 0.
 
-    Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018, section 3.4, with the
-    learned probability in place of a cosine.
+    Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018, section 3.4, with
+    the learned probability in place of a cosine.
     """
     queries, found, scores = (np.asarray(value, dtype=np.float64) for value in (queries, found, scores))
     fitting = found.shape == (*scores.shape, queries.shape[-1]) and scores.shape[:1] == queries.shape[:1]

@@ -31,9 +31,7 @@ def pair_targets(
     return torch.where(unknown, torch.where(related, IGNORED, DIFFERENT), targets)
 
 
-def pair_weights(
-    targets: Tensor, query_labels: Tensor, gallery_labels: Tensor, same_category_weight: float
-) -> Tensor:
+def pair_weights(targets: Tensor, query_labels: Tensor, gallery_labels: Tensor, same_category_weight: float) -> Tensor:
     """How much each pair counts when different garments of one category, the hard negatives, count more.
 
     Args:
