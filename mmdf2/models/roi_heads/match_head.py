@@ -64,9 +64,10 @@ class MatchHead(BaseModule):
     ) -> None:
         if not sources or len(set(sources)) != len(sources) or not set(sources) <= set(STREAMS):
             raise ValueError(f'MatchHead: sources must be distinct names of {STREAMS}, at least one, got {sources!r}')
-        if not (same_category_weight >= 0 and contrastive_weight >= 0 and temperature > 0):
+        weights_fit = 0 <= same_category_weight < float('inf') and 0 <= contrastive_weight < float('inf')
+        if not (weights_fit and temperature > 0):
             raise ValueError(
-                'MatchHead: same_category_weight and contrastive_weight must be 0 or more and temperature more than 0, '
+                'MatchHead: same_category_weight and contrastive_weight must be 0 or more, finite, and temperature above 0; '
                 f'got {same_category_weight}, {contrastive_weight} and {temperature}'
             )
         default_init = [
