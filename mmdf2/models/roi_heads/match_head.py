@@ -67,8 +67,8 @@ class MatchHead(BaseModule):
         weights_fit = 0 <= same_category_weight < float('inf') and 0 <= contrastive_weight < float('inf')
         if not (weights_fit and temperature > 0):
             raise ValueError(
-                'MatchHead: same_category_weight and contrastive_weight must be 0 or more, finite, and temperature above 0; '
-                f'got {same_category_weight}, {contrastive_weight} and {temperature}'
+                'MatchHead: same_category_weight and contrastive_weight must be finite and at least 0, temperature above '
+                f'0; got {same_category_weight}, {contrastive_weight} and {temperature}'
             )
         default_init = [
             {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_out', 'nonlinearity': 'relu'},
