@@ -5,20 +5,17 @@ import math
 import pytest
 import torch
 
-from mmdf2.models.losses import DIFFERENT, IGNORED, SAME, contrastive_loss
+from mmdf2.models.losses import DIFFERENT, IGNORED, SAME, contrastive_loss, contrastive_targets
 
 
 def by_hand(logits, targets, temperature):
     scores = ((logits[..., 0] - logits[..., 1]).double() / temperature).tolist()
-    targets = targets.tolist()
-    anchors = [list(zip(*row, strict=True)) for row in zip(scores, targets, strict=True)]
-    anchors += [list(zip(*column, strict=True)) for column in zip(zip(*scores), zip(*targets), strict=True)]  # noqa: B905
     losses = []
-    for anchor in anchors:
-        counted = [score for score, target in anchor if target != IGNORED]
+    for row, kinds in zip(scores, targets.tolist(), strict=True):
+        anchor = list(zip(row, kinds, strict=True))
         same = [score for score, target in anchor if target == SAME]
         if same:
-            total = sum(math.exp(score) for score in counted)
+            total = sum(math.exp(score) for score, target in anchor if target != IGNORED)
             losses.append(sum(-math.log(math.exp(score) / total) for score in same) / len(same))
     return sum(losses) / len(losses)
 
@@ -45,8 +42,8 @@ def test_pairs_that_are_left_out_have_no_gradient_and_the_others_a_finite_one():
     contrastive_loss(logits, targets).backward()
     assert torch.isfinite(logits.grad).all()
     used = (logits.grad != 0).any(dim=-1)
-    # The lone same pair is an anchor in its row and in its column.
-    assert used.tolist() == [[True, True, False], [False, False, False], [True, False, False]]
+    # The other rows have no same pair.
+    assert used.tolist() == [[True, True, False], [False, False, False], [False, False, False]]
 
 
 def test_a_common_shift_of_scores_changes_nothing():
@@ -73,3 +70,20 @@ def test_extreme_scores_stay_finite():
     loss = contrastive_loss(logits, wrong)
     loss.backward()
     assert loss.item() == pytest.approx(4e4) and torch.isfinite(logits.grad).all()
+
+
+def test_targets_of_every_case():
+    #            consumer 11, its other crop, shop 11, no identity in pair 1, unknown side, stranger in the shop
+    identities = torch.tensor([11, 11, 11, -1, 11, 21])
+    pair_ids = torch.tensor([1, 1, 1, 1, 1, 2])
+    is_shop = torch.tensor([0, 0, 1, 0, -1, 1])
+    out = IGNORED
+    expected = [
+        [out, out, SAME, out, out, DIFFERENT],
+        [out, out, SAME, out, out, DIFFERENT],
+        [SAME, SAME, out, out, out, DIFFERENT],
+        [out, out, out, out, out, DIFFERENT],
+        [out, out, out, out, out, out],
+        [DIFFERENT, DIFFERENT, DIFFERENT, DIFFERENT, out, out],
+    ]
+    assert contrastive_targets(identities, pair_ids, is_shop).tolist() == expected

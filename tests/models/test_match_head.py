@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmdf2.models import MatchHead
-from mmdf2.models.losses import contrastive_loss, match_loss, pair_targets, pair_weights
+from mmdf2.models.losses import contrastive_loss, contrastive_targets, match_loss, pair_targets, pair_weights
 from mmdf2.retrieval.reduction import DistanceSpace
 from mmdf2.retrieval.similarity import Similarity
 
@@ -126,8 +126,10 @@ def test_options_of_the_loss():
     losses = head.loss(**garments)
     expected = 2 * match_loss(logits, targets, None, pair_weights(targets, *labels, 4.0))
     torch.testing.assert_close(losses['loss_match'], expected)
-    torch.testing.assert_close(losses['loss_match_contrastive'], 0.5 * contrastive_loss(logits, targets, 0.7))
-    assert losses['loss_match'] != 2 * match_loss(logits, targets)
+    everything = contrastive_targets(garments['identities'], garments['pair_ids'], garments['is_shop'])
+    expected = contrastive_loss(head.pair_logits(garments['embeddings'], garments['embeddings']), everything, 0.7)
+    torch.testing.assert_close(losses['loss_match_contrastive'], 0.5 * expected)
+    assert losses['loss_match'] != 2 * match_loss(logits, targets) and expected > 0
     with pytest.raises(ValueError, match="needs the garments' labels"):
         head.loss(**{**garments, 'labels': None})
 

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdf2.models.gather import gather_rows
-from mmdf2.models.losses import contrastive_loss, match_loss, pair_targets, pair_weights
+from mmdf2.models.losses import contrastive_loss, contrastive_targets, match_loss, pair_targets, pair_weights
 from mmdf2.ops import pair_similarity
 from mmdf2.registry import MODELS
 
@@ -67,8 +67,8 @@ class MatchHead(BaseModule):
         weights_fit = 0 <= same_category_weight < float('inf') and 0 <= contrastive_weight < float('inf')
         if not (weights_fit and temperature > 0):
             raise ValueError(
-                'MatchHead: same_category_weight and contrastive_weight must be finite and at least 0, temperature above '
-                f'0; got {same_category_weight}, {contrastive_weight} and {temperature}'
+                'MatchHead: same_category_weight and contrastive_weight must be finite and not negative, temperature '
+                f'must be above 0; got {same_category_weight}, {contrastive_weight} and {temperature}'
             )
         default_init = [
             {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_out', 'nonlinearity': 'relu'},
@@ -125,6 +125,8 @@ class MatchHead(BaseModule):
     ) -> dict[str, Tensor]:
         """Loss over every combination of a consumer's and a shop's garment in the batch, of all processes.
 
+        The contrastive loss, where it is asked for, is over all pairs of the batch, see :func:`contrastive_targets`.
+
         Args:
             embeddings: (n, embed_dims).
             is_shop: (n,) 1 from a shop's image, 0 from a consumer's, -1 unknown and left out.
@@ -153,6 +155,8 @@ class MatchHead(BaseModule):
             weights = pair_weights(targets, labels[query], labels[gallery], self.same_category_weight)
         losses = {'loss_match': self.loss_weight * match_loss(logits, targets, self.positive_share, weights)}
         if self.contrastive_weight:
+            logits = self.pair_logits(embeddings, embeddings)
+            targets = contrastive_targets(identities, pair_ids, is_shop)
             contrastive = contrastive_loss(logits, targets, self.temperature)
             losses['loss_match_contrastive'] = self.contrastive_weight * contrastive
         return losses
