@@ -73,6 +73,7 @@ def parse_args() -> argparse.Namespace:
     command.add_argument('--score-threshold', type=float, default=0.3, help='of detected garments (default: 0.3)')
     command.add_argument('--category', type=int, nargs='+', help='category_ids to search in (default: all)')
     command.add_argument('--same-category', action='store_true', help="search in each garment's own category")
+    command.add_argument('--expansion', type=int, default=0, metavar='N', help='average with the N best hits first')
     commands.add_parser('info', help='what a gallery holds').add_argument('gallery')
     command = commands.add_parser('evaluate', help='top-k by the official protocol')
     command.add_argument('gallery')
@@ -163,7 +164,7 @@ def remove(args: argparse.Namespace) -> None:
 def search(args: argparse.Namespace) -> None:
     """Searches the garments of a photo."""
     finder = FashionSearch(_model(args), args.gallery)
-    found = finder.search(args.image, args.k, args.score_threshold, args.category, args.same_category)
+    found = finder.search(args.image, args.k, args.score_threshold, args.category, args.same_category, args.expansion)
     answer = [
         {**_plain(garment.garment), 'score': garment.score, 'hits': [_hit(hit) for hit in garment.hits]}
         for garment in found

@@ -8,6 +8,7 @@ import numpy as np
 from mmdf2.apis.embedded_garments import embedded_garments
 from mmdf2.apis.inferencer import ClothesInferencer
 from mmdf2.apis.model_identity import check_model, open_gallery_of
+from mmdf2.retrieval.expansion import expand_by_gallery
 from mmdf2.retrieval.gallery import Gallery, Hit
 from mmdf2.retrieval.items import GalleryItem
 
@@ -52,6 +53,7 @@ class FashionSearch:
         score_threshold: float = 0.3,
         categories: Iterable[int] | None = None,
         same_category: bool = False,
+        expansion: int = 0,
     ) -> list[FoundGarment]:
         """The garments of a photo, the best detected first, with their hits.
 
@@ -61,6 +63,7 @@ class FashionSearch:
             score_threshold: Garments detected with a lower score are left out; 0 to 1.
             categories: category_ids (1 to 13) to search in; None for all.
             same_category: Whether to search each garment in the category that it was detected as, instead.
+            expansion: Best hits that each garment's embedding is averaged with before it is searched again; 0 for none.
 
         Raises:
             OSError: The image cannot be read.
@@ -76,20 +79,24 @@ class FashionSearch:
             raise OSError(f'{result.path or result.name}: {result.error}')
         instances = result.data_sample.pred_instances
         garments = embedded_garments(instances, result.path or result.name, score_threshold)
-        found = self._search(garments, k, categories, same_category)
+        found = self._search(garments, k, categories, same_category, expansion)
         return [
             FoundGarment(item, score, hits)
             for item, score, hits in zip(garments.items, garments.scores.tolist(), found, strict=True)
         ]
 
-    def _search(self, garments, k: int, categories, same_category: bool) -> list[list[Hit]]:
+    def _search(self, garments, k: int, categories, same_category: bool, expansion: int) -> list[list[Hit]]:
         if not same_category:
-            return self.gallery.search(garments.embeddings, k, categories)
+            return self._hits(garments.embeddings, k, categories, expansion)
         labels = np.array([item.category_id for item in garments.items], dtype=np.int64)
         hits: list[list[Hit]] = [[] for _ in labels]
         for category in np.unique(labels).tolist():
             rows = np.flatnonzero(labels == category)
-            found = self.gallery.search(garments.embeddings[rows], k, [category])
+            found = self._hits(garments.embeddings[rows], k, [category], expansion)
             for row, line in zip(rows.tolist(), found, strict=True):
                 hits[row] = line
         return hits
+
+    def _hits(self, embeddings: np.ndarray, k: int, categories, expansion: int) -> list[list[Hit]]:
+        embeddings = expand_by_gallery(self.gallery, embeddings, expansion, categories=categories)
+        return self.gallery.search(embeddings, k, categories)

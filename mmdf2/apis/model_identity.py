@@ -13,8 +13,11 @@ _HASHED = re.compile(r' ([0-9a-f]{16})$')
 
 
 def model_identity(inferencer: ClothesInferencer) -> str:
-    """The checkpoint's file name and a hash of all weights, which no other training and no other file name changes."""
+    """The checkpoint's file name and a hash of all weights, and of what else makes embeddings others."""
     digest = hashlib.sha256()
+    settings = [getattr(module, 'test_cfg', None) or {} for module in inferencer.model.modules()]
+    if any(setting.get('flip_average', False) for setting in settings):
+        digest.update(b'flip_average')
     for name, value in sorted(inferencer.model.state_dict().items()):
         array = value.cpu().contiguous().numpy()
         digest.update(f'{name} {array.dtype} {array.shape}\n'.encode())

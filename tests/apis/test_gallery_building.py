@@ -11,9 +11,10 @@ from models.tiny import build_tiny, tiny_config
 from PIL import Image
 
 from mmdf2.apis import ClothesInferencer, FashionSearch, extraction, gallery_building
-from mmdf2.apis.embedded_garments import model_similarity
+from mmdf2.apis.embedded_garments import embedded_garments, model_similarity
 from mmdf2.apis.gallery_building import add_images
 from mmdf2.apis.model_identity import model_identity, open_gallery_of
+from mmdf2.retrieval.expansion import expand_by_gallery
 from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
@@ -178,7 +179,7 @@ def test_a_gallery_of_another_model_is_refused(inferencer, tmp_path):
         FashionSearch(inferencer, other)
 
 
-def test_a_model_of_the_same_similarity_and_other_weights_is_refused(inferencer, tmp_path):
+def test_a_model_of_the_same_similarity_and_other_embeddings_is_refused(inferencer, tmp_path, monkeypatch):
     create_gallery(tmp_path / 'gallery', model_similarity(inferencer), model_identity(inferencer)).save()
     assert len(open_gallery_of(inferencer, tmp_path / 'gallery')) == 0
     parameter = next(inferencer.model.backbone.parameters())
@@ -192,3 +193,18 @@ def test_a_model_of_the_same_similarity_and_other_weights_is_refused(inferencer,
     finally:
         with torch.no_grad():
             parameter -= 1
+    head = inferencer.model.roi_head
+    monkeypatch.setattr(head, 'test_cfg', {**head.test_cfg, 'flip_average': True})
+    with pytest.raises(GalleryError, match='embeddings of different models do not compare'):
+        FashionSearch(inferencer, tmp_path / 'gallery')
+
+
+def test_expansion_searches_by_the_mean_with_the_best_hits(inferencer, photos, tmp_path):
+    build(tmp_path / 'gallery', inferencer, photos)
+    search = FashionSearch(inferencer, tmp_path / 'gallery')
+    plain, expanded = (search.search(photos[0], 4, 0.0, expansion=count) for count in (0, 3))
+    (sample,) = (result.data_sample for result in inferencer.predict(photos[0]))
+    garments = embedded_garments(sample.pred_instances, photos[0], 0.0)
+    moved = expand_by_gallery(search.gallery, garments.embeddings, 3)
+    assert [found.hits for found in expanded] == search.gallery.search(moved, 4)
+    assert [found.hits for found in plain] == search.gallery.search(garments.embeddings, 4) != []

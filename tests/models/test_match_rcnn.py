@@ -41,6 +41,15 @@ def test_seven_losses_with_gradients_for_every_parameter():
     assert all(scalars[name] > 0 for name in LOSSES)
 
 
+def test_options_of_matching_with_gradients_for_every_parameter():
+    options = {'true_metric': True, 'same_category_weight': 4.0, 'contrastive_weight': 0.5}
+    model = build_tiny(match_head=TINY | VARIANTS['pose'] | options)
+    scalars = losses_and_gradients(model, *make_batch())
+    assert scalars['loss_match'] > 0 and scalars['loss_match_contrastive'] > 0
+    similarity = predict(model, *make_batch())[0].match_similarity
+    assert (similarity['weight'][0] <= similarity['weight'][1]).all()
+
+
 def test_images_without_garments():
     scalars = losses_and_gradients(build_tiny(), *single_images(2, 0, source='user', pair_id=1))
     assert all(scalars[name] == 0 for name in ('loss_mask', 'loss_keypoint', 'loss_match', 'loss_bbox'))

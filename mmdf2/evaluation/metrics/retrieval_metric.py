@@ -150,7 +150,7 @@ class RetrievalMetric(BaseMetric):
         if self.outfile_prefix:
             path = f'{self.outfile_prefix}.{task}.json'
             print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
-        outcome = _judged(items, gallery, queries, entries, similarity)
+        outcome = judged(items, gallery, queries, entries, similarity)
         return retrieval_figures(outcome, items, COLUMNS if self.subsets else (OVERALL,))
 
 
@@ -179,7 +179,19 @@ def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> 
     return indices.numpy()
 
 
-def _judged(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> Outcome:
+def judged(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> Outcome:
+    """Searches and judges.
+
+    Args:
+        items: The items of the user images.
+        gallery: The items of the shop images.
+        queries: Detections on the user images, or the items' own boxes.
+        entries: Likewise on the shop images.
+        similarity: As of :func:`search`.
+
+    Returns:
+        What became of each query item.
+    """
     wanted, chosen = select_queries(items, queries.image_ids, queries.boxes, queries.labels, queries.scores)
     represented = np.flatnonzero(chosen >= 0)
     hits = search(queries, chosen[represented], entries, similarity)

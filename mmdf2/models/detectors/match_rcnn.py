@@ -2,8 +2,10 @@
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
+from mmdet.structures import SampleList
 from torch import Tensor, nn
 
+from mmdf2.models.mirroring import mirrored_images
 from mmdf2.registry import MODELS
 
 
@@ -13,12 +15,24 @@ class MatchRCNN(TwoStageDetector):
 
     Trains under autocast in bfloat16 or float16 on CPU and GPU: proposals, RoIAlign and losses stay in float32.
     Gradient checkpointing is the backbone's ``with_cp``. See :class:`ClothesRoIHead` for what a prediction carries.
+
+    With ``test_cfg.rcnn.flip_average`` every embedding is averaged with that of the garment on the mirrored image, for
+    a second pass of the backbone. Query and gallery have to agree on it: the similarity's weights do not tell.
     """
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         if self.with_rpn:
             self.rpn_head.register_forward_hook(_outputs_in_float32)
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """See the base class."""
+        samples = super().predict(batch_inputs, batch_data_samples, rescale)
+        head = self.roi_head
+        if getattr(head, 'with_match', False) and head.test_cfg.get('flip_average', False):
+            images = mirrored_images(batch_inputs, [sample.img_shape[1] for sample in samples])
+            head.average_with_mirror(self.extract_feat(images), samples, rescale)
+        return samples
 
 
 def _outputs_in_float32(module: nn.Module, inputs: tuple, outputs: tuple[list[Tensor], ...]) -> tuple:

@@ -1,6 +1,17 @@
 """Losses as pure functions: tensors in, one finite scalar out, zero with a gradient when nothing is labelled."""
 
+from .contrastive_loss import contrastive_loss, contrastive_targets
 from .landmark_loss import landmark_loss
-from .match_loss import DIFFERENT, IGNORED, SAME, match_loss, pair_targets
+from .match_loss import DIFFERENT, IGNORED, SAME, match_loss, pair_targets, pair_weights
 
-__all__ = ['DIFFERENT', 'IGNORED', 'SAME', 'landmark_loss', 'match_loss', 'pair_targets']
+__all__ = [
+    'DIFFERENT',
+    'IGNORED',
+    'SAME',
+    'contrastive_loss',
+    'contrastive_targets',
+    'landmark_loss',
+    'match_loss',
+    'pair_targets',
+    'pair_weights',
+]

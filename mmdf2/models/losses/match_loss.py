@@ -31,7 +31,25 @@ def pair_targets(
     return torch.where(unknown, torch.where(related, IGNORED, DIFFERENT), targets)
 
 
-def match_loss(logits: Tensor, targets: Tensor, positive_share: float | None = None) -> Tensor:
+def pair_weights(targets: Tensor, query_labels: Tensor, gallery_labels: Tensor, same_category_weight: float) -> Tensor:
+    """How much each pair counts when different garments of one category, the hard negatives, count more.
+
+    Args:
+        targets: (M, N) int64 as of :func:`pair_targets`.
+        query_labels: (M,) category labels.
+        gallery_labels: (N,).
+        same_category_weight: Of a pair of different garments of one category; every other pair counts 1.
+
+    Returns:
+        (M, N) float32.
+    """
+    hard = (targets == DIFFERENT) & (query_labels[:, None] == gallery_labels)
+    return torch.ones_like(targets, dtype=torch.float32).masked_fill(hard, same_category_weight)
+
+
+def match_loss(
+    logits: Tensor, targets: Tensor, positive_share: float | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Softmax cross-entropy over pairs.
 
     Args:
@@ -40,18 +58,22 @@ def match_loss(logits: Tensor, targets: Tensor, positive_share: float | None = N
         positive_share: None: one mean over all pairs, in which same pairs count by their number (about one in the
             batch's image pairs). Else the weight of the mean over the same pairs, the mean over the different ones
             taking the rest.
+        weights: (M, N), what each pair counts in those means; None for 1.
 
     Returns:
         Scalar, float32. A kind of pair that is absent adds 0; 0 with a zero gradient when there is no pair.
     """
     losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction='none', ignore_index=IGNORED)
     losses = losses.view_as(targets)
+    if weights is None:
+        weights = torch.ones_like(losses)
     if positive_share is None:
-        return losses.sum() / (targets != IGNORED).sum().clamp(min=1)
-    same = _mean_where(losses, targets == SAME)
-    different = _mean_where(losses, targets == DIFFERENT)
+        return _mean(losses, weights * (targets != IGNORED))
+    same = _mean(losses, weights * (targets == SAME))
+    different = _mean(losses, weights * (targets == DIFFERENT))
     return positive_share * same + (1 - positive_share) * different
 
 
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    total = weights.sum()
+    return (values * weights).sum() / torch.where(total > 0, total, 1)

@@ -77,6 +77,10 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
                 self.embed_gt_boxes(levels, batch_data_samples)
         return results
 
+    def average_with_mirror(self, x: tuple[Tensor, ...], data_samples: SampleList, rescaled: bool) -> None:
+        """See the base class; ``x`` may be of any type and memory format."""
+        super().average_with_mirror(_for_roi_align(x), data_samples, rescaled)
+
     def forward(
         self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList | None = None
     ) -> tuple:

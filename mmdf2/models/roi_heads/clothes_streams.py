@@ -7,6 +7,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdf2.models.mirroring import mirrored_boxes
+
 from .clothes_mask_head import ClothesMaskHead, mask_targets
 from .roi_features import RoIFeatures
 from .sampled_rois import SampledRoIs
@@ -18,7 +20,7 @@ class ClothesStreamsMixin:
     A stream is absent where its head is None. The streams know boxes, labels and feature maps, not who found the boxes.
     ``train_cfg`` may hold ``stream_rois_per_image`` (positive RoIs of an image that train the mask and the landmark
     stream; default: all) and ``match_rois_per_image`` (those of them that train the matching stream; default: 8, the
-    paper's). ``test_cfg`` may hold ``embed_gt_boxes``.
+    paper's). ``test_cfg`` may hold ``embed_gt_boxes`` and ``flip_average`` (see :meth:`average_with_mirror`).
     """
 
     @property
@@ -88,7 +90,9 @@ class ClothesStreamsMixin:
             rows = (rois.turns < self.train_cfg.get('match_rois_per_image', 8)).nonzero()[:, 0]
             matched = rois.select(rows)
             embeddings = self.match_head([features.of_stream(source)[rows] for source in self.match_head.sources])
-            losses |= self.match_head.loss(embeddings, matched.is_shop, matched.identities, matched.pair_ids)
+            losses |= self.match_head.loss(
+                embeddings, matched.is_shop, matched.identities, matched.pair_ids, matched.labels
+            )
         return losses
 
     def predict_streams(
@@ -135,9 +139,35 @@ class ClothesStreamsMixin:
             gt.bboxes * _scale_factor(sample.metainfo, gt.bboxes).repeat(2)
             for gt, sample in zip(gts, data_samples, strict=True)
         ]
-        embeddings = self._embed(RoIFeatures(self, levels, bbox2roi(boxes))).split([len(gt) for gt in gts])
-        for sample, gt, rows in zip(data_samples, gts, embeddings, strict=True):
+        for sample, gt, rows in zip(data_samples, gts, self._embed_boxes(levels, boxes), strict=True):
             sample.gt_box_instances = InstanceData(bboxes=gt.bboxes, labels=gt.labels, embeddings=rows)
+
+    def average_with_mirror(self, levels: tuple[Tensor, ...], data_samples: SampleList, rescaled: bool) -> None:
+        """Replaces all embeddings by their mean with those of the same garments on the mirrored images.
+
+        An image and its mirror image then have the same embeddings. Boxes are not sought anew.
+
+        Args:
+            levels: Feature maps of the mirrored images (:func:`mirrored_images`), fine to coarse.
+            data_samples: With ``pred_instances``, and ``gt_box_instances`` where there are; changed in place.
+            rescaled: Whether the boxes of ``pred_instances`` are in the coordinates of the original image.
+        """
+        for name in ('pred_instances', 'gt_box_instances'):
+            if not all(name in sample for sample in data_samples):
+                continue
+            boxes = []
+            for sample in data_samples:
+                found = sample.get(name).bboxes
+                if rescaled or name == 'gt_box_instances':
+                    found = found * _scale_factor(sample.metainfo, found).repeat(2)
+                boxes.append(mirrored_boxes(found, sample.img_shape[1]))
+            for sample, rows in zip(data_samples, self._embed_boxes(levels, boxes), strict=True):
+                garments = sample.get(name)
+                garments.embeddings = (garments.embeddings + rows) / 2
+
+    def _embed_boxes(self, levels: tuple[Tensor, ...], boxes: list[Tensor]) -> tuple[Tensor, ...]:
+        """Embeddings (n, D) of each image's boxes (n, 4), in the coordinates of the network's input."""
+        return self._embed(RoIFeatures(self, levels, bbox2roi(boxes))).split([len(rows) for rows in boxes])
 
     def _embed(self, features: RoIFeatures) -> Tensor:
         """Embeddings (n, D) of these RoIs."""

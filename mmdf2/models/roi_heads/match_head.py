@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdf2.models.gather import gather_rows
-from mmdf2.models.losses import match_loss, pair_targets
+from mmdf2.models.losses import contrastive_loss, contrastive_targets, match_loss, pair_targets, pair_weights
 from mmdf2.ops import pair_similarity
 from mmdf2.registry import MODELS
 
@@ -37,9 +37,15 @@ class MatchHead(BaseModule):
         embed_dims: Length of the embedding.
         positive_share: How the loss balances same and different pairs, see :func:`match_loss`.
         loss_weight: Weight of ``loss_match``.
+        true_metric: Whether the similarity is kept from having positive weights, so that the root of its best score
+            minus its score is a distance, and any Euclidean index serves it. Beyond the paper, as are the next three.
+        same_category_weight: How many times a pair of different garments of one category counts in ``loss_match``, see
+            :func:`pair_weights`.
+        contrastive_weight: Weight of ``loss_match_contrastive``, see :func:`contrastive_loss`; 0 for none.
+        temperature: Of that loss.
 
     Raises:
-        ValueError: An unknown, repeated or missing source.
+        ValueError: An unknown, repeated or missing source; a weight below 0 or a temperature that is not above it.
     """
 
     def __init__(
@@ -50,10 +56,20 @@ class MatchHead(BaseModule):
         embed_dims: int = 256,
         positive_share: float | None = None,
         loss_weight: float = 1.0,
+        true_metric: bool = False,
+        same_category_weight: float = 1.0,
+        contrastive_weight: float = 0.0,
+        temperature: float = 1.0,
         init_cfg: dict | list | None = None,
     ) -> None:
         if not sources or len(set(sources)) != len(sources) or not set(sources) <= set(STREAMS):
             raise ValueError(f'MatchHead: sources must be distinct names of {STREAMS}, at least one, got {sources!r}')
+        weights_fit = 0 <= same_category_weight < float('inf') and 0 <= contrastive_weight < float('inf')
+        if not (weights_fit and temperature > 0):
+            raise ValueError(
+                'MatchHead: same_category_weight and contrastive_weight must be finite and not negative, temperature '
+                f'must be above 0; got {same_category_weight}, {contrastive_weight} and {temperature}'
+            )
         default_init = [
             {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_out', 'nonlinearity': 'relu'},
             {'type': 'Normal', 'std': 0.01, 'layer': 'Linear'},
@@ -69,6 +85,10 @@ class MatchHead(BaseModule):
         self.similarity = nn.Linear(embed_dims, 2)
         self.positive_share = positive_share
         self.loss_weight = loss_weight
+        self.true_metric = true_metric
+        self.same_category_weight = same_category_weight
+        self.contrastive_weight = contrastive_weight
+        self.temperature = temperature
 
     def init_weights(self) -> None:
         """Starts from plain distance: far apart means different, unrelated garments at odds of about 1 to 7.
@@ -93,19 +113,33 @@ class MatchHead(BaseModule):
 
     def pair_logits(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D); class 0 is 'same'."""
-        return pair_similarity(query, gallery, self.similarity.weight.to(query), self.similarity.bias.to(query))
+        return pair_similarity(query, gallery, self._similarity_weight().to(query), self.similarity.bias.to(query))
 
-    def loss(self, embeddings: Tensor, is_shop: Tensor, identities: Tensor, pair_ids: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self,
+        embeddings: Tensor,
+        is_shop: Tensor,
+        identities: Tensor,
+        pair_ids: Tensor,
+        labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Loss over every combination of a consumer's and a shop's garment in the batch, of all processes.
+
+        The contrastive loss, where it is asked for, is over all pairs of the batch, see :func:`contrastive_targets`.
 
         Args:
             embeddings: (n, embed_dims).
             is_shop: (n,) 1 from a shop's image, 0 from a consumer's, -1 unknown and left out.
             identities: (n,) identity codes, -1 for a garment without one.
             pair_ids: (n,) ``pair_id`` of each garment's image, -1 where unknown.
+            labels: (n,) category labels; needed where garments of one category count more.
 
         Returns:
-            ``loss_match``, a scalar; 0 with a zero gradient when there is no pair.
+            ``loss_match`` and, where it has a weight, ``loss_match_contrastive``: scalars, 0 with a zero gradient when
+            there is no pair.
+
+        Raises:
+            ValueError: No labels where they are needed.
         """
         embeddings, is_shop, identities, pair_ids = (
             gather_rows(rows) for rows in (embeddings, is_shop, identities, pair_ids)
@@ -113,14 +147,39 @@ class MatchHead(BaseModule):
         query, gallery = is_shop == 0, is_shop == 1
         targets = pair_targets(identities[query], identities[gallery], pair_ids[query], pair_ids[gallery])
         logits = self.pair_logits(embeddings[query], embeddings[gallery])
-        return {'loss_match': self.loss_weight * match_loss(logits, targets, self.positive_share)}
+        weights = None
+        if self.same_category_weight != 1:
+            if labels is None:
+                raise ValueError("MatchHead.loss: same_category_weight needs the garments' labels, got none")
+            labels = gather_rows(labels)
+            weights = pair_weights(targets, labels[query], labels[gallery], self.same_category_weight)
+        losses = {'loss_match': self.loss_weight * match_loss(logits, targets, self.positive_share, weights)}
+        if self.contrastive_weight:
+            logits = self.pair_logits(embeddings, embeddings)
+            targets = contrastive_targets(identities, pair_ids, is_shop)
+            contrastive = contrastive_loss(logits, targets, self.temperature)
+            losses['loss_match_contrastive'] = self.contrastive_weight * contrastive
+        return losses
 
     def similarity_parameters(self) -> dict[str, Tensor]:
         """``weight`` (2, embed_dims) and ``bias`` (2,) on the CPU: all a gallery needs to score embeddings."""
         return {
-            'weight': self.similarity.weight.detach().float().cpu(),
+            'weight': self._similarity_weight().detach().float().cpu(),
             'bias': self.similarity.bias.detach().float().cpu(),
         }
+
+    def _similarity_weight(self) -> Tensor:
+        """(2, embed_dims) rows that score: the parameter's, or with ``true_metric`` a form whose first is not above."""
+        if not self.true_metric:
+            return self.similarity.weight
+        # A smooth form and not a projection after each step: it needs no hook in the optimiser, a dimension that has
+        # become useless can come back (clamped, it would have no gradient), and the parameter keeps its shape. Around
+        # the start, a difference of 2 / embed_dims, it is nearly the free one. Mean minus and plus half of something
+        # that is not negative stay in order when they are rounded, so no index ever sees a positive weight.
+        same, other = self.similarity.weight
+        half = F.softplus(other - same, beta=self.similarity.in_features) / 2
+        mean = (same + other) / 2
+        return torch.stack([mean - half, mean + half])
 
     def _normalise(self, embeddings: Tensor) -> Tensor:
         # Batch statistics need two rows; a batch with fewer garments falls back on the running ones.

@@ -1,0 +1,4 @@
+# Different garments of one category count four times in the match head's loss: docs/match_options.md.
+_base_ = './match-rcnn_r18-narrow_wardrobe.py'
+
+model = dict(roi_head=dict(match_head=dict(same_category_weight=4.0)))

@@ -1,0 +1,115 @@
+"""Query expansion on the gallery's side: a query is moved towards what it finds, and searched again.
+
+A customer's photo finds a shop's photo of the garment; the mean of both finds the shop's other photos of it. Off unless
+somebody calls it: docs/match_options.md says what it does to the wardrobe's figures.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from mmdf2.ops import pair_topk
+from mmdf2.retrieval.gallery import Gallery
+from mmdf2.retrieval.similarity import Similarity
+
+
+def expanded_queries(queries, found, scores, power: float = 1.0) -> np.ndarray:
+    """The weighted mean of each query's embedding and those of its best hits.
+
+    The query counts 1 and a hit ``p ** power``, p being the probability of 'same' that the match head gives it, the
+    logistic function of its score: a hit that it takes for another garment hardly moves the query.
+
+    Args:
+        queries: (M, D).
+        found: (M, k, D) embeddings of the hits; k may be 0.
+        scores: (M, k) their similarities, the logit of 'same' minus the other; -inf where a query has fewer hits, whose
+            embeddings may then hold anything.
+        power: 0 and more; 0 counts each hit as much as the query, larger ones trust only sure hits.
+
+    Returns:
+        (M, D) float32.
+
+    Raises:
+        ValueError: Shapes that do not fit, or a power below 0.
+
+    Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018, section 3.4, with
+    the learned probability in place of a cosine.
+    """
+    queries, found, scores = (np.asarray(value, dtype=np.float64) for value in (queries, found, scores))
+    fitting = found.shape == (*scores.shape, queries.shape[-1]) and scores.shape[:1] == queries.shape[:1]
+    if queries.ndim != 2 or scores.ndim != 2 or not fitting:
+        raise ValueError(
+            'expansion needs queries (M, D), embeddings of hits (M, k, D) and their scores (M, k), got '
+            f'{queries.shape}, {found.shape} and {scores.shape}'
+        )
+    if not power >= 0:
+        raise ValueError(f'power must be 0 or more, got {power}')
+    real = scores > -np.inf
+    # log p = -log(1 + exp(-score)), which overflows for no score.
+    weights = np.where(real, np.exp(-power * np.logaddexp(0, -np.where(real, scores, 0))), 0)
+    total = np.einsum('mk,mkd->md', weights, np.where(real[..., None], found, 0))
+    return ((queries + total) / (1 + weights.sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def expand_queries(similarity: Similarity, queries, vectors, hits: int = 3, power: float = 1.0) -> np.ndarray:
+    """Queries expanded by their best hits of an exact search.
+
+    Args:
+        similarity: The learned similarity.
+        queries: (M, D) float32, finite.
+        vectors: (N, D) float32, finite: the gallery.
+        hits: Hits that a query is averaged with, 0 for none; all of them where the gallery has fewer.
+        power: As of :func:`expanded_queries`.
+
+    Returns:
+        (M, D) float32, to be searched in place of the queries.
+
+    Raises:
+        ValueError: As of :func:`expanded_queries`, hits below 0, or embeddings of another width or not finite.
+    """
+    _check_hits(hits)
+    queries, vectors = (np.ascontiguousarray(value, dtype=np.float32) for value in (queries, vectors))
+    count = min(int(hits), len(vectors))
+    if not count or not len(queries):
+        return expanded_queries(queries, np.zeros((len(queries), 0, queries.shape[-1])), np.zeros((len(queries), 0)))
+    tensors = (torch.from_numpy(array) for array in (queries, vectors, similarity.weight, similarity.bias))
+    scores, rows = (value.numpy() for value in pair_topk(*tensors, k=count))
+    return expanded_queries(queries, vectors[rows], scores, power)
+
+
+def expand_by_gallery(
+    gallery: Gallery, queries, hits: int = 3, power: float = 1.0, categories: Iterable[int] | None = None
+) -> np.ndarray:
+    """As :func:`expand_queries`, by a gallery's own search, exact or not.
+
+    Args:
+        gallery: Where the hits come from.
+        queries: (M, D) float32, finite.
+        hits: As of :func:`expand_queries`.
+        power: As of :func:`expanded_queries`.
+        categories: category_ids (1 to 13) to search in; None for all.
+
+    Returns:
+        (M, D) float32, to be searched in place of the queries.
+
+    Raises:
+        ValueError: As of :func:`expand_queries` and ``Gallery.search``.
+    """
+    _check_hits(hits)
+    if not hits or not len(queries):
+        return np.asarray(queries, dtype=np.float32)
+    lines = gallery.search(queries, int(hits), categories)
+    vectors = gallery.embeddings({hit.id for line in lines for hit in line})
+    found = np.zeros((len(queries), int(hits), np.shape(queries)[1]))
+    scores = np.full(found.shape[:2], -np.inf)
+    for row, line in enumerate(lines):
+        # An item can be removed between the two reads.
+        for place, hit in enumerate(hit for hit in line if hit.id in vectors):
+            found[row, place], scores[row, place] = vectors[hit.id], hit.score
+    return expanded_queries(queries, found, scores, power)
+
+
+def _check_hits(hits) -> None:
+    if isinstance(hits, bool) or not isinstance(hits, int | np.integer) or hits < 0:
+        raise ValueError(f'hits must be an integer from 0 on, got {hits!r}')

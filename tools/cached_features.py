@@ -1,0 +1,87 @@
+"""RoI features of ground-truth boxes from a frozen detector, in one file: what trains its match head alone."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures.bbox import bbox2roi
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmdf2.apis import ClothesInferencer
+from mmdf2.models.mirroring import mirrored_boxes, mirrored_images
+from mmdf2.models.roi_heads.match_head import ROI_SIZE
+from mmdf2.models.roi_heads.roi_features import RoIFeatures
+from mmdf2.registry import DATASETS
+
+SPLITS = ('train', 'validation')
+
+
+def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Features of all garments of both splits, extracted when the file is missing.
+
+    Args:
+        path: The file.
+        config: Of the detector; its test pipeline prepares the images.
+        checkpoint: Of the detector.
+        data_root: The dataset's folder.
+
+    Returns:
+        Split -> what the match head convolves, (n, C, 7, 7) float16, of the images and of the mirrored images; a row
+        for each row of the split's store.
+
+    Raises:
+        SystemExit: The file is of another detector or dataset.
+    """
+    origin = {'checkpoint': hashlib.sha256(checkpoint.read_bytes()).hexdigest(), 'data_root': str(data_root.resolve())}
+    if not path.exists():
+        inferencer = ClothesInferencer(config, checkpoint, device='cpu')
+        tensors = {}
+        for split in SPLITS:
+            tensors[split], tensors[f'{split}_mirrored'] = extract(inferencer.model, config, split, data_root)
+        beside = path.with_name(f'{path.name}.tmp')
+        save_file(tensors, beside, metadata=origin)
+        os.replace(beside, path)
+    with safe_open(path, framework='pt') as file:
+        for name, value in origin.items():
+            found = (file.metadata() or {}).get(name)
+            if found != value:
+                raise SystemExit(f'{path} holds features of {name} {found}, not {value}; remove it, or name another')
+        return {split: (file.get_tensor(split), file.get_tensor(f'{split}_mirrored')) for split in SPLITS}
+
+
+@torch.no_grad()
+def extract(
+    model: nn.Module, config: Config, split: str, data_root: Path, batch_size: int = 8
+) -> tuple[Tensor, Tensor]:
+    """Features of the ground-truth boxes of a split, and of those on the mirrored images, as ``cached_features``."""
+    dataset = DATASETS.build({**config.test_dataloader.dataset, 'split': split, 'data_root': str(data_root)})
+    rows, mirrored = [], []
+    for start in tqdm(range(0, len(dataset), batch_size), desc=split, disable=None):
+        batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
+        data = model.data_preprocessor(pseudo_collate(batch), False)
+        inputs, samples = data['inputs'], data['data_samples']
+        boxes = [
+            sample.gt_instances.bboxes * sample.gt_instances.bboxes.new_tensor(sample.scale_factor).repeat(2)
+            for sample in samples
+        ]
+        widths = [sample.img_shape[1] for sample in samples]
+        rows.append(_joined(model, inputs, boxes))
+        boxes = [mirrored_boxes(own, width) for own, width in zip(boxes, widths, strict=True)]
+        mirrored.append(_joined(model, mirrored_images(inputs, widths), boxes))
+    return torch.cat(rows), torch.cat(mirrored)
+
+
+def _joined(model: nn.Module, inputs: Tensor, boxes: list[Tensor]) -> Tensor:
+    """(n, C, 7, 7): what ``MatchHead.forward`` makes of its sources before the first convolution."""
+    head = model.roi_head
+    levels = tuple(level.float().contiguous() for level in model.extract_feat(inputs))
+    features = RoIFeatures(head, levels, bbox2roi(boxes))
+    sources = [features.of_stream(source) for source in head.match_head.sources]
+    return torch.cat([F.adaptive_avg_pool2d(source, ROI_SIZE) for source in sources], dim=1).half()
