@@ -17,7 +17,7 @@ _ITEMS_OF_LIST = 250
 # Items that k-means sees for each list.
 _TRAINING_POINTS = 64
 _ITERATIONS = 8
-_LISTS_OF_PROBE, _LEAST_PROBES = 16, 64
+_PROBES_OF_ROOT, _LEAST_PROBES = 4, 64
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ListSettings:
     Attributes:
         lists: How many; None for one in 250 items, and at most four times the square root of the items, since k-means
             takes as long as lists times items.
-        probes: Lists that a query goes to; None for a sixteenth of them, and 64 at least.
+        probes: Lists that a query goes to; None for four times the root of their number, and 64 at least.
         code_bytes: Bytes an item in the lists, a product quantiser's codes; None for whole vectors.
         candidates: Items that are scored again for each that is wanted; None for 4, and 20 with codes.
     """
@@ -39,7 +39,7 @@ class ListSettings:
 
     def probes_of(self, lists: int) -> int:
         """Lists that a query goes to, of so many."""
-        return min(self.probes or max(lists // _LISTS_OF_PROBE, _LEAST_PROBES), lists)
+        return min(self.probes or max(round(_PROBES_OF_ROOT * lists**0.5), _LEAST_PROBES), lists)
 
 
 class InvertedLists:

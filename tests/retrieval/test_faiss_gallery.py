@@ -166,8 +166,8 @@ def test_what_suits_the_number_of_items_is_built(monkeypatch):
     assert [index.settings.code_bytes for index in indexes[1:3]] == [None, 16]
 
 
-def test_a_query_goes_to_a_sixteenth_of_the_lists():
-    assert [ListSettings().probes_of(lists) for lists in (10, 64, 500, 1024, 4000)] == [10, 64, 64, 64, 250]
+def test_more_lists_are_probed_where_there_are_more():
+    assert [ListSettings().probes_of(lists) for lists in (10, 64, 100, 1024, 4096)] == [10, 64, 64, 128, 256]
     assert [ListSettings(probes=7).probes_of(lists) for lists in (3, 4000)] == [3, 7]
 
 
