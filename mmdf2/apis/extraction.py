@@ -122,7 +122,7 @@ class Journal:
         return int(json.loads(path.read_bytes())['first'])
 
     def garments(self) -> dict[str, EmbeddedGarments]:
-        """Image -> its garments, of all images of the job that could be read, in the job's order."""
+        """Image -> its garments, of all wanted images of the job that could be read, in the job's order."""
         found = {}
         for part in self._parts():
             embeddings, end = np.load(part.with_suffix('.npy'), mmap_mode='r', allow_pickle=False), 0
@@ -135,11 +135,14 @@ class Journal:
                     ]
                     scores = np.array([row['score'] for row in entry['garments']], dtype=np.float64)
                     found[entry['image']] = EmbeddedGarments(items, scores, embeddings[begin:end])
-        return {image: found[image] for image in self.job.images if image in found}
+        return {image: found[image] for image in self.job.wanted if image in found}
 
     def remove(self) -> None:
-        """Deletes the folder."""
-        shutil.rmtree(self.folder)
+        """Deletes the folder: renamed first, so that a kill leaves no half of it under its name."""
+        ended = self.folder.with_name(f'{self.folder.name}.ended')
+        shutil.rmtree(ended, ignore_errors=True)
+        os.replace(self.folder, ended)
+        shutil.rmtree(ended)
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob('part-*.json'))

@@ -156,6 +156,22 @@ def test_a_filling_that_was_interrupted_goes_on_and_gives_the_same_gallery(
     assert {item.fields.get('sku') for _, item in found if item.image == photos[4]} == {'A4'}
 
 
+def test_a_kill_while_the_extraction_is_deleted_brings_nothing_in_twice(inferencer, photos, tmp_path, monkeypatch):
+    location = tmp_path / 'gallery'
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction.shutil, 'rmtree', lambda path, ignore_errors=False: None)
+        build(location, inferencer, photos)
+    expected = rows(location)
+    assert (tmp_path / 'gallery.partial.ended').exists() and not (tmp_path / 'gallery.partial').exists()
+    # Nor does what an older deletion left of it under its own name.
+    (tmp_path / 'gallery.partial.ended').rename(tmp_path / 'gallery.partial')
+    for name in ('job.json', 'ids.json'):
+        (tmp_path / 'gallery.partial' / name).unlink()
+    added = build(location, inferencer, photos)
+    assert added.items == 0 and added.present == 5 and rows(location) == expected != []
+    assert [path.name for path in tmp_path.glob('gallery*')] == ['gallery']
+
+
 def test_items_of_others_under_the_reserved_ids_are_refused(inferencer, photos, tmp_path, monkeypatch):
     location = tmp_path / 'gallery'
     with monkeypatch.context() as patch:
