@@ -11,6 +11,9 @@ By the official protocol, with a split of the dataset's layout as shop and custo
     python tools/gallery.py build --shop-of ROOT --score-threshold 0 --model CONFIG --weights W --out gallery
     python tools/gallery.py evaluate gallery --queries ROOT --model CONFIG --weights W
 
+GALLERY is a folder, a file of milvus-lite's that ends in .db, or the address of a Milvus server, http://host:19530;
+#NAME after one of the last two tells several galleries there apart, MILVUS_TOKEN in the environment is the server's.
+
 An interrupted build or add goes on when it is started again; until then GALLERY.partial holds what is done. On several
 GPUs, or in several processes: torchrun --nproc-per-node N tools/gallery.py build ... --launcher pytorch
 """
@@ -29,16 +32,17 @@ from tqdm import tqdm
 from mmdf2.analysis.page import write_text
 from mmdf2.apis import ClothesInferencer, FashionSearch
 from mmdf2.apis.embedded_garments import model_similarity
-from mmdf2.apis.gallery_building import add_images, start_processes
+from mmdf2.apis.gallery_building import add_images, process_rank, start_processes
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
+from mmdf2.apis.model_identity import model_identity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.engine import CheckpointError
 from mmdf2.evaluation.from_store import SHOP, USER
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.retrieval.gallery import GalleryError
-from mmdf2.retrieval.locations import create_gallery, open_gallery
+from mmdf2.retrieval.gallery import Gallery, GalleryError
+from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows, write_image
 
 
@@ -111,16 +115,11 @@ def build(args: argparse.Namespace) -> None:
     images, fields = _images(args), _fields(args.fields)
     if args.launcher == 'pytorch':
         start_processes()
-    model = _model(args)
-    similarity = model_similarity(model)
-    if args.command == 'build':
-        gallery = create_gallery(args.gallery, similarity, Path(args.weights).name)
-    else:
-        gallery = open_gallery(args.gallery, similarity)
     strangers = sorted(set(fields) - set(images))
     if strangers:
         raise ValueError(f'{args.fields} has {len(strangers)} images that are not given, such as {strangers[0]}')
-    partial = f'{str(args.gallery).rstrip("/")}.partial'
+    model, partial = _model(args), beside(args.gallery, 'partial')
+    gallery = _gallery_to_fill(args, model, partial) if process_rank()[0] == 0 else None
     added = add_images(gallery, model, images, partial, fields, args.score_threshold, args.batch_size)
     if added is None:
         return
@@ -132,8 +131,19 @@ def build(args: argparse.Namespace) -> None:
         print(f'{added.empty} images without a garment of score {args.score_threshold} or more')
     if added.broken:
         lines = ''.join(f'{image}\t{error}\n' for image, error in added.broken.items())
-        path = write_text(f'{str(args.gallery).rstrip("/")}.broken.txt', lines)
+        path = write_text(beside(args.gallery, 'broken.txt'), lines)
         print(f'{len(added.broken)} images could not be read, such as {next(iter(added.broken))}; all are in {path}')
+
+
+def _gallery_to_fill(args: argparse.Namespace, model: ClothesInferencer, partial: Path) -> Gallery:
+    if args.command == 'build':
+        try:
+            return create_gallery(args.gallery, model_similarity(model), model_identity(model))
+        except GalleryError:
+            # There is one, as an interrupted build leaves it.
+            if not partial.exists():
+                raise
+    return open_gallery_of(model, args.gallery)
 
 
 def remove(args: argparse.Namespace) -> None:
@@ -185,7 +195,7 @@ def info(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Prints the official figures as JSON."""
     model = _model(args)
-    gallery = open_gallery(args.gallery, model_similarity(model))
+    gallery = open_gallery_of(model, args.gallery)
     store = open_or_prepare(args.queries, args.split)
     folder = Path(args.queries, args.split, 'image')
     with tqdm(total=len(split_images(store, folder, USER)), desc='queries', unit='image') as bar:

@@ -2,13 +2,14 @@
 
 A journal is a folder: ``job.json`` says what is to be done, and each ``part-*.json`` with the ``part-*.npy`` of its
 embeddings holds some images that are done. Both are written beside and renamed, the JSON last; any number of processes
-may write parts.
+may write parts. Once the garments are on their way into the gallery, ``ids.json`` has the id of the first.
 """
 
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,33 +32,56 @@ class Job:
         similarity: Fingerprint of its similarity.
         score_threshold: Garments with a lower score are left out.
         images: Paths, each once.
+        present: Those that the gallery had when the job began; they are left alone.
     """
 
     model: str
     similarity: str
     score_threshold: float
     images: list[str]
+    present: list[str]
+
+    @property
+    def wanted(self) -> list[str]:
+        """The images to be extracted."""
+        present = set(self.present)
+        return [image for image in self.images if image not in present]
 
 
 class Journal:
     """What has been extracted of a job.
 
     Args:
-        folder: Made when it is missing.
-        job: Of a folder that holds one already it must be the same.
+        folder: Made by ``begin``.
 
     Raises:
-        GalleryError: The folder holds another job.
+        GalleryError: It holds no job.
     """
 
-    def __init__(self, folder, job: Job) -> None:
-        self.folder, self.job = Path(folder), job
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder) -> None:
+        self.folder = Path(folder)
         path = self.folder / 'job.json'
-        if path.exists():
-            _check_same(path, job)
-        else:
+        try:
+            self.job = Job(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise GalleryError(
+                f'{path} is no job of an extraction ({error}); remove {self.folder} to begin anew'
+            ) from error
+
+    @classmethod
+    def begin(cls, folder, job: Job) -> 'Journal':
+        """Begins a job, or goes on with it where the folder holds it.
+
+        Raises:
+            GalleryError: The folder holds another job; which images were present does not make it another.
+        """
+        path = Path(folder, 'job.json')
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, json.dumps(asdict(job)).encode())
+        journal = cls(folder)
+        _check_same(path, journal.job, job)
+        return journal
 
     def done(self) -> dict[str, str | None]:
         """Image -> None, or why it could not be read, of those that are done."""
@@ -89,6 +113,13 @@ class Journal:
                 if progress is not None:
                     progress()
             self._write_part(entries, embeddings)
+
+    def first_id(self, reserve: Callable[[], int]) -> int:
+        """The id that the first garment has or will have in the gallery; reserved at the first call of all."""
+        path = self.folder / 'ids.json'
+        if not path.exists():
+            _write(path, json.dumps({'first': reserve()}).encode())
+        return int(json.loads(path.read_bytes())['first'])
 
     def garments(self) -> dict[str, EmbeddedGarments]:
         """Image -> its garments, of all images of the job that could be read, in the job's order."""
@@ -123,16 +154,11 @@ class Journal:
         _write(path, json.dumps(entries, allow_nan=False).encode())
 
 
-def _check_same(path: Path, job: Job) -> None:
-    try:
-        found = Job(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise GalleryError(
-            f'{path} is no job of an extraction ({error}); remove {path.parent} to begin anew'
-        ) from error
-    for name, value in asdict(job).items():
-        if getattr(found, name) != value:
-            what = 'other images' if name == 'images' else f'{name} {getattr(found, name)!r}, not {value!r}'
+def _check_same(path: Path, found: Job, job: Job) -> None:
+    for name in ('model', 'similarity', 'score_threshold', 'images'):
+        own, wanted = getattr(found, name), getattr(job, name)
+        if own != wanted:
+            what = 'other images' if name == 'images' else f'{name} {own!r}, not {wanted!r}'
             raise GalleryError(
                 f'{path.parent} holds an unfinished extraction with {what}; finish that with the same arguments, or '
                 'remove the folder to begin anew'

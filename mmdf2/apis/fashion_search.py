@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.apis.embedded_garments import embedded_garments, model_similarity
+from mmdf2.apis.embedded_garments import embedded_garments
 from mmdf2.apis.inferencer import ClothesInferencer
-from mmdf2.retrieval.gallery import Gallery, Hit, check_similarity
+from mmdf2.apis.model_identity import check_model, open_gallery_of
+from mmdf2.retrieval.gallery import Gallery, Hit
 from mmdf2.retrieval.items import GalleryItem
-from mmdf2.retrieval.locations import open_gallery
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ class FashionSearch:
 
     def __init__(self, model: ClothesInferencer, gallery) -> None:
         self.model = model
-        similarity = model_similarity(model)
         if isinstance(gallery, Gallery):
-            check_similarity('the gallery', gallery.model, gallery.similarity, similarity)
-        self.gallery = gallery if isinstance(gallery, Gallery) else open_gallery(gallery, similarity)
+            check_model(gallery, model)
+        self.gallery = gallery if isinstance(gallery, Gallery) else open_gallery_of(model, gallery)
 
     def search(
         self,

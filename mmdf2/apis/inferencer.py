@@ -82,6 +82,7 @@ class ClothesInferencer:
         self.device = torch.device(device or get_device())
         self.model = _build_model(config, checkpoint).to(self.device).eval()
         self.pipeline = _build_pipeline(config)
+        self.checkpoint = str(checkpoint)
 
     def __call__(
         self,

@@ -10,10 +10,12 @@ from mmdf2.retrieval.folder import Stored, read_folder, write_folder
 from mmdf2.retrieval.gallery import (
     Gallery,
     Hit,
+    check_count,
     check_k,
     check_similarity,
     checked_categories,
     checked_embeddings,
+    checked_ids,
 )
 from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.lists import ListSettings
@@ -63,7 +65,7 @@ class FaissGallery(Gallery):
     def _set(self, stored: Stored) -> None:
         self.similarity, self.model = stored.similarity, stored.model
         self._items, self._next_id = stored.items, stored.next_id
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
         ends = np.cumsum(stored.counts)
         self._partitions = [
             Partition(stored.similarity, stored.vectors[begin:end], stored.ids[begin:end])
@@ -75,19 +77,34 @@ class FaissGallery(Gallery):
 
     def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
         """See ``Gallery.add``."""
+        with self._writing:
+            return super().add(embeddings, items)
+
+    def reserve(self, count: int) -> int:
+        """See ``Gallery.reserve``; lasts with the next ``save``."""
+        with self._writing:
+            first = self._next_id
+            self._next_id += count
+            return first
+
+    def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
+        """See ``Gallery.put``; ids below those that a category has take its index away."""
         embeddings = checked_embeddings(embeddings, self.similarity.width)
-        if len(embeddings) != len(items):
-            raise ValueError(f'{len(embeddings)} embeddings need as many items, got {len(items)}')
+        check_count(embeddings, items)
+        ids = np.array(checked_ids(ids, items), dtype=np.int64)
         labels = np.array([item.category_id - 1 for item in items], dtype=np.int64)
         with self._writing:
-            ids = np.arange(self._next_id, self._next_id + len(items))
+            old = self.present(ids.tolist())
             # Items first: what a search finds is there.
-            self._items.add(ids.tolist(), items)
-            self._next_id += len(items)
+            self._items.put(ids.tolist(), items)
+            if old:
+                for partition in self._partitions:
+                    partition.remove(sorted(old))
+            self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
             for label in np.unique(labels).tolist():
-                rows = labels == label
-                self._partitions[label].append(embeddings[rows], ids[rows])
-        return ids.tolist()
+                rows = np.flatnonzero(labels == label)
+                rows = rows[np.argsort(ids[rows])]
+                self._partitions[label].insert(embeddings[rows], ids[rows])
 
     def remove(self, ids: Iterable[int]) -> int:
         """See ``Gallery.remove``."""
@@ -139,6 +156,21 @@ class FaissGallery(Gallery):
     def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
         """See ``Gallery.items``."""
         return self._items.get(ids)
+
+    def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """See ``Gallery.embeddings``."""
+        ids, found = np.array(sorted(set(ids)), dtype=np.int64), {}
+        for partition in self._partitions:
+            vectors, numbers = partition.arrays
+            rows = np.flatnonzero(np.isin(numbers, ids))
+            found.update(zip(numbers[rows].tolist(), np.array(vectors[rows]), strict=True))
+        return found
+
+    def present(self, ids: Iterable[int]) -> set[int]:
+        """See ``Gallery.present``."""
+        ids = np.array(sorted(set(ids)), dtype=np.int64)
+        numbers = [partition.arrays[1] for partition in self._partitions]
+        return {number for part in numbers for number in part[np.isin(part, ids)].tolist()}
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
         """See ``Gallery.ids_where``."""

@@ -75,6 +75,14 @@ class Gallery(ABC):
         """Id -> item of those ids that are there."""
 
     @abstractmethod
+    def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """Id -> (D,) float32 embedding of those ids that are there."""
+
+    @abstractmethod
+    def present(self, ids: Iterable[int]) -> set[int]:
+        """Those ids that are there."""
+
+    @abstractmethod
     def ids_where(self, name: str, values: Iterable) -> list[int]:
         """Rising ids of the items whose own field ``name``, such as a SKU, has one of some values.
 
@@ -86,6 +94,17 @@ class Gallery(ABC):
         """Makes searches fast where there are many items, with what suits their number; small galleries stay exact."""
 
     @abstractmethod
+    def reserve(self, count: int) -> int:
+        """The first of ``count`` ids in a row that nobody else will get; for ``put``."""
+
+    @abstractmethod
+    def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
+        """Writes items under given ids, in place of what had them; to do it again changes nothing.
+
+        Raises:
+            ValueError: As of ``add``, or ids that are not distinct integers from 0 on.
+        """
+
     def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
         """Adds items.
 
@@ -99,6 +118,12 @@ class Gallery(ABC):
         Raises:
             ValueError: Embeddings of another width or not finite, or not as many as items.
         """
+        embeddings = checked_embeddings(embeddings, self.similarity.width)
+        check_count(embeddings, items)
+        first = self.reserve(len(items))
+        ids = list(range(first, first + len(items)))
+        self.put(ids, embeddings, items)
+        return ids
 
     @abstractmethod
     def remove(self, ids: Iterable[int]) -> int:
@@ -133,6 +158,20 @@ def checked_embeddings(embeddings, width: int) -> np.ndarray:
     if len(bad):
         raise ValueError(f'embedding {bad[0]} is not finite, as are {len(bad)} in all; the model has probably diverged')
     return embeddings
+
+
+def check_count(embeddings: np.ndarray, items: Sequence[GalleryItem]) -> None:
+    """ValueError when there are not as many embeddings as items."""
+    if len(embeddings) != len(items):
+        raise ValueError(f'{len(embeddings)} embeddings need as many items, got {len(items)}')
+
+
+def checked_ids(ids: Sequence[int], items: Sequence[GalleryItem]) -> list[int]:
+    """The ids of items; ValueError when they are not as many, or not distinct integers from 0 on."""
+    ids = [int(number) for number in ids]
+    if len(ids) != len(items) or len(set(ids)) != len(ids) or min(ids, default=0) < 0:
+        raise ValueError(f'ids of {len(items)} items must be as many distinct integers from 0 on, got {len(ids)}')
+    return ids
 
 
 def checked_categories(categories: Iterable[int] | None) -> list[int]:

@@ -96,18 +96,16 @@ class ItemTable:
         with self._lock:
             return self._connection.execute('SELECT count(*) FROM items').fetchone()[0]
 
-    def add(self, ids: Sequence[int], items: Sequence[GalleryItem]) -> None:
-        """Adds items under new ids; all of them or, on an error, none.
+    def put(self, ids: Sequence[int], items: Sequence[GalleryItem]) -> None:
+        """Writes items under ids, in place of what had them; all of them or, on an error, none.
 
         Raises:
-            ValueError: Fields that JSON cannot hold, or an id that is there.
+            ValueError: Fields that JSON cannot hold.
         """
         rows = [_to_row(number, item) for number, item in zip(ids, items, strict=True)]
         with self._lock, self._connection:
-            try:
-                self._connection.executemany(f'INSERT INTO items VALUES ({", ".join("?" * len(COLUMNS))})', rows)
-            except sqlite3.IntegrityError as error:
-                raise ValueError(f'an id is in the gallery already: {error}') from error
+            marks = ', '.join('?' * len(COLUMNS))
+            self._connection.executemany(f'INSERT OR REPLACE INTO items VALUES ({marks})', rows)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Removes items; unknown ids are passed over."""

@@ -12,6 +12,8 @@ from mmdf2.ops import pair_topk
 from mmdf2.retrieval.lists import InvertedLists, ListSettings, share_probes
 from mmdf2.retrieval.similarity import Similarity
 
+_MORE = 16  # candidates beyond k of an exact search
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -76,6 +78,18 @@ class Partition:
             self._storage[0][count:total], self._storage[1][count:total] = vectors, ids
             grown, numbers = (storage[:total] for storage in self._storage)
             self._state = replace(state, vectors=grown, ids=numbers)
+
+    def insert(self, vectors: np.ndarray, ids: np.ndarray) -> None:
+        """Adds rows of rising ids that are not there; between others they take the index away."""
+        numbers = self._state.ids
+        if not len(numbers) or not len(ids) or ids[0] > numbers[-1]:
+            self.append(vectors, ids)
+            return
+        with self._lock:
+            merged = np.concatenate([self._state.ids, ids])
+            order = np.argsort(merged)
+            self._storage = None
+            self._state = State(np.concatenate([self._state.vectors, vectors])[order], merged[order])
 
     def remove(self, ids) -> int:
         """Removes the rows of some ids; returns how many there were."""
@@ -151,23 +165,28 @@ def _exact(similarity: Similarity, state: State, queries, k: int) -> tuple[np.nd
     if not len(ids) or not len(queries):
         return np.zeros((len(queries), 0)), np.zeros((len(queries), 0), np.int64)
     weight, bias = torch.from_numpy(similarity.weight), torch.from_numpy(similarity.bias)
-    found = pair_topk(torch.from_numpy(queries), as_tensor(vectors), weight, bias, k=min(k, len(ids)))
-    return found[0].double().numpy(), ids[found[1].numpy()]
+    # Some more than wanted: single precision may have neighbours in the wrong order.
+    _, rows = pair_topk(torch.from_numpy(queries), as_tensor(vectors), weight, bias, k=min(k + _MORE, len(ids)))
+    rows = rows.numpy()
+    return _scores(similarity, vectors, queries, rows), ids[rows]
 
 
 def _approximate(similarity: Similarity, state: State, queries, k: int, chosen) -> tuple[np.ndarray, np.ndarray]:
-    """The index's candidates for the best rows, scored by the direct form."""
+    """The index's candidates for the best rows."""
     places = state.lists.search(queries, k, chosen)
     rows = np.where(places < 0, -1, state.rows[places])
+    return _scores(similarity, state.vectors, queries, rows), np.where(rows < 0, -1, state.ids[rows])
+
+
+def _scores(similarity: Similarity, vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(m, c) direct form of queries (m, D) and rows (m, c) of the vectors, -inf for those of -1."""
     scores = np.full(rows.shape, -np.inf)
-    difference, offset = similarity.difference, similarity.offset
-    for row, query in enumerate(queries):
-        real = np.flatnonzero(rows[row] >= 0)
+    for number, query in enumerate(queries):
+        real = np.flatnonzero(rows[number] >= 0)
         # In the order of the file: its pages are read once.
-        real = real[np.argsort(rows[row, real])]
-        vectors = state.vectors[rows[row, real]].astype(np.float64)
-        scores[row, real] = ((query - vectors) ** 2) @ difference + offset
-    return scores, np.where(rows < 0, -1, state.ids[rows])
+        real = real[np.argsort(rows[number, real])]
+        scores[number, real] = similarity.scores(query[None], vectors[rows[number, real]])[0]
+    return scores
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

@@ -63,8 +63,9 @@ class Similarity:
             vectors: (N, D).
 
         Returns:
-            (M, N) float64.
+            (M, N) float64; equal pairs have equal scores, wherever they stand.
         """
         queries, vectors = (np.asarray(value, dtype=np.float64) for value in (queries, vectors))
-        rows = [((query - vectors) ** 2) @ self.difference for query in queries]
+        # A matrix product would add the columns of some rows in another order.
+        rows = [((query - vectors) ** 2 * self.difference).sum(axis=1) for query in queries]
         return np.array(rows).reshape(len(queries), len(vectors)) + self.offset

@@ -1,17 +1,22 @@
 """Galleries from photos: interrupted, resumed, with photos that cannot be read."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from models.tiny import build_tiny, tiny_config
 from PIL import Image
 
-from mmdf2.apis import ClothesInferencer, FashionSearch, extraction
+from mmdf2.apis import ClothesInferencer, FashionSearch, extraction, gallery_building
 from mmdf2.apis.embedded_garments import model_similarity
 from mmdf2.apis.gallery_building import add_images
+from mmdf2.apis.model_identity import model_identity, open_gallery_of
+from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
+from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.locations import create_gallery, open_gallery
 from mmdf2.retrieval.similarity import Similarity
 
@@ -41,9 +46,17 @@ def photos(tmp_path):
 
 
 def build(location, inferencer, photos, **changes):
-    gallery = create_gallery(location, model_similarity(inferencer), 'tiny')
+    gallery = _gallery_to_fill(location, inferencer)
     arguments = {'score_threshold': 0.0, 'progress': False, **changes}
     return add_images(gallery, inferencer, photos, f'{location}.partial', **arguments)
+
+
+def _gallery_to_fill(location, inferencer):
+    similarity = model_similarity(inferencer)
+    try:
+        return create_gallery(location, similarity, 'tiny')
+    except GalleryError:
+        return open_gallery(location, similarity)
 
 
 def rows(location) -> list:
@@ -92,7 +105,7 @@ def test_a_photo_finds_itself_first_and_its_fields(inferencer, photos, tmp_path)
 def test_another_unfinished_extraction_is_refused(inferencer, photos, tmp_path):
     folder = tmp_path / 'gallery.partial'
     folder.mkdir()
-    job = {'model': 'tiny', 'similarity': 'other', 'score_threshold': 0.0, 'images': photos}
+    job = {'model': 'tiny', 'similarity': 'other', 'score_threshold': 0.0, 'images': photos, 'present': []}
     (folder / 'job.json').write_text(json.dumps(job))
     with pytest.raises(GalleryError, match="unfinished extraction with similarity 'other'"):
         build(tmp_path / 'gallery', inferencer, photos)
@@ -101,10 +114,81 @@ def test_another_unfinished_extraction_is_refused(inferencer, photos, tmp_path):
         build(tmp_path / 'gallery', inferencer, photos)
 
 
-def test_a_gallery_of_another_model_and_an_address_are_refused(inferencer, tmp_path):
+@pytest.mark.parametrize('name', ['gallery', 'gallery.db'])
+def test_a_filling_that_was_interrupted_goes_on_and_gives_the_same_gallery(
+    inferencer, photos, tmp_path, monkeypatch, name
+):
+    if name.endswith('.db'):
+        pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install mmdf2[milvus]')
+    build(tmp_path / 'whole', inferencer, photos)
+    monkeypatch.setattr(gallery_building, '_ITEMS_AT_ONCE', 3)
+    location = tmp_path / name
+    kind = type(_gallery_to_fill(location, inferencer))
+    put, save = kind.put, kind.save
+    for moment in (1, 2, 3):
+        calls = []
+
+        def killed_put(self, *arguments, calls=calls, moment=moment):
+            calls.append(arguments)
+            if len(calls) == moment:
+                raise Killed
+            put(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, 'put', killed_put)
+            with pytest.raises(Killed):
+                build(location, inferencer, photos)
+
+    def killed_save(self, *arguments):
+        save(self, *arguments)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, 'save', killed_save)
+        with pytest.raises(Killed):
+            build(location, inferencer, photos)
+    assert (tmp_path / f'{name}.partial').exists()
+    added = build(location, inferencer, photos, fields={photos[4]: {'sku': 'A4'}})
+    assert added.present == 0 and added.resumed == 6 and not (tmp_path / f'{name}.partial').exists()
+    found = rows(location)
+    assert [(number, replace(item, fields={})) for number, item in found] == rows(tmp_path / 'whole') != []
+    assert {item.fields.get('sku') for _, item in found if item.image == photos[4]} == {'A4'}
+
+
+def test_items_of_others_under_the_reserved_ids_are_refused(inferencer, photos, tmp_path, monkeypatch):
+    location = tmp_path / 'gallery'
+    with monkeypatch.context() as patch:
+        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            build(location, inferencer, photos)
+    other = _gallery_to_fill(location, inferencer)
+    width = other.similarity.width
+    other.add(np.zeros((1, width), np.float32), [GalleryItem('theirs.jpg', (0, 0, 1, 1), 1)])
+    other.save()
+    with pytest.raises(
+        GalleryError, match=r'item 0 of the gallery is of theirs\.jpg, not of .*gallery\.partial to begin'
+    ):
+        build(location, inferencer, photos)
+
+
+def test_a_gallery_of_another_model_is_refused(inferencer, tmp_path):
     own = model_similarity(inferencer)
     other = create_gallery(tmp_path / 'gallery', Similarity(own.weight * 2, own.bias), 'another')
     with pytest.raises(GalleryError, match=f"model 'another'.*{own.fingerprint()}"):
         FashionSearch(inferencer, other)
-    with pytest.raises(GalleryError, match='is an address'):
-        open_gallery('http://localhost:1')
+
+
+def test_a_model_of_the_same_similarity_and_other_weights_is_refused(inferencer, tmp_path):
+    create_gallery(tmp_path / 'gallery', model_similarity(inferencer), model_identity(inferencer)).save()
+    assert len(open_gallery_of(inferencer, tmp_path / 'gallery')) == 0
+    parameter = next(inferencer.model.backbone.parameters())
+    with torch.no_grad():
+        parameter += 1
+    try:
+        with pytest.raises(
+            GalleryError, match=r"built with model 'tiny\.pth [0-9a-f]{16}', the one at hand is 'tiny\.pth"
+        ):
+            FashionSearch(inferencer, tmp_path / 'gallery')
+    finally:
+        with torch.no_grad():
+            parameter -= 1

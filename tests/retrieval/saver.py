@@ -13,7 +13,7 @@ def content(number: int) -> Stored:
     """A gallery that says its number in every file."""
     count = 200 + number % 7
     items = ItemTable()
-    items.add(range(count), [GalleryItem(f'{number}', (0, 0, 1, 1), 1, None, {'of': number})] * count)
+    items.put(range(count), [GalleryItem(f'{number}', (0, 0, 1, 1), 1, None, {'of': number})] * count)
     counts = np.array([count] + [0] * 12)
     similarity = Similarity(np.full((2, 8), number), np.zeros(2))
     return Stored(

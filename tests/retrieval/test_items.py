@@ -17,7 +17,7 @@ def test_items_come_back_as_they_went_in(tmp_path):
         GalleryItem('', BOX, 1),
     ]
     table = ItemTable()
-    table.add([4, 10**12], items)
+    table.put([4, 10**12], items)
     assert table.get([10**12, 4, 5]) == {4: items[0], 10**12: items[1]}
     path = tmp_path / 'a ?mode=rwc#%41.sqlite'
     table.write(path)
@@ -30,16 +30,18 @@ def test_items_come_back_as_they_went_in(tmp_path):
 
 def test_many_ids_at_once():
     table = ItemTable()
-    table.add(range(3000), [GalleryItem(f'{row}', BOX, 1) for row in range(3000)])
+    table.put(range(3000), [GalleryItem(f'{row}', BOX, 1) for row in range(3000)])
     assert list(table.get(range(0, 4000))) == list(range(3000))
 
 
-def test_an_addition_that_fails_adds_nothing():
+def test_writing_again_replaces_and_what_fails_writes_nothing():
     table = ItemTable()
-    table.add([1], [GalleryItem('a', BOX, 1)])
-    with pytest.raises(ValueError, match='an id is in the gallery already'):
-        table.add([2, 1], [GalleryItem('b', BOX, 1), GalleryItem('c', BOX, 1)])
+    table.put([1], [GalleryItem('a', BOX, 1)])
+    with pytest.raises(ValueError, match='fields of an item must be what JSON can hold'):
+        table.put([2, 1], [GalleryItem('b', BOX, 1), GalleryItem('c', BOX, 1, None, {'x': {1, 2}})])
     assert len(table) == 1
+    table.put([2, 1], [GalleryItem('b', BOX, 1), GalleryItem('c', BOX, 1)])
+    assert [item.image for item in table.get([1, 2]).values()] == ['c', 'b']
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Copies a gallery into another, batch by batch; a copy that was killed continues where it stopped."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.faiss_gallery import FaissGallery
+from mmdf2.retrieval.gallery import Gallery, GalleryError, check_similarity
+
+_BATCH = 500
+
+
+def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int], None] | None = None) -> int:
+    """Copies all items, each under its own id.
+
+    An item of the source is written under the source's id, and one that is in the target already is compared, not
+    written: so nothing comes in twice, whenever an earlier transfer was killed, and when this one returns the target
+    holds the source's items and no other.
+
+    Args:
+        source: Where from; nobody adds to it or removes meanwhile.
+        target: Where to: empty, or with what an earlier transfer of this source left.
+        progress: Called with the items that are done, and with all.
+
+    Returns:
+        How many items were written; those that were there do not count.
+
+    Raises:
+        GalleryError: The target is of another model, or holds an item that is not the source's.
+    """
+    check_similarity('the target of the transfer', target.model, target.similarity, source.similarity)
+    parts = [source.partition_arrays(category) for category in range(1, NUM_CATEGORIES + 1)]
+    categories = np.repeat(np.arange(NUM_CATEGORIES), [len(ids) for _, ids in parts])
+    rows = np.concatenate([np.arange(len(ids)) for _, ids in parts])
+    ids = np.concatenate([ids for _, ids in parts])
+    order, written = np.argsort(ids), 0
+    _refuse_strangers(target, ids)
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
+        embeddings = np.stack([parts[categories[place]][0][rows[place]] for place in chosen])
+        written += _transfer_batch(source, target, ids[chosen].tolist(), embeddings)
+        if progress is not None:
+            progress(min(start + _BATCH, len(order)), len(order))
+    target.save()
+    return written
+
+
+def _transfer_batch(source: FaissGallery, target: Gallery, ids: list[int], embeddings: np.ndarray) -> int:
+    items, there, vectors = source.items(ids), target.items(ids), target.embeddings(ids)
+    missing = [row for row, number in enumerate(ids) if number not in there]
+    for row, number in enumerate(ids):
+        if number in there and not (
+            there[number] == items[number] and np.array_equal(vectors[number], embeddings[row])
+        ):
+            raise GalleryError(
+                f'item {number} of the target is not that of the source ({there[number].image!r} and '
+                f'{items[number].image!r}): transfer into an empty gallery'
+            )
+    target.put([ids[row] for row in missing], embeddings[missing], [items[ids[row]] for row in missing])
+    return len(missing)
+
+
+def _refuse_strangers(target: Gallery, ids: np.ndarray) -> None:
+    """GalleryError when the target holds items whose ids the source does not have."""
+    known = 0
+    for start in range(0, len(ids), 10 * _BATCH):
+        known += len(target.present(ids[start : start + 10 * _BATCH].tolist()))
+    if known != len(target):
+        raise GalleryError(
+            f'the target holds {len(target) - known} items that the source does not have: use an empty gallery'
+        )
