@@ -17,7 +17,7 @@ class MatchRCNN(TwoStageDetector):
     Gradient checkpointing is the backbone's ``with_cp``. See :class:`ClothesRoIHead` for what a prediction carries.
 
     With ``test_cfg.rcnn.flip_average`` every embedding is averaged with that of the garment on the mirrored image, for
-    a second pass of the backbone. Query and gallery have to agree on it: the similarity's weights do not tell.
+    a second pass of the backbone. Query and gallery have to agree on it.
     """
 
     def __init__(self, **kwargs) -> None:
