@@ -34,3 +34,12 @@ def brute_force(similarity, query, vectors, ids, k):
     """Ids of the k best by the direct form in float64, ties by id."""
     scores = similarity.scores(query[None], vectors)[0]
     return [int(ids[row]) for row in np.lexsort((ids, -scores))[:k]], np.sort(scores)[::-1][:k]
+
+
+def assert_same_hits(faiss, milvus, queries, k=20, categories=None):
+    """Two galleries find the same items, in the same order, with the same scores."""
+    expected, found = faiss.search(queries, k, categories), milvus.search(queries, k, categories)
+    assert [[hit.id for hit in line] for line in found] == [[hit.id for hit in line] for line in expected]
+    assert [[hit.item for hit in line] for line in found] == [[hit.item for hit in line] for line in expected]
+    for right, line in zip(expected, found, strict=True):
+        np.testing.assert_allclose([hit.score for hit in line], [hit.score for hit in right], atol=1e-4)
