@@ -1,4 +1,4 @@
-"""The one table of DeepFashion2's 13 categories and their 294 landmarks.
+"""The facts of DeepFashion2: the one table of its 13 categories and their 294 landmarks, and the codes of its annotation.
 
 Landmark numbers are 0-based within the category. Everywhere in mmdf2 a *label* is the 0-based row of this table
 (``category_id - 1``) and landmark arrays are category-local, padded to ``MAX_LANDMARKS`` columns.
@@ -10,8 +10,62 @@ published figure; the straps of slings, lines of no width up to their tips (7 an
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
+
+# (red, green, blue), 0 to 255 each.
+RGB = tuple[int, int, int]
+
+
+class Source(IntEnum):
+    """Who took an image: a consumer ('user' in the annotation) or a shop. The codes are those of stores and batches."""
+
+    USER = 0
+    SHOP = 1
+
+    @property
+    def annotation_name(self) -> str:
+        """The word of the annotation files, 'user' or 'shop'."""
+        return self.name.lower()
+
+
+SOURCE_NAMES = tuple(source.annotation_name for source in Source)
+
+
+def source_code(name) -> int:
+    """The code of a source's name in the annotation, -1 for any other value: an image whose source is not known."""
+    return SOURCE_NAMES.index(name) if name in SOURCE_NAMES else -1
+
+
+class Visibility(IntEnum):
+    """The third value of an annotated landmark."""
+
+    UNLABELLED = 0
+    OCCLUDED = 1
+    VISIBLE = 2
+
+
+# The four attributes of an item, each with a value from 1 to 3, in the order of attribute arrays (m, 4).
+ATTRIBUTES = ('scale', 'occlusion', 'zoom_in', 'viewpoint')
+
+MAX_STYLE = 2**16 - 1
+MAX_PAIR_ID = 2**31 - 1
+
+
+def identity_code(pair_id, style):
+    """The identity of an item, the same everywhere in mmdf2: ``pair_id * 65536 + style``, or -1 when style is 0.
+
+    Args:
+        pair_id: 0 to ``MAX_PAIR_ID``; an int or an integer array.
+        style: 0 to ``MAX_STYLE``; an int or an integer array.
+
+    Returns:
+        An int, or an int64 array when either argument is an array.
+    """
+    pair_id, style = np.asarray(pair_id, dtype=np.int64), np.asarray(style, dtype=np.int64)
+    code = np.where(style > 0, pair_id * (MAX_STYLE + 1) + style, -1)
+    return int(code) if code.ndim == 0 else code
 
 
 @dataclass(frozen=True)
@@ -140,6 +194,23 @@ CATEGORIES: tuple[Category, ...] = (
 
 NUM_CATEGORIES = len(CATEGORIES)
 CATEGORY_NAMES = tuple(category.name for category in CATEGORIES)
+# The colour that each category is drawn in. Neighbours in the table (short and long sleeve of one garment) and garments
+# that are worn together (a top and trousers) differ in hue and in lightness, also for a red-green colour-blind eye.
+PALETTE: tuple[RGB, ...] = (
+    (64, 156, 255),  # short sleeve top
+    (0, 84, 190),  # long sleeve top
+    (255, 138, 28),  # short sleeve outwear
+    (176, 66, 12),  # long sleeve outwear
+    (26, 204, 186),  # vest
+    (0, 126, 116),  # sling
+    (255, 214, 10),  # shorts
+    (196, 140, 0),  # trousers
+    (124, 206, 44),  # skirt
+    (255, 104, 176),  # short sleeve dress
+    (184, 22, 104),  # long sleeve dress
+    (190, 132, 255),  # vest dress
+    (108, 44, 190),  # sling dress
+)
 LANDMARK_COUNTS = np.array([category.num_landmarks for category in CATEGORIES])
 LANDMARK_OFFSETS = np.array([category.offset for category in CATEGORIES])
 MAX_LANDMARKS = int(LANDMARK_COUNTS.max())

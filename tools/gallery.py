@@ -36,14 +36,14 @@ from mmdf2.apis.gallery_building import add_images, process_rank, start_processe
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.model_identity import model_identity, open_gallery_of
-from mmdf2.categories import CATEGORY_NAMES
+from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.engine import CheckpointError
-from mmdf2.evaluation.from_store import SHOP, USER
 from mmdf2.evaluation.records import EvaluationError
+from mmdf2.images import write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError
 from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
-from mmdf2.visualization import RetrievalRow, draw_retrieval_rows, write_image
+from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 
 
 def parse_args() -> argparse.Namespace:
@@ -199,7 +199,7 @@ def evaluate(args: argparse.Namespace) -> None:
     gallery = open_gallery_of(model, args.gallery)
     store = open_or_prepare(args.queries, args.split)
     folder = Path(args.queries, args.split, 'image')
-    with tqdm(total=len(split_images(store, folder, USER)), desc='queries', unit='image') as bar:
+    with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
         figures = evaluate_gallery(gallery, model, store, folder, bar.update)
     print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
 
@@ -214,7 +214,7 @@ def _model(args: argparse.Namespace) -> ClothesInferencer:
 def _images(args: argparse.Namespace) -> list[str]:
     if args.shop_of:
         store = open_or_prepare(args.shop_of, args.split)
-        return list(split_images(store, Path(args.shop_of, args.split, 'image'), SHOP))
+        return list(split_images(store, Path(args.shop_of, args.split, 'image'), Source.SHOP))
     inputs, others = list_inputs(args.images)
     if others:
         print(f'{len(others)} files are no images by their names and are left out, such as {others[0]}')

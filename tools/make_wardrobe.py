@@ -6,8 +6,8 @@ python tools/make_wardrobe.py --out data/wardrobe --identities 1000 --validation
 import argparse
 import sys
 
-from mmdf2.datasets.wardrobe import make_wardrobe
-from mmdf2.datasets.wardrobe.contact_sheet import write_contact_sheet
+from mmdf2.wardrobe import make_wardrobe
+from mmdf2.wardrobe.contact_sheet import write_contact_sheet
 
 
 def parse_args():

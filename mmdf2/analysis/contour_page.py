@@ -11,7 +11,7 @@ from mmdf2.analysis.item_contours import ItemContour, category_table, worst_firs
 from mmdf2.analysis.page import Section, build_page, figure, paragraph, sheet, table
 from mmdf2.analysis.svg import number
 from mmdf2.categories import CATEGORY_NAMES
-from mmdf2.visualization import read_image
+from mmdf2.images import read_image
 from mmdf2.visualization.palette import RIGHT, WRONG
 
 CELL = 320  # pixels, the longer side of a picture

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, right_identities, select_queries
 from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
 
@@ -34,10 +35,10 @@ class RetrievalErrors:
 
 def retrieval_errors(store: Store, results: RetrievedLists) -> RetrievalErrors:
     """Judges retrieved lists against a store's own items, as ``evaluate_retrieval_results`` does against files."""
-    items, gallery = retrieval_items(store, USER), retrieval_items(store, SHOP)
+    items, gallery = retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)
     queries, chosen = select_queries(items, results.image_ids, results.boxes, results.labels, results.scores)
     outcome = evaluate_lists(results, items, gallery)
-    user_rows = np.flatnonzero(store.sources[store.item_images] == USER)
+    user_rows = np.flatnonzero(store.sources[store.item_images] == Source.USER)
     return RetrievalErrors(outcome, user_rows[queries], chosen, items.identities[queries])
 
 
@@ -54,7 +55,7 @@ def match_characteristic(outcome: Outcome, counted=None) -> np.ndarray:
 
 def right_hits(store: Store, hit_images, hit_boxes, identity: int) -> np.ndarray:
     """(k,) bool: which retrieved boxes lie (IoU 0.5 or more) on an item of the identity."""
-    box, found = right_identities(retrieval_items(store, SHOP), np.asarray(hit_images), np.asarray(hit_boxes))
+    box, found = right_identities(retrieval_items(store, Source.SHOP), np.asarray(hit_images), np.asarray(hit_boxes))
     right = np.zeros(len(hit_images), dtype=bool)
     right[box[found == identity]] = True
     return right

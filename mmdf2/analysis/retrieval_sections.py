@@ -9,12 +9,12 @@ from mmdf2.analysis.error_report import ErrorReport
 from mmdf2.analysis.page import figure, heading, paragraph, row, table
 from mmdf2.analysis.retrieval_errors import RetrievalErrors, match_characteristic, right_hits
 from mmdf2.analysis.svg import number, rgb
-from mmdf2.categories import CATEGORY_NAMES
+from mmdf2.categories import CATEGORY_NAMES, PALETTE
 from mmdf2.datasets.store import Store
 from mmdf2.evaluation.retrieval import MAX_HITS
 from mmdf2.evaluation.retrieval_files import RetrievedLists
 from mmdf2.evaluation.subsets import COLUMNS, column_members
-from mmdf2.visualization import PALETTE, RetrievalRow, draw_retrieval_rows
+from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 
 RANKS = np.arange(1, MAX_HITS + 1)
 SHOWN_HITS = 8

@@ -6,9 +6,8 @@ consumer item and one shop item of the same identity.
 
 import numpy as np
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import SHOP, USER
 from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
 
 # Figure 3 of the paper, shares of items. It shows side (.08) and back (.07) apart; annotation has one value for both.
@@ -66,15 +65,15 @@ def dataset_statistics(store: Store) -> dict:
             'pairs': int((pairs[:, 0] * pairs[:, 1]).sum()),
         },
         'images': {
-            'user': int((store.sources == USER).sum()),
-            'shop': int((store.sources == SHOP).sum()),
+            'user': int((store.sources == Source.USER).sum()),
+            'shop': int((store.sources == Source.SHOP).sum()),
             'without items': int((per_image == 0).sum()),
         },
         'attributes': _attributes(store),
         'categories': {
             category.name: {
-                'user': int(((labels == category.label) & (sources == USER)).sum()),
-                'shop': int(((labels == category.label) & (sources == SHOP)).sum()),
+                'user': int(((labels == category.label) & (sources == Source.USER)).sum()),
+                'shop': int(((labels == category.label) & (sources == Source.SHOP)).sum()),
             }
             for category in CATEGORIES
         },

@@ -11,10 +11,10 @@ from mmdf2.analysis.closeup import closeup, pixels
 from mmdf2.analysis.detection_errors import BACKGROUND, BOTH, CATEGORY, DUPLICATE, MISSED, POSITION, DetectionErrors
 from mmdf2.analysis.error_report import ErrorReport
 from mmdf2.analysis.page import figure, paragraph, sheet
-from mmdf2.categories import CATEGORIES, CATEGORY_NAMES
+from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, RGB
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.visualization import read_image
-from mmdf2.visualization.palette import RGB, RIGHT, WRONG
+from mmdf2.images import read_image
+from mmdf2.visualization.palette import RIGHT, WRONG
 
 CELL = 300  # pixels, the longer side of a picture
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from mmdf2.apis.embedded_garments import embedded_garments
 from mmdf2.apis.inferencer import ClothesInferencer
+from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import MAX_HITS, summarize
 from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
@@ -16,7 +17,7 @@ from mmdf2.retrieval.gallery import Gallery, Hit
 
 
 def split_images(store: Store, image_folder, source: int) -> dict[str, int]:
-    """Path -> image_id of a split's images of a source, ``USER`` or ``SHOP``."""
+    """Path -> image_id of a split's images of a source, ``Source.USER`` or ``Source.SHOP``."""
     rows = np.flatnonzero(store.sources == source)
     return {str(Path(image_folder) / store.image(row).file_name): int(store.image_ids[row]) for row in rows.tolist()}
 
@@ -43,8 +44,8 @@ def evaluate_gallery(
         EvaluationError: The gallery holds an image that is no shop image of the split.
         OSError: A user image cannot be read.
     """
-    shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, SHOP).items()}
-    users = split_images(store, image_folder, USER)
+    shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, Source.SHOP).items()}
+    users = split_images(store, image_folder, Source.USER)
     rows, hits = [], []
     for result in inferencer.predict(list(users)):
         if result.error is not None:
@@ -67,7 +68,7 @@ def evaluate_gallery(
         np.array([_image_id(hit, shop_ids, store) for line in hits for hit in line], dtype=np.int64),
         np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
     )
-    return summarize(evaluate_lists(lists, retrieval_items(store, USER), retrieval_items(store, SHOP)))
+    return summarize(evaluate_lists(lists, retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)))
 
 
 def _image_id(hit: Hit, shop_ids: dict[str, int], store: Store) -> int:

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from mmdf2.apis.inputs import ImageInput, list_inputs
 from mmdf2.apis.predictions import prediction_dicts
 from mmdf2.engine.checkpoints import CheckpointError, load_checkpoint_file
+from mmdf2.images import write_image
 from mmdf2.registry import MODELS
-from mmdf2.visualization import draw_instance_data, write_image
+from mmdf2.visualization import draw_instance_data
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdf2.visualization.images import read_image
+from mmdf2.images import read_image
 
 SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'})
 

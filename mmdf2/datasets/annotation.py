@@ -11,25 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdf2.categories import CATEGORIES
-from mmdf2.datasets.item import ATTRIBUTES, MAX_STYLE, Item, is_integer, parse_item, short
+from mmdf2.categories import CATEGORIES, MAX_PAIR_ID, SOURCE_NAMES
+from mmdf2.datasets.item import Item, is_integer, parse_item, short
 from mmdf2.datasets.problems import AnnotationError, Problem, refuse
 
-__all__ = [
-    'ATTRIBUTES',
-    'MAX_PAIR_ID',
-    'MAX_STYLE',
-    'SOURCES',
-    'ImageAnnotation',
-    'Item',
-    'identity_code',
-    'parse_annotation',
-    'read_annotation',
-    'to_json_dict',
-]
-
-SOURCES = ('user', 'shop')
-MAX_PAIR_ID = 2**31 - 1
+__all__ = ['ImageAnnotation', 'Item', 'parse_annotation', 'read_annotation', 'to_json_dict']
 
 Note = Callable[[Problem], None]
 
@@ -41,21 +27,6 @@ class ImageAnnotation:
     source: str
     pair_id: int
     items: list[Item]
-
-
-def identity_code(pair_id, style):
-    """The identity of an item, the same everywhere in mmdf2: ``pair_id * 65536 + style``, or -1 when style is 0.
-
-    Args:
-        pair_id: 0 to 2**31 - 1; int or integer array.
-        style: 0 to 65535; int or integer array.
-
-    Returns:
-        int, or an int64 array when either is an array.
-    """
-    pair_id, style = np.asarray(pair_id, dtype=np.int64), np.asarray(style, dtype=np.int64)
-    code = np.where(style > 0, pair_id * (MAX_STYLE + 1) + style, -1)
-    return int(code) if code.ndim == 0 else code
 
 
 def read_annotation(path, size: tuple[int, int] | None = None, note: Note = refuse) -> ImageAnnotation:
@@ -95,7 +66,7 @@ def parse_annotation(data, name: str, size: tuple[int, int] | None = None, note:
     if not isinstance(data, dict):
         raise AnnotationError(Problem('unreadable annotation', name, '', f'an object is needed, got {short(data)}'))
     source, pair_id = data.get('source'), data.get('pair_id')
-    if source not in SOURCES:
+    if source not in SOURCE_NAMES:
         raise AnnotationError(Problem('bad source', name, '', f"source must be 'user' or 'shop', got {short(source)}"))
     if not is_integer(pair_id, 0, MAX_PAIR_ID):
         raise AnnotationError(Problem('bad pair_id', name, '', f'an integer >= 0 is needed, got {short(pair_id)}'))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdf2.datasets.annotation import SOURCES, ImageAnnotation, identity_code
+from mmdf2.categories import SOURCE_NAMES, identity_code
+from mmdf2.datasets.annotation import ImageAnnotation
 
 # Name -> (dtype, shape of one row).
 IMAGE_COLUMNS = {
@@ -59,7 +60,7 @@ def pack(images: Iterable[tuple[int, str, tuple[int, int], ImageAnnotation]]) ->
         'file_names': [image[1].encode('ascii') for image in images],
         'widths': [image[2][0] for image in images],
         'heights': [image[2][1] for image in images],
-        'sources': [SOURCES.index(image[3].source) for image in images],
+        'sources': [SOURCE_NAMES.index(image[3].source) for image in images],
         'pair_ids': [image[3].pair_id for image in images],
         'item_ids': [item.item_id for _, item in items],
         'category_ids': [item.category_id for _, item in items],

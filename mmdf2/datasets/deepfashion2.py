@@ -9,11 +9,9 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 from mmengine.logging import print_log
 
-from mmdf2.categories import CATEGORY_NAMES
-from mmdf2.datasets.annotation import identity_code
+from mmdf2.categories import CATEGORY_NAMES, PALETTE, identity_code
 from mmdf2.datasets.store import Store, open_or_prepare
 from mmdf2.registry import DATASETS
-from mmdf2.visualization.palette import PALETTE
 
 FILTERS = {'filter_empty_gt': False, 'min_size': 0}
 

@@ -5,10 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
-
-ATTRIBUTES = ('scale', 'occlusion', 'zoom_in', 'viewpoint')
-MAX_STYLE = 2**16 - 1
+from mmdf2.categories import ATTRIBUTES, CATEGORIES, MAX_STYLE, NUM_CATEGORIES
 
 
 @dataclass

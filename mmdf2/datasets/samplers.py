@@ -8,9 +8,8 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
+from mmdf2.categories import Source
 from mmdf2.registry import DATA_SAMPLERS
-
-USER, SHOP = 0, 1
 
 
 class IdentityPairs:
@@ -32,11 +31,11 @@ class IdentityPairs:
         self.num_images = len(sources)
         rows = np.unique(np.stack([identities, images], axis=1).reshape(-1, 2), axis=0)
         side = np.asarray(sources)[rows[:, 1]]
-        both = np.intersect1d(rows[side == USER, 0], rows[side == SHOP, 0])
+        both = np.intersect1d(rows[side == Source.USER, 0], rows[side == Source.SHOP, 0])
         self.alone = len(np.unique(rows[:, 0])) - len(both)
         paired = np.isin(rows[:, 0], both)
         number, image = np.searchsorted(both, rows[paired, 0]), rows[paired, 1]
-        user = side[paired] == USER
+        user = side[paired] == Source.USER
         by_image = np.argsort(image[user], kind='stable')
         self._user_numbers = number[user][by_image]
         self.user_images, self._user_starts, self._user_counts = np.unique(

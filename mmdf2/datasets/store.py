@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdf2.datasets.annotation import SOURCES, Item
+from mmdf2.categories import SOURCE_NAMES
+from mmdf2.datasets.annotation import Item
 from mmdf2.datasets.columns import ALL_COLUMNS
 from mmdf2.datasets.manifest import StoreError, file_digest, read_manifest, remedy
 
@@ -99,7 +100,7 @@ class Store:
             self.file_names[index].decode('ascii'),
             int(self.widths[index]),
             int(self.heights[index]),
-            SOURCES[self.sources[index]],
+            SOURCE_NAMES[self.sources[index]],
             int(self.pair_ids[index]),
             [self.item(row) for row in range(start, end)],
         )

@@ -8,8 +8,6 @@ from mmdf2.datasets.store import Store
 from mmdf2.evaluation.records import EvaluationError, GroundTruth
 from mmdf2.evaluation.retrieval import Items
 
-USER, SHOP = 0, 1
-
 
 def image_rows(store: Store, image_ids=None) -> np.ndarray:
     """Rows of images in a store.

@@ -6,8 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.datasets.item import ATTRIBUTES
+from mmdf2.categories import ATTRIBUTES, NUM_CATEGORIES
 from mmdf2.evaluation.entries import Entry, all_finite, list_entries, read_entries
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, judge, select_queries

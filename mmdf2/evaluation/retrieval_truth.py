@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from mmdf2.categories import Source
 from mmdf2.evaluation.candidates import join
-from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.records import EvaluationError, GroundTruth
 from mmdf2.evaluation.retrieval import Items
 from mmdf2.evaluation.retrieval_files import read_listed_items
@@ -39,7 +40,7 @@ def open_retrieval_truth(source: TruthSource | None, query_path=None, gallery_pa
                 'retrieval needs its ground truth: the lists of query items and of gallery items (val_query.json and '
                 'val_gallery.json), or the folder or store of the dataset'
             )
-        return tuple(retrieval_items(source.store, kind) for kind in (USER, SHOP))
+        return tuple(retrieval_items(source.store, kind) for kind in (Source.USER, Source.SHOP))
     items, gallery = read_listed_items(query_path, gallery_path)
     if subsets and items.attributes is None:
         items = with_attributes(items, None if source is None else source.ground_truth)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmdf2.categories import CATEGORIES, NUM_CATEGORIES, TOTAL_LANDMARKS
-from mmdf2.datasets.item import ATTRIBUTES
+from mmdf2.categories import ATTRIBUTES, CATEGORIES, NUM_CATEGORIES, TOTAL_LANDMARKS
 from mmdf2.evaluation.detection_files import KEYPOINTS, box_of, checked_masks, local_landmarks, mask_of
 from mmdf2.evaluation.entries import Entry, read_lists
 from mmdf2.evaluation.records import EvaluationError, GroundTruth

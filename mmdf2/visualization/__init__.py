@@ -1,13 +1,10 @@
 """Drawing of garments and of retrieval: pure functions, and a visualizer for MMEngine's runner."""
 
 from mmdf2.visualization.drawing import draw_boxes, draw_instances, draw_landmarks, draw_masks
-from mmdf2.visualization.images import read_image, write_image
-from mmdf2.visualization.palette import PALETTE
 from mmdf2.visualization.retrieval_rows import RetrievalRow, draw_retrieval_rows
 from mmdf2.visualization.visualizer import ClothesVisualizer, draw_instance_data
 
 __all__ = [
-    'PALETTE',
     'ClothesVisualizer',
     'RetrievalRow',
     'draw_boxes',
@@ -16,6 +13,4 @@ __all__ = [
     'draw_landmarks',
     'draw_masks',
     'draw_retrieval_rows',
-    'read_image',
-    'write_image',
 ]

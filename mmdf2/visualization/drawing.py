@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
-from mmdf2.visualization.palette import PALETTE, RGB
+from mmdf2.categories import CATEGORIES, NUM_CATEGORIES, PALETTE, RGB
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Fixed-point bits of coordinates given to OpenCV: a sixteenth of a pixel.

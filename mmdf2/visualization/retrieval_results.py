@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.retrieval import Items, right_identities, select_queries
 from mmdf2.visualization.retrieval_rows import RetrievalRow
 
@@ -26,7 +27,7 @@ def rows_of_results(
     Returns:
         Rows for ``draw_retrieval_rows``; a query item that no detection represents has no hits.
     """
-    items, gallery = retrieval_items(store, USER), retrieval_items(store, SHOP)
+    items, gallery = retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)
     queries, chosen = select_queries(
         items,
         np.array([entry['query_image_id'] for entry in results], dtype=np.int64),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mmdf2.categories import RGB
+from mmdf2.images import read_image
 from mmdf2.visualization.drawing import draw_text, letter_height, text_size
-from mmdf2.visualization.images import read_image
-from mmdf2.visualization.palette import NEUTRAL, RGB, RIGHT, WRONG
+from mmdf2.visualization.palette import NEUTRAL, RIGHT, WRONG
 
 _BACKGROUND = (255, 255, 255)
 _INK = (40, 40, 40)

@@ -7,9 +7,9 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
+from mmdf2.images import write_image
 from mmdf2.registry import VISUALIZERS
 from mmdf2.visualization.drawing import draw_instances
-from mmdf2.visualization.images import write_image
 
 _DRAWN = ('labels', 'bboxes', 'scores', 'masks', 'keypoints', 'keypoints_visible', 'keypoint_scores')
 

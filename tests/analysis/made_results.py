@@ -3,9 +3,9 @@
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, Source
 from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
-from mmdf2.evaluation.from_store import SHOP, USER, ground_truth, retrieval_items
+from mmdf2.evaluation.from_store import ground_truth, retrieval_items
 from mmdf2.evaluation.records import Detections
 
 
@@ -42,7 +42,7 @@ def make_detections(store, rng) -> Detections:
 
 def make_lists(store, rng, right: float = 0.5) -> list[dict]:
     """Retrieved lists of the ground-truth boxes of user images, in which right items tend to come first."""
-    items, gallery = retrieval_items(store, USER), retrieval_items(store, SHOP)
+    items, gallery = retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)
     lists = []
     for row in np.flatnonzero(rng.random(len(items.labels)) < 0.95):
         likeness = rng.random(len(gallery.labels)) + right * (gallery.identities == items.identities[row])

@@ -11,8 +11,8 @@ from mmdf2.codecs.contour import coverage
 from mmdf2.codecs.polygons import polygons_to_mask
 from mmdf2.datasets.annotation import read_annotation
 from mmdf2.datasets.store import open_or_prepare
-from mmdf2.datasets.wardrobe import make_wardrobe
-from mmdf2.visualization import read_image
+from mmdf2.images import read_image
+from mmdf2.wardrobe import make_wardrobe
 
 
 @pytest.fixture(scope='module', name='drawn')

@@ -14,7 +14,7 @@ from pycocotools import mask as mask_utils
 from mmdf2.apis import ClothesInferencer
 from mmdf2.categories import CATEGORIES
 from mmdf2.engine import CheckpointError
-from mmdf2.visualization import read_image
+from mmdf2.images import read_image
 
 PIPELINE = [
     {'type': 'LoadImageFromFile', 'backend_args': None},

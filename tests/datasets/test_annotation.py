@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from mmdf2.categories import CATEGORIES
-from mmdf2.datasets.annotation import identity_code, parse_annotation, read_annotation, to_json_dict
+from mmdf2.categories import CATEGORIES, identity_code
+from mmdf2.datasets.annotation import parse_annotation, read_annotation, to_json_dict
 from mmdf2.datasets.problems import TREATMENTS, AnnotationError
 
 SIZE = (100, 80)

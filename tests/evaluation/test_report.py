@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from mmdf2.categories import CATEGORY_NAMES
+from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.export import export
 from mmdf2.datasets.store import Store, open_or_prepare
 from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
 from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.from_store import USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.paper_tables import paper_tables
 from mmdf2.evaluation.published import PUBLISHED
@@ -85,7 +85,7 @@ def test_retrieval_of_subsets_and_categories_counts_the_queries_that_are_in_them
     )
     outcome = evaluate_retrieval_results(results, query_gt, gallery_gt)
     store = Store.open(folder / 'data' / 'validation.store')
-    items = retrieval_items(store, USER)
+    items = retrieval_items(store, Source.USER)
     labels, attributes = items.labels[outcome.queries], items.attributes[outcome.queries]
     assert len(labels) == report['retrieval']['overall']['queries']
     for place, subset in enumerate(SUBSETS):
@@ -115,7 +115,7 @@ def test_lists_of_queries_take_their_attributes_from_the_ground_truth(folder, re
 
 def test_query_items_of_another_split_are_refused(folder):
     source = open_truth(folder / 'data', masks=False)
-    items = retrieval_items(source.store, USER)
+    items = retrieval_items(source.store, Source.USER)
     assert np.array_equal(with_attributes(items, source.ground_truth).attributes, items.attributes)
     items.boxes[3] += 20
     with pytest.raises(EvaluationError, match=r'1 of .* items of the query list are not in the ground truth'):

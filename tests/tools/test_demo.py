@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_run import run_tool, write_config
 
-from mmdf2.visualization import read_image
+from mmdf2.images import read_image
 
 SUMMARY = {
     'bbox_AP',

@@ -1,4 +1,4 @@
-"""tools/evaluate.py and tools/benchmark_evaluation.py as a user starts them."""
+"""tools/evaluate.py and benchmarks/benchmark_evaluation.py as a user starts them."""
 
 import json
 import re

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from tiny_run import losses, metrics, run_tool, write_config
 
 from mmdf2.engine import load_checkpoint_file
-from mmdf2.visualization import read_image
+from mmdf2.images import read_image
 
 EPOCHS = 2
 ITERATIONS_PER_EPOCH = 6

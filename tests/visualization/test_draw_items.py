@@ -17,7 +17,7 @@ def test_draws_inside_the_mask_and_the_box_and_nothing_for_no_items(make_item):
 
 def test_real_annotation(sample_root):
     from mmdf2.datasets.annotation import read_annotation
-    from mmdf2.visualization import read_image
+    from mmdf2.images import read_image
 
     image = read_image(sample_root / 'validation/image/000264.jpg')
     items = read_annotation(sample_root / 'validation/annos/000264.json').items

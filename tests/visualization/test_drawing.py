@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
-from mmdf2.visualization import PALETTE, draw_boxes, draw_instances, draw_landmarks, draw_masks
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, PALETTE
+from mmdf2.visualization import draw_boxes, draw_instances, draw_landmarks, draw_masks
 
 GREY = 127
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from mmdf2.categories import Source
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.evaluation.formats import retrieval_result
-from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.visualization import draw_retrieval_rows
 from mmdf2.visualization.retrieval_results import rows_of_results
 
@@ -13,7 +14,12 @@ from mmdf2.visualization.retrieval_results import rows_of_results
 @pytest.fixture(scope='module')
 def world(tiny_root):
     store = open_or_prepare(tiny_root, 'validation')
-    return store, retrieval_items(store, USER), retrieval_items(store, SHOP), tiny_root / 'validation' / 'image'
+    return (
+        store,
+        retrieval_items(store, Source.USER),
+        retrieval_items(store, Source.SHOP),
+        tiny_root / 'validation' / 'image',
+    )
 
 
 def results_of(items, gallery, order):

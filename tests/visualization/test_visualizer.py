@@ -12,7 +12,8 @@ from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
 from mmengine.structures import InstanceData
 
-from mmdf2.visualization import ClothesVisualizer, read_image, write_image
+from mmdf2.images import read_image, write_image
+from mmdf2.visualization import ClothesVisualizer
 
 GREY = 127
 

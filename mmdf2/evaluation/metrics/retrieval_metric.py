@@ -9,9 +9,10 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from mmdf2.categories import Source
 from mmdf2.datasets.store import Store, open_or_prepare
 from mmdf2.evaluation.formats import retrieval_result, write_results
-from mmdf2.evaluation.from_store import SHOP, USER, retrieval_items
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.metrics.collected import (
     common_fields,
     image_id,
@@ -125,9 +126,9 @@ class RetrievalMetric(BaseMetric):
         store = open_or_prepare(self.data_root, self.split)
         image_ids = np.array([result['img_id'] for result in results], dtype=np.int64)
         warn_of_coverage(store, image_ids, type(self).__name__)
-        items, gallery = (retrieval_items(store, source, image_ids) for source in (USER, SHOP))
+        items, gallery = (retrieval_items(store, source, image_ids) for source in (Source.USER, Source.SHOP))
         _warn_of_hopeless_queries(items, gallery)
-        users = image_ids[np.isin(image_ids, store.image_ids[store.sources == USER])]
+        users = image_ids[np.isin(image_ids, store.image_ids[store.sources == Source.USER])]
         similarity = results[0]['similarity']
         queries, entries = _split(_detected(results), users)
         report = {'retrieval': self._evaluate('retrieval', items, gallery, queries, entries, similarity)}
@@ -268,7 +269,7 @@ def _detected(results) -> EmbeddedBoxes:
 
 def _annotated(results, store: Store, image_ids) -> EmbeddedBoxes:
     """Ground-truth boxes as detections, in the order of the store's items."""
-    sources = [retrieval_items(store, source, image_ids) for source in (USER, SHOP)]
+    sources = [retrieval_items(store, source, image_ids) for source in (Source.USER, Source.SHOP)]
     columns = [np.concatenate([getattr(items, name) for items in sources]) for name in ('image_ids', 'boxes', 'labels')]
     order = np.argsort(columns[0], kind='stable')
     item_images, boxes, labels = (column[order] for column in columns)

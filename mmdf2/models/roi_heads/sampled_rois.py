@@ -8,9 +8,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdf2.categories import MAX_LANDMARKS
-
-SOURCES = {'user': 0, 'shop': 1}
+from mmdf2.categories import MAX_LANDMARKS, source_code
 
 
 @dataclass
@@ -76,7 +74,7 @@ def gather_positives(
     gt_rows = torch.cat([result.pos_assigned_gt_inds for result in sampling_results]).long()
     gt_counts = torch.tensor([len(gts) for gts in gt_instances], device=rois.device)
     gt_in_batch = gt_rows + (gt_counts.cumsum(0) - gt_counts)[images]
-    sources = torch.tensor([SOURCES.get(meta.get('source'), -1) for meta in metainfo], device=rois.device)
+    sources = torch.tensor([source_code(meta.get('source')) for meta in metainfo], device=rois.device)
     pair_ids = torch.tensor([meta.get('pair_id', -1) for meta in metainfo], device=rois.device)
     keypoints, visible, identities = (
         torch.cat(values)[gt_in_batch] for values in zip(*(_labels_of(gts, rois) for gts in gt_instances), strict=True)

@@ -1,0 +1,161 @@
+"""Measures galleries on made embeddings: recall, time, memory and build time of each index, beside plain faiss.
+
+    python benchmarks/benchmark_gallery.py --dir /some/disk                  # 1,000,000 items
+    python benchmarks/benchmark_gallery.py --dir /some/disk --items 100000
+
+Embeddings have clusters like a gallery's (styles, identities, several photos of each) and the similarity has weights of
+either sign. Queries are searched one at a time, and a hundred together; recall is the share of the exact 20 best that
+are among the 20 found. Each index has a process of its own; its memory is what the process holds after the search, the
+table of items included, besides the vectors, which are a mapped file.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mmdf2.retrieval.faiss_gallery import FaissGallery
+from mmdf2.retrieval.graph import GraphSettings
+from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.lists import ListSettings
+from mmdf2.retrieval.similarity import Similarity
+
+WIDTH, K, QUERIES = 256, 20, 300
+# Name -> settings of the gallery's index, None for the exact search.
+INDEXES = {
+    'exact': None,
+    'lists, 128 probes': ListSettings(probes=128),
+    'lists (default)': ListSettings(),
+    'lists, 512 probes': ListSettings(probes=512),
+    'lists of 64 bytes (default)': ListSettings(code_bytes=64),
+    'graph': GraphSettings(),
+}
+PLAIN = {'plain faiss, flat L2': 'Flat', 'plain faiss, IVF L2, 256 probes': 'IVF4000,Flat'}
+
+
+def main() -> None:
+    """Makes what is missing, measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--dir', type=Path, required=True, help='where the made galleries lie (1.2 KB an item)')
+    parser.add_argument('--items', type=int, default=1_000_000)
+    parser.add_argument('--categories', type=int, default=1, choices=range(1, 14), metavar='N', help='1 to 13')
+    parser.add_argument('--only', nargs='+', choices=[*INDEXES, *PLAIN], help='these indexes alone')
+    parser.add_argument('--run', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    folder = args.dir / f'{args.items}-{args.categories}'
+    if args.run:
+        print(json.dumps(run(folder, args.run)))
+        return
+    if not (folder / 'finished').exists():
+        make(folder, args.items, args.categories)
+    print(
+        f'{args.items:,} items of {WIDTH} columns, categories: {args.categories}, all searched; {QUERIES} queries, '
+        f'the {K} best, {os.cpu_count()} cores'
+    )
+    print(f'{"index":<34}{"recall":>8}{"ms":>8}{"ms of 100":>11}{"build, s":>10}{"MB":>8}')
+    for name in args.only or [*INDEXES, *PLAIN]:
+        options = ['--dir', args.dir, '--items', args.items, '--categories', args.categories, '--run', name]
+        command = [sys.executable, __file__, *map(str, options)]
+        figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        print(
+            f'{name:<34}{figures["recall"]:>8.3f}{figures["single"]:>8.2f}{figures["batch"]:>11.2f}'
+            f'{figures["build"]:>10.1f}{figures["megabytes"]:>8.0f}',
+            flush=True,
+        )
+
+
+def make(folder: Path, count: int, categories: int) -> None:
+    """Writes a gallery, queries and their exact neighbours."""
+    rng = np.random.default_rng(0)
+    weight = -np.abs(rng.normal(size=WIDTH)) / WIDTH
+    weight[rng.random(WIDTH) < 0.2] *= -0.5
+    gallery = FaissGallery(Similarity(np.stack([weight, -weight]), np.zeros(2)), model='made')
+    families, styles = rng.normal(size=(13, WIDTH)) * 0.6, rng.normal(size=(3000, WIDTH)) * 0.6
+    identities = max(count // 8, 1)
+    family = rng.integers(0, 13, identities)
+    centres = families[family] + styles[rng.integers(0, 3000, identities)]
+    centres = (centres + rng.normal(size=(identities, WIDTH)) * 0.45).astype(np.float32)
+
+    def photos(number: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+        rows = rng.integers(0, identities, number)
+        embeddings = centres[rows] + rng.normal(size=(number, WIDTH)).astype(np.float32) * np.float32(noise)
+        return embeddings, family[rows] % categories + 1
+
+    step = 50_000
+    for start in tqdm(range(0, count, step), desc='making items', disable=None):
+        number = min(step, count - start)
+        embeddings, category_ids = photos(number, 0.35)
+        items = [
+            GalleryItem(f'{start + row}.jpg', (0, 0, 9, 9), category)
+            for row, category in enumerate(category_ids.tolist())
+        ]
+        gallery.add(embeddings, items)
+    queries, _ = photos(QUERIES, 0.45)
+    folder.mkdir(parents=True, exist_ok=True)
+    gallery.save(folder / 'gallery')
+    np.save(folder / 'queries.npy', queries)
+    np.save(folder / 'exact.npy', gallery.search_ids(queries, K, range(1, 14))[1])
+    (folder / 'finished').touch()
+
+
+def run(folder: Path, name: str) -> dict[str, float]:
+    """Figures of one index."""
+    queries, exact = np.load(folder / 'queries.npy'), np.load(folder / 'exact.npy')
+    gallery = FaissGallery.load(folder / 'gallery', verify=False)
+    start = time.perf_counter()
+    search = plain_search(gallery, PLAIN[name]) if name in PLAIN else own_search(gallery, INDEXES[name])
+    build = time.perf_counter() - start
+    search(queries[:1])
+    start = time.perf_counter()
+    found = np.concatenate([search(queries[row : row + 1]) for row in range(len(queries))])
+    single = (time.perf_counter() - start) / len(queries)
+    start = time.perf_counter()
+    search(queries[:100])
+    return {
+        'recall': float(np.mean([np.isin(right, line).mean() for right, line in zip(exact, found, strict=True)])),
+        'single': single * 1e3,
+        'batch': (time.perf_counter() - start) * 1e3 / 100,
+        'build': build,
+        'megabytes': own_memory(),
+    }
+
+
+def own_memory() -> float:
+    """Megabytes that the process holds besides mapped files; all that are resident where the system does not tell."""
+    try:
+        status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+        return int(status['RssAnon'].split()[0]) / 1024
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def own_search(gallery: FaissGallery, settings: ListSettings | GraphSettings | None):
+    """A search of the gallery, exact or by an index."""
+    if settings is not None:
+        gallery.build_index(settings, least_items=20_000)
+    return lambda queries: gallery.search_ids(queries, K, range(1, 14))[1]
+
+
+def plain_search(gallery: FaissGallery, factory: str):
+    """faiss on the embeddings as they are, by Euclidean distance, as one would without knowing the similarity."""
+    import faiss
+
+    parts = [gallery.partition_arrays(category) for category in range(1, 14)]
+    vectors, ids = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    index = faiss.index_factory(WIDTH, factory)
+    if not index.is_trained:
+        index.train(vectors[:: max(1, len(vectors) // 250_000)])
+        index.nprobe = 256
+    index.add(vectors)
+    return lambda queries: ids[index.search(queries, K)[1]]
+
+
+if __name__ == '__main__':
+    main()

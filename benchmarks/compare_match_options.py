@@ -1,0 +1,262 @@
+"""Compares the options of matching that go beyond the paper, by training the match head alone on a frozen detector.
+
+    python benchmarks/compare_match_options.py work_dirs/demo/config.py work_dirs/demo/epoch_2.pth
+
+The detector is frozen: RoI features of the ground-truth boxes of both splits are extracted once into --features. For
+each option and seed a match head is trained on those of the training split, in batches of image pairs, and judged on
+the validation split by the official protocol with ground-truth boxes. An option and the plain head share, for each
+seed, the numbers that they start from and the batches. The table has the mean and standard deviation over the seeds,
+and the mean and standard deviation of the differences to the plain head of the same seed, all in points of a hundred.
+"""
+
+import argparse
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from cached_features import cached_features
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from torch import Tensor
+from tqdm import tqdm
+
+from mmdf2.categories import Source
+from mmdf2.datasets.samplers import IdentityPairs
+from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.engine import guard_checkpoint_loading
+from mmdf2.evaluation.from_store import retrieval_items
+from mmdf2.evaluation.metrics.retrieval_metric import EmbeddedBoxes, judged
+from mmdf2.evaluation.retrieval import Items, summarize
+from mmdf2.models import MatchHead
+from mmdf2.registry import MODELS
+from mmdf2.retrieval.expansion import expand_queries
+from mmdf2.retrieval.similarity import Similarity
+
+FIGURES = ('top1', 'top10', 'map')
+WARM_UP = 100
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is compared: keys of the match head, and what is done with its embeddings.
+
+    Attributes:
+        head: Keys of the head's config that differ.
+        flip: Whether embeddings are averaged with those of the mirrored images.
+        hits: Hits that expand a query.
+        power: Of the expansion.
+    """
+
+    head: dict = field(default_factory=dict)
+    flip: bool = False
+    hits: int = 0
+    power: float = 1.0
+
+
+PLAIN = 'plain'
+OPTIONS = {
+    PLAIN: Option(),
+    'true metric': Option({'true_metric': True}),
+    'contrastive, weight 0.3': Option({'contrastive_weight': 0.3}),
+    'contrastive, weight 1': Option({'contrastive_weight': 1.0}),
+    'contrastive, weight 1, temperature 0.3': Option({'contrastive_weight': 1.0, 'temperature': 0.3}),
+    'contrastive, weight 1, temperature 3': Option({'contrastive_weight': 1.0, 'temperature': 3.0}),
+    'hard negatives, twice': Option({'same_category_weight': 2.0}),
+    'hard negatives, 4 times': Option({'same_category_weight': 4.0}),
+    'hard negatives, 10 times': Option({'same_category_weight': 10.0}),
+    'query expansion, 1 hit': Option(hits=1),
+    'query expansion, 3 hits': Option(hits=3),
+    'query expansion, 3 hits, power 3': Option(hits=3, power=3.0),
+    'flip averaging': Option(flip=True),
+    'flip averaging, true metric': Option({'true_metric': True}, flip=True),
+    'flip averaging, query expansion, 1 hit': Option(flip=True, hits=1),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split's store, and the features of its garments and of the mirrored ones."""
+
+    store: Store
+    features: Tensor
+    mirrored: Tensor
+
+
+def main() -> None:
+    """Trains, judges and prints."""
+    args = parse_args()
+    guard_checkpoint_loading()
+    # How each weight was initialised is of no interest thirty times.
+    MMLogger.get_instance('match_options', log_level='WARNING')
+    config = Config.fromfile(args.config)
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    root = args.data_root or Path(config.test_dataloader.dataset.data_root)
+    features = cached_features(args.features, config, args.checkpoint, root)
+    splits = {name: Split(open_or_prepare(root, name), *tensors) for name, tensors in features.items()}
+    names = list(dict.fromkeys([PLAIN, *(args.only or OPTIONS)]))
+    results = {name: [] for name in names}
+    trained = {}
+    with tqdm(total=len(names) * args.seeds, unit='head', disable=None) as bar:
+        for seed in range(args.seeds):
+            for name in names:
+                option = OPTIONS[name]
+                # Options that change no training are judged on the plain head itself.
+                key = (seed, json.dumps(option.head, sort_keys=True))
+                if key not in trained:
+                    trained[key] = train(config, option.head, splits['train'], seed, args.iterations, args.pairs)
+                results[name].append(judge(trained[key], splits['validation'], option))
+                bar.update()
+    print(table(results, args))
+    if args.out:
+        beside = args.out.with_name(f'{args.out.name}.tmp')
+        beside.write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
+        os.replace(beside, args.out)
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', type=Path, help='of the trained detector')
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('--data-root', type=Path, help="the dataset's folder, where it is not the config's")
+    parser.add_argument(
+        '--features', type=Path, default=Path('match_features.safetensors'), help='made when missing; 16 KB a garment'
+    )
+    parser.add_argument('--seeds', type=positive, default=3)
+    parser.add_argument('--iterations', type=positive, default=1500, help='of training a head')
+    parser.add_argument('--pairs', type=positive, default=8, help='image pairs of a batch')
+    parser.add_argument('--only', nargs='+', choices=OPTIONS, help='these options alone, beside the plain head')
+    parser.add_argument('--out', type=Path, help='also write the figures of every seed as JSON')
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """An integer from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be 1 or more, got {value}')
+    return value
+
+
+def train(config: Config, changes: dict, split: Split, seed: int, iterations: int, pairs: int) -> MatchHead:
+    """A head trained by the config's optimiser, its learning rate warmed up and then falling as a cosine."""
+    torch.manual_seed(seed)
+    head = MODELS.build({**config.model.roi_head.match_head, **changes})
+    head.init_weights()
+    head.train()
+    wrapper = build_optim_wrapper(head, config.optim_wrapper)
+    warm_up = min(WARM_UP, iterations // 2)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        wrapper.optimizer,
+        lambda step: min(1, (step + 1) / (warm_up + 1)) * (1 + math.cos(math.pi * step / iterations)) / 2,
+    )
+    labels = garments_of(split.store)
+    rng = np.random.default_rng(seed)
+    for images in batches(split.store, rng, iterations, pairs):
+        rows, mirrored = garment_rows(split.store, images, rng)
+        features = torch.where(mirrored[:, None, None, None], split.mirrored[rows], split.features[rows])
+        with wrapper.optim_context(head):
+            embeddings = head([features.float()])
+            losses = head.loss(embeddings, *(column[rows] for column in labels))
+        wrapper.update_params(sum(losses.values()))
+        rate.step()
+    return head.eval()
+
+
+def garments_of(store: Store) -> tuple[Tensor, ...]:
+    """is_shop, identities, pair_ids and labels of all garments, as ``MatchHead.loss`` takes them."""
+    columns = (
+        store.sources[store.item_images] == Source.SHOP,
+        store.identities,
+        store.pair_ids[store.item_images],
+        store.category_ids - 1,
+    )
+    return tuple(torch.from_numpy(np.asarray(column).astype(np.int64)) for column in columns)
+
+
+def batches(store: Store, rng: np.random.Generator, iterations: int, pairs: int):
+    """Yields the images of each batch, user and shop images of one identity, every user image once an epoch."""
+    known = np.flatnonzero(store.identities >= 0)
+    sampler = IdentityPairs(store.item_images[known], store.identities[known], store.sources)
+    size = min(pairs, len(sampler.user_images))
+    left = np.zeros((0, 2), dtype=np.int64)
+    for _ in range(iterations):
+        if len(left) < size:
+            left = sampler.draw(rng)
+        batch, left = left[:size], left[size:]
+        yield batch.reshape(-1)
+
+
+def garment_rows(store: Store, images: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(n,) rows of all garments of these images, and whether each is to be mirrored, as one half of the images is."""
+    spans = [np.arange(store.item_offsets[image], store.item_offsets[image + 1]) for image in images]
+    mirrored = np.repeat(rng.random(len(images)) < 0.5, [len(span) for span in spans])
+    return torch.from_numpy(np.concatenate(spans)), torch.from_numpy(mirrored)
+
+
+@torch.no_grad()
+def judge(head: MatchHead, split: Split, option: Option) -> dict[str, float]:
+    """Shares of right queries, and of dimensions whose weight is positive."""
+    embeddings = embed(head, split.features)
+    if option.flip:
+        embeddings = (embeddings + embed(head, split.mirrored)) / 2
+    parameters = {name: value.numpy() for name, value in head.similarity_parameters().items()}
+    similarity = Similarity(**parameters)
+    store, embeddings = split.store, embeddings.numpy()
+    is_shop = store.sources[store.item_images] == Source.SHOP
+    items, gallery = (retrieval_items(store, source) for source in (Source.USER, Source.SHOP))
+    vectors, queries = embeddings[is_shop], embeddings[~is_shop]
+    queries = expand_queries(similarity, queries, vectors, option.hits, option.power)
+    outcome = judged(items, gallery, as_boxes(items, queries), as_boxes(gallery, vectors), parameters)
+    figures = summarize(outcome)
+    return {
+        **{name: figures[name] for name in FIGURES},
+        'queries': figures['queries'],
+        'positive_weights': float((similarity.difference > 0).mean()),
+    }
+
+
+def embed(head: MatchHead, features: Tensor) -> Tensor:
+    """(n, D) embeddings."""
+    return torch.cat([head([rows.float()]) for rows in features.split(256)])
+
+
+def as_boxes(items: Items, embeddings: np.ndarray) -> EmbeddedBoxes:
+    """Items' own boxes as sure detections."""
+    return EmbeddedBoxes(items.image_ids, items.boxes, items.labels, np.ones(len(items.boxes)), embeddings)
+
+
+def table(results: dict[str, list[dict]], args: argparse.Namespace) -> str:
+    """Markdown."""
+    queries = int(results[PLAIN][0]['queries'])
+    lines = [
+        f'{queries} queries; mean and standard deviation over {args.seeds} seeds, {args.iterations} iterations of '
+        f'{args.pairs} image pairs',
+        '',
+        '| option | top-1 | top-10 | mAP | top-1, gain | top-10, gain | mAP, gain | positive weights |',
+        '| --- | --- | --- | --- | --- | --- | --- | --- |',
+    ]
+    for name, rows in results.items():
+        cells = [spread([100 * row[figure] for row in rows]) for figure in FIGURES]
+        for figure in FIGURES:
+            differences = [100 * (row[figure] - plain[figure]) for row, plain in zip(rows, results[PLAIN], strict=True)]
+            cells.append('' if name == PLAIN else spread(differences, sign='+'))
+        share = np.mean([row['positive_weights'] for row in rows])
+        lines.append(f'| {" | ".join([name, *cells, f"{share:.0%}"])} |')
+    return '\n'.join(lines)
+
+
+def spread(values: list[float], sign: str = '') -> str:
+    """Mean and standard deviation."""
+    deviation = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
+    return f'{np.mean(values):{sign}.1f}{deviation}'
+
+
+if __name__ == '__main__':
+    main()

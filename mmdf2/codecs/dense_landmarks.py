@@ -1,0 +1,40 @@
+"""The dense vector of 294 landmarks of the exchange formats, from and to category-local landmarks."""
+
+import numpy as np
+
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, TOTAL_LANDMARKS
+
+
+def to_dense(landmarks, label: int) -> np.ndarray:
+    """Puts the landmarks of one garment into the columns of its category.
+
+    Args:
+        landmarks: (K, C) landmarks of the category, K its number of landmarks or more (padding is left out); the C
+            values of a landmark are usually x, y and visibility.
+        label: 0 to 12.
+
+    Returns:
+        (294, C) float64, zeros in the columns of other categories.
+    """
+    landmarks = np.asarray(landmarks)
+    category = CATEGORIES[label]
+    dense = np.zeros((TOTAL_LANDMARKS, landmarks.shape[1]))
+    dense[category.dense_slice] = landmarks[: category.num_landmarks]
+    return dense
+
+
+def from_dense(dense, label: int) -> np.ndarray:
+    """Takes the landmarks of one category out of a dense vector.
+
+    Args:
+        dense: (294, C) values.
+        label: 0 to 12.
+
+    Returns:
+        (39, C) float64, padded with zeros.
+    """
+    dense = np.asarray(dense)
+    category = CATEGORIES[label]
+    landmarks = np.zeros((MAX_LANDMARKS, dense.shape[1]))
+    landmarks[: category.num_landmarks] = dense[category.dense_slice]
+    return landmarks

@@ -1,0 +1,168 @@
+"""Writing files that no reader sees half of, locks between processes, and the number of usable cores.
+
+Every file that mmdf2 writes goes through this module: it is written beside its place, flushed to the disk and renamed,
+so that a kill or a power failure at any moment leaves the old file or the new one.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+_UNFINISHED = '.unfinished'
+
+
+@contextlib.contextmanager
+def path_beside(path, durable: bool = True) -> Iterator[Path]:
+    """A path in the same folder, to be written to; it replaces ``path`` when the block ends without an error.
+
+    For writers that want a path; :func:`open_for_replacement` serves those that want a file.
+
+    Args:
+        path: The file to create or replace. Its folder is created if it is missing.
+        durable: Whether to wait until the content is on the disk. Only files that are many and quickly made again
+            (pictures, images of a drawn dataset) do without.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays the last, because some writers choose the format by it.
+    beside = path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+    try:
+        yield beside
+        if durable:
+            _flush(beside)
+        os.replace(beside, path)
+        if durable:
+            flush_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterator[IO]:
+    """An open file whose content replaces that of ``path`` when the block ends without an error.
+
+    Args:
+        path: The file to create or replace. Its folder is created if it is missing.
+        mode: 'w' for UTF-8 text with '\\n' at the end of lines, 'wb' for bytes.
+        durable: See :func:`path_beside`.
+    """
+    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
+    with path_beside(path, durable) as beside, open(beside, mode, **text) as file:
+        yield file
+
+
+def write_text(path, text: str) -> None:
+    """Replaces a file by UTF-8 text."""
+    with open_for_replacement(path) as file:
+        file.write(text)
+
+
+def write_bytes(path, content: bytes, durable: bool = True) -> None:
+    """Replaces a file by bytes; ``durable`` as in :func:`path_beside`."""
+    with open_for_replacement(path, 'wb', durable) as file:
+        file.write(content)
+
+
+def write_json(path, value, indent: int | None = 1, **options) -> None:
+    """Replaces a file by JSON; ``options`` are those of ``json.dumps``.
+
+    Raises:
+        ValueError: A value that JSON has no word for (NaN, infinity).
+    """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
+
+
+def write_json_list(file: IO[str], entries: Iterable) -> None:
+    """Writes a JSON list to an open file, one entry per line, each as it comes: all of them are never in memory.
+
+    Raises:
+        ValueError: A value that JSON has no word for (NaN, infinity).
+    """
+    file.write('[')
+    for number, entry in enumerate(entries):
+        file.write((',\n' if number else '\n') + json.dumps(entry, allow_nan=False))
+    file.write('\n]')
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Puts the folder ``new`` in the place of ``folder``, which is deleted.
+
+    Between the two renames, ``folder`` does not exist and its old content is in ``.<name>.old`` beside it.
+    """
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    old = folder.with_name(f'.{folder.name}.old')
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    flush_folder(folder.parent)
+
+
+def delete_folder(folder: Path) -> None:
+    """Deletes a folder; it is renamed first, so that a kill leaves no half of it under its name."""
+    doomed = folder.with_name(f'.{folder.name}.deleted')
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file's name is one that :func:`path_beside` gives: what a killed process left behind."""
+    return name.startswith('.') and _UNFINISHED in name
+
+
+def flush_folder(folder) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds a lock that one process at a time can have; the system frees it when the process ends, however it ends.
+
+    Args:
+        path: The lock's file, created if it is missing. It stays: deleting it would let two processes hold two locks.
+        on_wait: Called once when another process holds the lock, before waiting for it.
+
+    Raises:
+        OSError: The file cannot be created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use, at least 1; fewer than the machine has where it is confined to some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _flush(path: Path) -> None:
+    with open(path, 'rb+') as file:
+        os.fsync(file.fileno())

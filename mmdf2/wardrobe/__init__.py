@@ -1,0 +1,11 @@
+"""A drawn wardrobe: people and clothes of all 13 categories, annotated as DeepFashion2 is.
+
+``cut`` draws measures; ``uppers``, ``outwear``, ``bottoms`` and ``sleeves`` turn them into panels of cloth and
+landmarks on a ``body``; ``fabric`` gives them colour and print; ``scene`` stacks everything and paints it on a
+``canvas``; ``labels`` reads the annotation off the canvas; ``plan`` fixes what is drawn, ``picture`` draws one image,
+``writer`` writes them all.
+"""
+
+from mmdf2.wardrobe.writer import make_wardrobe
+
+__all__ = ['make_wardrobe']

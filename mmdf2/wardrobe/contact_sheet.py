@@ -1,0 +1,54 @@
+"""A picture of the wardrobe for the documentation: every category, from shops and from users."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
+from mmdf2.wardrobe.picture import take
+from mmdf2.wardrobe.plan import plan_pairs, plan_shots
+
+COLUMNS = (('shop', 2), ('user', 4))
+CAPTION = 18
+
+
+def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
+    """Writes a JPEG with a row for each category: two shop and four user pictures of one identity, and its name.
+
+    Args:
+        path: The file.
+        seed: Of the wardrobe shown.
+        size: Side of a picture in pixels.
+    """
+    pairs = {}
+    for pair in plan_pairs('train', 60, seed):
+        pairs.setdefault(pair.clothes[0].cut.category_id, pair)
+    blocks = [_block(pairs[category_id], seed, size) for category_id in range(1, NUM_CATEGORIES + 1)]
+    blocks.append(np.full_like(blocks[0], 255))
+    half = len(blocks) // 2
+    sheet = np.concatenate([np.concatenate(blocks[:half]), np.concatenate(blocks[half:])], axis=1)
+    path = Path(path)
+    if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 85]):
+        raise ValueError(f'cannot write {path}: its folder must exist and its name end in .jpg')
+    return path
+
+
+def _block(pair, seed, size) -> np.ndarray:
+    images = tuple(count for _, count in COLUMNS)
+    shots = [shot for shot in plan_shots('train', [pair], images, seed) if shot.style == 1]
+    cells = [_fit(take(shot, 2 * size)[0], size) for shot in shots]
+    caption = np.full((CAPTION, size * len(cells), 3), 255, dtype=np.uint8)
+    name = CATEGORIES[pair.clothes[0].cut.category_id - 1].name
+    cv2.putText(caption, name, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.concatenate([caption, np.concatenate(cells, axis=1)])
+
+
+def _fit(image: np.ndarray, size: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    cell = np.full((size, size, 3), 255, dtype=np.uint8)
+    scale = size / max(height, width)
+    small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    left = (size - small.shape[1]) // 2
+    cell[: small.shape[0], left : left + small.shape[1]] = small
+    return cell

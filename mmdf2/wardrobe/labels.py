@@ -1,0 +1,108 @@
+"""Annotation read off a painted scene: visible masks, boxes, landmark visibility, the four attributes."""
+
+import cv2
+import numpy as np
+
+from mmdf2.codecs.polygons import mask_to_polygons
+from mmdf2.datasets.annotation import Item
+from mmdf2.wardrobe.body import View
+from mmdf2.wardrobe.garment import Garment
+
+REACH = 2  # pixels around a landmark, which lies on the edge of its panel, that are searched for that panel
+MAX_HIDDEN = 0.65  # share of occluded landmarks above which a garment is not labelled, as a top under a closed coat
+MIN_ITEM_SHARE = 0.0016  # an item of which less of the image can be seen is not labelled
+SMALL, LARGE = 0.1, 0.4
+SLIGHT, HEAVY = 0.2, 0.5
+FAR_OUT = 0.3
+
+
+def view_code(view: View) -> int:
+    """The attribute 'viewpoint': 1 no wear, 2 frontal, 3 side or back."""
+    if not view.worn:
+        return 1
+    return 3 if view.back or view.is_side else 2
+
+
+def scale_code(share: float) -> int:
+    """The attribute 'scale' of an item whose box covers a share of the image: < 10 %, 10 to 40 %, > 40 %."""
+    return 1 if share < SMALL else 2 if share <= LARGE else 3
+
+
+def occlusion_code(visibility: np.ndarray) -> int:
+    """The attribute 'occlusion' by the share of landmarks that are occluded: < 20 %, 20 to 50 %, > 50 %."""
+    share = float((visibility == 1).mean())
+    return 1 if share < SLIGHT else 2 if share <= HEAVY else 3
+
+
+def zoom_code(visibility: np.ndarray) -> int:
+    """The attribute 'zoom_in' by the share of landmarks outside the image: none, up to 30 %, more."""
+    share = float((visibility == 0).mean())
+    return 1 if share == 0 else 2 if share <= FAR_OUT else 3
+
+
+def label_item(
+    item_id: int,
+    style: int,
+    garment: Garment,
+    points: np.ndarray,
+    owner: np.ndarray,
+    owners: list[tuple[int, str]],
+    view: View,
+) -> Item | None:
+    """The annotation of one garment.
+
+    The box is the real data's: it holds what can be seen of the garment and every landmark inside the image, hidden
+    ones too (a waistband under a shirt), and stops at the image's borders.
+
+    Args:
+        item_id: 1 for the first item of the image; the garment's number among ``owners`` is one less.
+        style: Its style number, 0 for none.
+        garment: The garment.
+        points: (K, 2) landmarks in pixels.
+        owner: (H, W) numbers left by painting.
+        owners: (item, role) of each number.
+        view: How the wearer is turned.
+
+    Returns:
+        The item, or None when next to nothing of it can be seen.
+    """
+    height, width = owner.shape
+    roles = {number: role for number, (item, role) in enumerate(owners) if item == item_id - 1}
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(roles)] = 1
+    mask = cv2.LUT(owner, table)
+    polygons, mask = mask_to_polygons(mask)
+    owner = owner * mask
+    if not polygons or mask.sum() < MIN_ITEM_SHARE * height * width:
+        return None
+    landmarks = np.zeros((len(points), 3), dtype=np.float32)
+    inside = ((points >= 0) & (points <= (width - 1, height - 1))).all(axis=1)
+    for index in np.flatnonzero(inside):
+        numbers = [number for number, role in roles.items() if role in garment.roles[index]]
+        seen = not garment.hidden[index] and _shows(owner, points[index], numbers)
+        landmarks[index] = (*(points[index] + 0.5), 2 if seen else 1)  # pixel i spans i to i + 1
+    if (landmarks[:, 2] == 1).mean() > MAX_HIDDEN:
+        return None
+    corners = np.concatenate([*polygons, landmarks[inside, :2]])
+    x1, y1 = corners.min(axis=0)
+    x2, y2 = corners.max(axis=0)
+    share = (x2 - x1) * (y2 - y1) / (height * width)
+    visibility = landmarks[:, 2]
+    return Item(
+        item_id,
+        garment.cut.category_id,
+        style,
+        (float(x1), float(y1), float(x2), float(y2)),
+        landmarks,
+        polygons,
+        scale_code(share),
+        occlusion_code(visibility),
+        zoom_code(visibility),
+        view_code(view),
+    )
+
+
+def _shows(owner, point, numbers) -> bool:
+    x, y = np.round(point).astype(int)
+    window = owner[max(0, y - REACH) : y + REACH + 1, max(0, x - REACH) : x + REACH + 1]
+    return bool(np.isin(window, numbers).any())

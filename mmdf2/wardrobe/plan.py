@@ -1,0 +1,172 @@
+"""Which identities a wardrobe has and which pictures are taken of them, fixed by the seed alone."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mmdf2.wardrobe.cut import (
+    BOTTOMS,
+    DRESSES,
+    LONG_OUTWEAR,
+    LONG_TOP,
+    OUTWEAR,
+    SHORT_DRESS,
+    SHORT_OUTWEAR,
+    SHORT_TOP,
+    SHORTS,
+    SKIRT,
+    SLING,
+    TOPS,
+    TROUSERS,
+    VEST,
+    sample_cut,
+)
+from mmdf2.wardrobe.fabric import sample_fabric
+from mmdf2.wardrobe.scene import Clothing
+
+SPLITS = ('train', 'validation')
+# The splits' pair_ids never meet, so no identity is in both; and neither split depends on the other's size.
+FIRST_PAIR_ID = {'train': 1, 'validation': 1_000_001}
+MAX_IDENTITIES = 1_000_000
+# Main garments are dealt from this deck, so that 20 in a row hold every category.
+DECK = (*range(1, 14), SHORT_TOP, LONG_TOP, SHORTS, TROUSERS, SKIRT, LONG_OUTWEAR, SHORT_DRESS)
+TOP_SHARES = {SHORT_TOP: 0.5, LONG_TOP: 0.3, VEST: 0.13, SLING: 0.07}
+BOTTOM_SHARES = {TROUSERS: 0.45, SHORTS: 0.28, SKIRT: 0.27}
+OUTWEAR_SHARES = {LONG_OUTWEAR: 0.8, SHORT_OUTWEAR: 0.2}
+STYLE_SHARES = (0.6, 0.25, 0.15)  # of one, two and three colours of the same cut
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The items of one pair_id.
+
+    Attributes:
+        pair_id: Its number.
+        clothes: The main garment in each of its colours, then maybe a second garment that is sold with it.
+        has_second: Whether there is a second garment.
+    """
+
+    pair_id: int
+    clothes: tuple[Clothing, ...]
+    has_second: bool
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to take.
+
+    Attributes:
+        image_id: Its number, from 1.
+        pair: Of which pair.
+        style: The identity that it is taken of.
+        source: 'shop' or 'user'.
+        seed: Entropy of everything drawn for it.
+    """
+
+    image_id: int
+    pair: Pair
+    style: int
+    source: str
+    seed: tuple[int, ...]
+
+
+def plan_pairs(split: str, identities: int, seed: int) -> list[Pair]:
+    """Pairs with exactly ``identities`` identities in all."""
+    pairs, left, deck = [], identities, []
+    while left:
+        index = len(pairs)
+        if not deck:
+            deck = list(np.random.default_rng([seed, SPLITS.index(split), 1, index]).permutation(DECK))
+        pair = _plan_pair(
+            np.random.default_rng([seed, SPLITS.index(split), 2, index]),
+            FIRST_PAIR_ID[split] + index,
+            int(deck.pop()),
+            left,
+        )
+        pairs.append(pair)
+        left -= len(pair.clothes)
+    return pairs
+
+
+def _plan_pair(rng, pair_id, category_id, left) -> Pair:
+    cut = sample_cut(rng, category_id)
+    colors = min(int(rng.choice(3, p=STYLE_SHARES)) + 1, left)
+    clothes = [Clothing(cut, sample_fabric(rng, category_id not in BOTTOMS), style) for style in range(1, colors + 1)]
+    has_second = category_id not in DRESSES and colors < left and rng.random() < 0.2
+    if has_second:
+        shares = TOP_SHARES if category_id in BOTTOMS else BOTTOM_SHARES
+        clothes.append(sample_clothing(rng, shares, colors + 1))
+    return Pair(pair_id, tuple(clothes), has_second)
+
+
+def plan_shots(split: str, pairs: list[Pair], images: tuple[int, int], seed: int) -> list[Shot]:
+    """The pictures of a split, ``images`` = (shop, user) of each identity, shop pictures of a pair first."""
+    shots = []
+    for pair in pairs:
+        for source, count in zip(('shop', 'user'), images, strict=True):
+            for clothing in pair.clothes:
+                for number in range(count):
+                    entropy = (seed, SPLITS.index(split), 3, pair.pair_id, clothing.style, source == 'user', number)
+                    shots.append(Shot(len(shots) + 1, pair, clothing.style, source, tuple(int(e) for e in entropy)))
+    return shots
+
+
+def sample_clothing(rng: np.random.Generator, shares: dict[int, float], style: int = 0) -> Clothing:
+    """A garment of a category drawn by ``shares``."""
+    category_id = int(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+    plainness = 0.6 if category_id in BOTTOMS else 0.35
+    return Clothing(sample_cut(rng, category_id), sample_fabric(rng, category_id not in BOTTOMS, plainness), style)
+
+
+def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[list[Clothing], int]:
+    """What is worn in a picture, from the skin outwards, and the place of the garment it is taken of.
+
+    Args:
+        rng: The picture's generator.
+        shot: The picture.
+        alone: Whether nothing else is shown.
+    """
+    main = shot.pair.clothes[shot.style - 1]
+    if alone:
+        return [main], 0
+    worn = {_slot(main): main}
+    others = shot.pair.clothes[-1:] if shot.pair.has_second else ()
+    if main in others:
+        others = shot.pair.clothes[:1]
+    for clothing in others:
+        if rng.random() < 0.7:
+            worn.setdefault(_slot(clothing), clothing)
+    if 'dress' not in worn:
+        if 'outwear' in worn and 'top' not in worn and 'bottom' not in worn and rng.random() < 0.15:
+            worn['dress'] = sample_clothing(rng, dict.fromkeys(DRESSES, 1.0))
+        else:
+            worn.setdefault('top', sample_clothing(rng, TOP_SHARES))
+            worn.setdefault('bottom', sample_clothing(rng, BOTTOM_SHARES))
+    # A coat over the garment that the picture is taken of would hide it.
+    if _slot(main) == 'bottom' and rng.random() < 0.15:
+        worn['outwear'] = sample_clothing(rng, OUTWEAR_SHARES)
+    place = _slot(main)
+    order = ['dress', 'bottom', 'top', 'outwear']
+    if 'top' in worn and 'bottom' in worn and rng.random() < 0.3:
+        order = ['dress', 'top', 'bottom', 'outwear']
+        top = worn['top']
+        worn['top'] = replace(top, cut=replace(top.cut, hem=worn['bottom'].cut.waist + 3.5, flare=0.0))
+    if 'outwear' in worn:
+        _fit_under(worn)
+    order = [slot for slot in order if slot in worn]
+    return [worn[slot] for slot in order], order.index(place)
+
+
+def _fit_under(worn: dict[str, Clothing]) -> None:
+    """Narrows the sleeves of what is worn under outwear to fit into its sleeves."""
+    widest = 0.8 * worn['outwear'].cut.sleeve_width
+    for slot in ('top', 'dress'):
+        if slot in worn and worn[slot].cut.sleeve_width > widest:
+            worn[slot] = replace(worn[slot], cut=replace(worn[slot].cut, sleeve_width=max(widest, 1.05)))
+
+
+def _slot(clothing: Clothing) -> str:
+    for slot, category_ids in (('top', TOPS), ('bottom', BOTTOMS), ('outwear', OUTWEAR)):
+        if clothing.cut.category_id in category_ids:
+            return slot
+    return 'dress'

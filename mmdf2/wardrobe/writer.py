@@ -1,0 +1,168 @@
+"""A wardrobe on disk, in DeepFashion2's own layout."""
+
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from mmdf2.datasets.annotation import to_json_dict
+from mmdf2.wardrobe.picture import take
+from mmdf2.wardrobe.plan import MAX_IDENTITIES, SPLITS, Shot, plan_pairs, plan_shots
+
+DRAWING = 4  # raised whenever the same seed gives other pictures
+JPEG_QUALITY = 92
+MIN_SIZE, MAX_SIZE = 64, 4096
+
+
+def make_wardrobe(
+    out,
+    identities: int,
+    seed: int = 0,
+    *,
+    validation_identities: int = 0,
+    split: str = 'train',
+    size: int = 400,
+    images_per_identity: tuple[int, int] = (2, 3),
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Draws a dataset in DeepFashion2's layout: ``out/<split>/{image/000001.jpg, annos/000001.json}``.
+
+    The same arguments give the same bytes, whatever ``workers``. A split that was interrupted is completed, a finished
+    one is left as it is. No identity (pair_id, style) is in both splits.
+
+    Args:
+        out: Folder, made if need be.
+        identities: Identities of ``split``.
+        seed: 0 or more.
+        validation_identities: Identities of 'validation', drawn besides ``split`` 'train'; 0 for none.
+        split: 'train' or 'validation'.
+        size: Longer side of the images in pixels, 64 to 4096.
+        images_per_identity: (shop, user) pictures taken of each identity; others may show it too.
+        workers: Processes; by default one for each core this process may use.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ValueError: An argument is out of range, or a split of ``out`` was made with other arguments.
+    """
+    out = Path(out)
+    wanted = {split: identities}
+    if validation_identities:
+        if split == 'validation':
+            raise ValueError("validation_identities goes with split='train'; with 'validation' give identities alone")
+        wanted['validation'] = validation_identities
+    _check(wanted, seed, size, images_per_identity, workers)
+    for name, count in wanted.items():
+        _make_split(out / name, name, count, seed, size, tuple(images_per_identity), workers or _cores(), progress)
+    return out
+
+
+def _check(wanted, seed, size, images_per_identity, workers) -> None:
+    for name, count in wanted.items():
+        if name not in SPLITS:
+            raise ValueError(f'split must be one of {SPLITS}, got {name!r}')
+        if not 1 <= count <= MAX_IDENTITIES:
+            raise ValueError(f'identities of {name!r} must be 1 to {MAX_IDENTITIES}, got {count}')
+    if seed < 0:
+        raise ValueError(f'seed must be 0 or more, got {seed}')
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise ValueError(f'size must be {MIN_SIZE} to {MAX_SIZE} pixels, got {size}')
+    if len(images_per_identity) != 2 or min(images_per_identity) < 0 or not sum(images_per_identity):
+        raise ValueError(f'images_per_identity must be (shop, user) counts, not both 0, got {images_per_identity}')
+    if workers is not None and workers < 1:
+        raise ValueError(f'workers must be 1 or more, got {workers}')
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _make_split(folder: Path, split, identities, seed, size, images, workers, progress) -> None:
+    recipe = {
+        'drawing': DRAWING,
+        'split': split,
+        'identities': identities,
+        'seed': seed,
+        'size': size,
+        'images_per_identity': list(images),
+    }
+    if _claim(folder, recipe):
+        return
+    shots = plan_shots(split, plan_pairs(split, identities, seed), images, seed)
+    missing = [shot for shot in shots if not _annotation_path(folder, shot.image_id).exists()]
+    draw = partial(write_shot, folder, size)
+    bar = tqdm(
+        total=len(shots),
+        initial=len(shots) - len(missing),
+        desc=f'wardrobe {split}',
+        unit='image',
+        mininterval=1,
+        disable=not progress,
+    )
+    with bar, _mapper(workers, len(missing)) as mapped:
+        for _ in mapped(draw, missing):
+            bar.update()
+    _write(folder / 'wardrobe.json', json.dumps(recipe | {'finished': True}, indent=1).encode())
+
+
+def _claim(folder: Path, recipe: dict) -> bool:
+    """Notes the recipe in the folder, or compares it with the one that is there; True if that one is finished."""
+    path = folder / 'wardrobe.json'
+    for name in ('image', 'annos'):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        found = json.loads(path.read_text())
+        finished = found.pop('finished')
+        if found != recipe:
+            raise ValueError(
+                f'{folder} holds a wardrobe made by {found}, not by {recipe}: choose another folder, or remove that one'
+            )
+        return finished
+    if any((folder / 'annos').iterdir()) or any((folder / 'image').iterdir()):
+        raise ValueError(f'{folder} holds images or annotation that are no wardrobe: choose another folder')
+    _write(path, json.dumps(recipe | {'finished': False}, indent=1).encode())
+    return False
+
+
+@contextmanager
+def _mapper(workers: int, tasks: int):
+    """A lazy map, in this process or over several."""
+    if workers == 1 or tasks < 8:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            yield map
+        finally:
+            cv2.setNumThreads(threads)
+        return
+    # Not forked: a caller with threads (torch's, OpenCV's) would pass on locks that nobody in the child releases.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+        yield partial(pool.map, chunksize=8)
+
+
+def write_shot(folder: Path, size: int, shot: Shot) -> None:
+    """Draws and writes one picture, the annotation last: where that is, the image is whole."""
+    image, annotation = take(shot, size)
+    _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _write(folder / 'image' / f'{shot.image_id:06d}.jpg', jpeg.tobytes())
+    _write(_annotation_path(folder, shot.image_id), json.dumps(to_json_dict(annotation)).encode())
+
+
+def _annotation_path(folder: Path, image_id: int) -> Path:
+    return folder / 'annos' / f'{image_id:06d}.json'
+
+
+def _write(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + '.part')
+    beside.write_bytes(content)
+    os.replace(beside, path)
