@@ -3,8 +3,8 @@
     python scripts/check_gpu.py            # with a Python that has torch with CUDA, ninja, numpy and pytest
 
 Builds the operators in the source folder with FORCE_CUDA=1, runs the tests of tests/ops with those that need a GPU,
-then a small search under compute-sanitizer (memcheck, racecheck, synccheck), then benchmarks/benchmark_ops.py. All that
-is printed goes into work_dirs/gpu as well, a file a step. Ends with a line for each step; the exit status says whether all
+then a small search under compute-sanitizer (memcheck, racecheck, synccheck), then benchmarks/benchmark_ops.py. All
+that is printed goes into work_dirs/gpu as well, a file a step. Ends with a line for each step; the exit status says whether all
 went well.
 """
 

@@ -1,4 +1,4 @@
-"""Landmarks to heatmap cells and to dense vectors and back, landmarks to contours, polygons to masks and back: pure functions.
+"""Pure functions between landmarks and heatmap cells, dense vectors and contours, and between polygons and masks.
 
 Each module needs what it computes with, torch or OpenCV, and no other; so nothing is imported here.
 """
