@@ -4,8 +4,8 @@
 
 Builds the operators in the source folder with FORCE_CUDA=1, runs the tests of tests/ops with those that need a GPU,
 then a small search under compute-sanitizer (memcheck, racecheck, synccheck), then benchmarks/benchmark_ops.py. All
-that is printed goes into work_dirs/gpu as well, a file a step. Ends with a line for each step; the exit status says whether all
-went well.
+that is printed goes into work_dirs/gpu as well, one file per step. Ends with one line per step; the exit status says
+whether all went well.
 """
 
 import argparse
