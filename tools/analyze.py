@@ -14,9 +14,8 @@ from mmdf2.analysis.detection_errors import with_boxes
 from mmdf2.analysis.error_page import error_numbers, error_page
 from mmdf2.analysis.error_report import TASKS, report_errors
 from mmdf2.analysis.page import write_numbers, write_text
-from mmdf2.analysis.sources import open_annotation
 from mmdf2.analysis.statistics import dataset_statistics
-from mmdf2.datasets.prepare import PrepareError
+from mmdf2.datasets.prepare import PrepareError, open_annotation
 from mmdf2.datasets.store import StoreError
 from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.from_store import ground_truth

@@ -37,7 +37,7 @@ from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.model_identity import model_identity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, Source
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import CheckpointError
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.images import write_image
