@@ -10,10 +10,8 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import LANDMARK_COUNTS, MAX_LANDMARKS, NUM_CATEGORIES
-from mmdf2.evaluation.candidates import Candidates, make_candidates
-from mmdf2.evaluation.matching import match
+from mmdf2.evaluation.coco import Candidates, box_iou, make_candidates, mask_iou, match
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.similarity import box_iou, mask_iou
 
 # Least overlap with an item of a detection of it, and of one that is near it at all.
 FOUND, NEAR = 0.5, 0.1

@@ -15,8 +15,8 @@ from mmdf2.analysis.weak_spots import ALL_CATEGORIES, Cell, rank, tally
 from mmdf2.analysis.worst import case_figures, cases_of
 from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, MAX_LANDMARKS, PALETTE
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.accumulate import RECALL_THRESHOLDS
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL
+from mmdf2.evaluation.coco import RECALL_THRESHOLDS
+from mmdf2.evaluation.records import COLUMNS, OVERALL
 
 TASK_NAMES = {
     'bbox': 'boxes',

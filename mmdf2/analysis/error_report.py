@@ -26,12 +26,9 @@ from mmdf2.analysis.retrieval_errors import RetrievalErrors, retrieval_errors
 from mmdf2.analysis.weak_spots import Failure
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.accumulate import TaskResult
-from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.retrieval_files import RetrievedLists
-from mmdf2.evaluation.similarity import kept_landmarks
-from mmdf2.evaluation.subsets import COLUMNS
+from mmdf2.evaluation.coco import TaskResult, evaluate_task, kept_landmarks
+from mmdf2.evaluation.records import COLUMNS, Detections, GroundTruth
+from mmdf2.evaluation.retrieval import RetrievedLists
 
 # Kind of result file -> tasks of the evaluator.
 TASKS = {'bbox': ('bbox',), 'segm': ('segm',), 'keypoints': ('keypoints_visible', 'keypoints_all')}

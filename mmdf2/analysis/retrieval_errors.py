@@ -6,9 +6,15 @@ import numpy as np
 
 from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import retrieval_items
-from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, right_identities, select_queries
-from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
+from mmdf2.evaluation.retrieval import (
+    MAX_HITS,
+    Outcome,
+    RetrievedLists,
+    evaluate_lists,
+    right_identities,
+    select_queries,
+)
+from mmdf2.evaluation.truth import retrieval_items
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from mmdf2.analysis.retrieval_errors import RetrievalErrors, match_characteristi
 from mmdf2.analysis.svg import number, rgb
 from mmdf2.categories import CATEGORY_NAMES, PALETTE
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.retrieval import MAX_HITS
-from mmdf2.evaluation.retrieval_files import RetrievedLists
-from mmdf2.evaluation.subsets import COLUMNS, column_members
+from mmdf2.evaluation.records import COLUMNS, column_members
+from mmdf2.evaluation.retrieval import MAX_HITS, RetrievedLists
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 
 RANKS = np.arange(1, MAX_HITS + 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
+from mmdf2.evaluation.records import ATTRIBUTE_VALUES
 
 # Figure 3 of the paper, shares of items. It shows side (.08) and back (.07) apart; annotation has one value for both.
 PUBLISHED_SHARES = {

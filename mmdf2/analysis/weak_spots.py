@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
+from mmdf2.evaluation.records import COLUMNS, OVERALL, column_members
 
 ALL_CATEGORIES = 'all'
 
@@ -32,7 +32,7 @@ class Cell:
 
     Attributes:
         failure: Its name.
-        column: Of ``mmdf2.evaluation.subsets.COLUMNS``.
+        column: Of ``mmdf2.evaluation.records.COLUMNS``.
         category: A category's name, or 'all'.
         items: Items that could fail.
         failed: Items that did.

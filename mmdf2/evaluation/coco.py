@@ -108,7 +108,7 @@ def evaluate_task(
         columns: Some of ``mmdf2.evaluation.records.COLUMNS``.
 
     Raises:
-        EvaluationError: A detection lies on an unknown image, or the masks or landmarks that the task needs are missing.
+        EvaluationError: A detection lies on an unknown image, or masks or landmarks that the task needs are missing.
         ValueError: The task or a column is unknown.
     """
     _check_task(truth, detections, task)

@@ -7,8 +7,8 @@ import numpy as np
 
 from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import retrieval_items
-from mmdf2.evaluation.retrieval import Items, right_identities, select_queries
+from mmdf2.evaluation.retrieval import RetrievalItems, right_identities, select_queries
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.visualization.retrieval_rows import RetrievalRow
 
 
@@ -18,7 +18,7 @@ def rows_of_results(
     """Queries spread evenly over all query items, each with its first hits, judged by the official protocol.
 
     Args:
-        results: Entries of a result file, see ``mmdf2.evaluation.formats.retrieval_result``.
+        results: Entries of a result file, see ``mmdf2.evaluation.files.retrieval.retrieval_result``.
         store: The split's store.
         image_folder: The split's images.
         count: Rows at most.
@@ -57,6 +57,6 @@ def rows_of_results(
     return rows
 
 
-def _right(gallery: Items, image_ids, boxes, identity: int) -> np.ndarray:
+def _right(gallery: RetrievalItems, image_ids, boxes, identity: int) -> np.ndarray:
     hit, identities = right_identities(gallery, np.array(image_ids, dtype=np.int64), np.reshape(boxes, (-1, 4)))
     return np.isin(np.arange(len(image_ids)), hit[identities == identity])

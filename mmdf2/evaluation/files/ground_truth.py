@@ -123,7 +123,9 @@ def _ground_truth(
         boxes=boxes,
         masks=checked_masks(drawn) if masks else None,
         landmarks=local_landmarks(items.own, items.labels) if landmarks else None,
-        attributes=np.array(items.attributes, dtype=np.int64).reshape(-1, len(ATTRIBUTES)) if items.attributes else None,
+        attributes=np.array(items.attributes, dtype=np.int64).reshape(-1, len(ATTRIBUTES))
+        if items.attributes
+        else None,
         crowds=crowds if crowds.any() else None,
         areas=areas if (areas != boxes[:, 2] * boxes[:, 3]).any() else None,
     )

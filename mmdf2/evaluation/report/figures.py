@@ -1,50 +1,52 @@
 """The report of an evaluation: plain nested dicts, as the JSON file has them.
 
-``report[task][column][figure]``: tasks are those of ``mmdf2.evaluation.evaluator``, 'retrieval' (detected boxes),
-'retrieval_gt' (ground-truth boxes) and 'verification'; columns 'overall' and, where asked for, the subsets of
-``mmdf2.evaluation.subsets``. ``report['categories'][task][column][category name][figure]`` has the same for each
-category, and ``report['about']`` says what was evaluated. Shares are from 0 to 1, an undefined figure is None.
+``report[task][column][figure]``: the tasks are those of ``mmdf2.evaluation.coco``, 'retrieval' (detected boxes),
+'retrieval_gt' (ground-truth boxes) and 'verification'; the columns are 'overall' and, where asked for, the subsets of
+``mmdf2.evaluation.records``. ``report['categories'][task][column][category name][figure]`` has the same figures for
+each category, and ``report['about']`` says what was evaluated. Shares are from 0 to 1, an undefined figure is None.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mmdf2.categories import CATEGORY_NAMES
-from mmdf2.evaluation.accumulate import TaskResult
-from mmdf2.evaluation.retrieval import Items, Outcome, summarize
-from mmdf2.evaluation.subsets import OVERALL, column_members
+from mmdf2.evaluation.coco import TaskResult
+from mmdf2.evaluation.records import OVERALL, column_members
+from mmdf2.evaluation.retrieval import Outcome, RetrievalItems, summarize
 
 ABOUT, CATEGORIES = 'about', 'categories'
 
 
 def task_figures(result: TaskResult) -> dict[str, dict]:
-    """Column -> AP, AP50, AP75, AR and the number of items that count."""
+    """Column -> AP, AP50, AP75, AR and ``items``, the number of items that count."""
     return {column: _of_task(result, column) for column in result.columns}
 
 
 def task_categories(result: TaskResult) -> dict[str, dict]:
-    """Column -> category -> the same of its items alone."""
+    """Column -> category name -> AP, AP50, AP75, AR and ``items`` of the category alone."""
     return {
         column: {name: _of_task(result, column, label) for label, name in enumerate(CATEGORY_NAMES)}
         for column in result.columns
     }
 
 
-def retrieval_figures(outcome: Outcome, items: Items, columns) -> dict[str, dict]:
-    """Column -> ``summarize`` of the queries that are in it, by the attributes of the query item.
+def retrieval_figures(outcome: Outcome, items: RetrievalItems, columns: Sequence[str]) -> dict[str, dict]:
+    """Column -> the figures of ``summarize`` over the queries whose item is in the column.
 
     Args:
-        outcome: Of all queries.
-        items: The items of the user images; with attributes when a subset is asked for.
-        columns: Of ``mmdf2.evaluation.subsets.COLUMNS``.
+        outcome: The outcome of all queries.
+        items: The items of the user images; they need attributes when a subset is asked for.
+        columns: Some of ``mmdf2.evaluation.records.COLUMNS``.
     """
     members = _query_members(outcome, items, columns)
     return {column: _of_retrieval(outcome.take(rows)) for column, rows in zip(columns, members, strict=True)}
 
 
-def retrieval_categories(outcome: Outcome, items: Items, columns) -> dict[str, dict]:
-    """Column -> category of the query item -> ``summarize`` of these queries."""
+def retrieval_categories(outcome: Outcome, items: RetrievalItems, columns: Sequence[str]) -> dict[str, dict]:
+    """Column -> category name -> the figures of ``summarize`` over the queries whose item is of the category."""
+    assert items.labels is not None
     labels = items.labels[outcome.queries]
     return {
         column: {
@@ -54,13 +56,13 @@ def retrieval_categories(outcome: Outcome, items: Items, columns) -> dict[str, d
     }
 
 
-def flat_figures(columns: dict[str, dict], key: str) -> dict[str, float]:
-    """The figures of a task as MMEngine has metrics: one flat dict of floats, NaN where undefined.
+def flat_figures(columns: Mapping[str, Mapping], key: str) -> dict[str, float]:
+    """The figures of a task in the form of MMEngine's metrics: one flat dict of floats, NaN where undefined.
 
     Args:
-        columns: What ``task_figures`` or ``retrieval_figures`` gave.
-        key: With a place for the figure's name, such as 'bbox_{}'. That of a subset also ends in '_scale_small' or the
-            like, without the slash that MMEngine puts between a prefix and a key.
+        columns: What ``task_figures`` or ``retrieval_figures`` returned.
+        key: Format of the keys with a place for the figure's name, such as 'bbox_{}'. The key of a subset also has the
+            ending of ``column_ending``.
     """
     return {
         key.format(name) + column_ending(column): math.nan if value is None else float(value)
@@ -69,13 +71,22 @@ def flat_figures(columns: dict[str, dict], key: str) -> dict[str, float]:
     }
 
 
+def metric_key(task: str, figure: str) -> str:
+    """The key of a figure among MMEngine's metrics: 'bbox_AP', 'keypoints_AP_visible'."""
+    stream, _, setting = task.partition('_')
+    return f'{stream}_{figure}_{setting}' if setting else f'{stream}_{figure}'
+
+
 def column_ending(column: str) -> str:
-    """What keys of metrics end in: '' for overall, '_scale_small' for 'scale/small'."""
+    """The ending of a metric's key: '' for 'overall', '_scale_small' for 'scale/small'.
+
+    It has no slash, because MMEngine puts one between a prefix and a key.
+    """
     return '' if column == OVERALL else f'_{column.replace("/", "_")}'
 
 
-def plain(figures: dict[str, float]) -> dict:
-    """Figures as JSON has them: None for NaN, whole counts as integers."""
+def plain(figures: Mapping[str, float]) -> dict:
+    """Figures as JSON can express them: None for NaN and infinity, integers for counts."""
     counts = ('queries', 'paper_queries', 'missed', 'items', 'positives', 'negatives')
     return {
         name: None if not math.isfinite(value) else int(value) if name in counts else float(value)
@@ -92,6 +103,6 @@ def _of_retrieval(outcome: Outcome) -> dict:
     return plain(summarize(outcome))
 
 
-def _query_members(outcome: Outcome, items: Items, columns) -> np.ndarray:
+def _query_members(outcome: Outcome, items: RetrievalItems, columns: Sequence[str]) -> np.ndarray:
     attributes = None if items.attributes is None else items.attributes[outcome.queries]
     return column_members(tuple(columns), len(outcome.queries), attributes)

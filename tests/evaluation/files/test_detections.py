@@ -8,11 +8,13 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import CATEGORIES
-from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
 
-from .coco_reference import random_world
+from ..coco_reference import random_world
 
-EXAMPLES = Path(__file__).resolve().parents[3] / 'shared' / 'reference'
+EXAMPLES = Path(__file__).resolve().parents[4] / 'shared' / 'reference'
 
 
 @pytest.fixture(scope='module')
