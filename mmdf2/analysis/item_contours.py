@@ -8,7 +8,7 @@ import numpy as np
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.codecs.contour import Coverage, coverage, landmark_contour, seen_from_behind
 from mmdf2.codecs.polygons import polygons_to_mask
-from mmdf2.datasets.item import Item
+from mmdf2.datasets.annotation import Item
 
 # Share of the annotated mask that should lie within the contour.
 LEAST_INSIDE = 0.8

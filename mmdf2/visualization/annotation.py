@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from mmdf2.categories import MAX_LANDMARKS
-from mmdf2.datasets.item import Item
+from mmdf2.datasets.annotation import Item
 from mmdf2.visualization.drawing import draw_instances
 
 
