@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmdf2.analysis.page import write_text
 from mmdf2.apis import ClothesInferencer, FashionSearch
 from mmdf2.apis.embedded_garments import model_similarity
 from mmdf2.apis.gallery_building import add_images, process_rank, start_processes
@@ -40,6 +39,7 @@ from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.store import open_or_prepare
 from mmdf2.engine import CheckpointError
 from mmdf2.evaluation.records import EvaluationError
+from mmdf2.files import write_text
 from mmdf2.images import write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError
 from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
@@ -132,7 +132,8 @@ def build(args: argparse.Namespace) -> None:
         print(f'{added.empty} images without a garment of score {args.score_threshold} or more')
     if added.broken:
         lines = ''.join(f'{image}\t{error}\n' for image, error in added.broken.items())
-        path = write_text(beside(args.gallery, 'broken.txt'), lines)
+        path = beside(args.gallery, 'broken.txt')
+        write_text(path, lines)
         print(f'{len(added.broken)} images could not be read, such as {next(iter(added.broken))}; all are in {path}')
 
 
@@ -177,7 +178,9 @@ def search(args: argparse.Namespace) -> None:
     if not found:
         print(f'no garment of score {args.score_threshold} or more on {args.image}')
     if args.out:
-        print(write_text(args.out / 'search.json', json.dumps(answer, indent=1) + '\n'))
+        path = args.out / 'search.json'
+        write_text(path, json.dumps(answer, indent=1) + '\n')
+        print(path)
         if found:
             path = args.out / 'search.jpg'
             write_image(path, draw_retrieval_rows([_row(args.image, garment) for garment in found]))

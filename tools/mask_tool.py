@@ -18,12 +18,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mmdf2.analysis.contour_page import contour_page
-from mmdf2.analysis.item_contours import LEAST_INSIDE, ItemContour, item_contour, worst_first
-from mmdf2.analysis.page import write_text
+from mmdf2.analysis.contours import LEAST_INSIDE, ItemContour, contour_page, item_contour, worst_first
 from mmdf2.datasets.annotation import ImageAnnotation, read_annotation, to_json_dict
 from mmdf2.datasets.listing import Entry, list_split
 from mmdf2.datasets.problems import AnnotationError, Problem
+from mmdf2.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,11 +54,10 @@ def main() -> None:
         contours += found
         if args.fill:
             filled += write_filled(args.out / 'annos' / entry.annotation.name, annotation, found)
-    paths = [
-        write_text(args.out / 'contours.jsonl', ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours)),
-        write_text(args.out / 'contours.html', page_of(args, contours)),
-    ]
-    report(args, contours, problems, filled, paths)
+    lines, page = args.out / 'contours.jsonl', args.out / 'contours.html'
+    write_text(lines, ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours))
+    write_text(page, page_of(args, contours))
+    report(args, contours, problems, filled, [lines, page])
 
 
 def contours_of(entry: Entry, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
