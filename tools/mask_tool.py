@@ -25,8 +25,8 @@ from mmdf2.datasets.problems import AnnotationError, Problem
 from mmdf2.files import write_text
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help="folder in the dataset's layout")
     parser.add_argument('--split', default='validation', help='its split (default: validation)')
@@ -34,12 +34,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--fill', action='store_true', help='write annotation with contours where masks are missing')
     parser.add_argument('--least-inside', type=float, default=LEAST_INSIDE, metavar='SHARE', help=argparse.SUPPRESS)
     parser.add_argument('--worst', type=int, default=24, metavar='N', help='pictures (default: 24)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Reads, draws, writes and prints."""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         listing = list_split(args.root, args.split)
     except FileNotFoundError as error:
@@ -54,10 +54,10 @@ def main() -> None:
         contours += found
         if args.fill:
             filled += write_filled(args.out / 'annos' / entry.annotation.name, annotation, found)
-    lines, page = args.out / 'contours.jsonl', args.out / 'contours.html'
-    write_text(lines, ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours))
-    write_text(page, page_of(args, contours))
-    report(args, contours, problems, filled, [lines, page])
+    paths = [args.out / 'contours.jsonl', args.out / 'contours.html']
+    write_text(paths[0], ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours))
+    write_text(paths[1], page_of(args, contours))
+    report(args, contours, problems, filled, paths)
 
 
 def contours_of(entry: Entry, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
