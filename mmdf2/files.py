@@ -91,6 +91,16 @@ def write_json_list(file: IO[str], entries: Iterable) -> None:
     file.write('\n]')
 
 
+def finish_file(partial, path) -> None:
+    """Gives a file that grew under a name of its own, such as ``predictions.jsonl.partial``, its final name.
+
+    For files that are worth reading before they are complete; :func:`open_for_replacement` serves all others.
+    """
+    _flush(Path(partial))
+    os.replace(partial, path)
+    flush_folder(Path(path).parent)
+
+
 def replace_folder(new: Path, folder: Path) -> None:
     """Puts the folder ``new`` in the place of ``folder``, which is deleted.
 

@@ -20,9 +20,19 @@ from tqdm import tqdm
 
 from mmdf2.datasets.columns import ALL_COLUMNS, join_parts
 from mmdf2.datasets.listing import Listing, files_digest, list_split, signature
-from mmdf2.datasets.manifest import PROBLEMS, StoreError, file_digest, is_store, read_manifest, remedy, write_manifest
+from mmdf2.datasets.manifest import (
+    MANIFEST,
+    PROBLEMS,
+    StoreError,
+    file_digest,
+    is_store,
+    read_manifest,
+    remedy,
+    write_manifest,
+)
 from mmdf2.datasets.part import Part, make_part, part_problems
 from mmdf2.datasets.problems import TREATMENTS, Problem
+from mmdf2.datasets.store import Store
 
 IMAGES_PER_PART = 512
 
@@ -108,6 +118,57 @@ def prepare(
         shutil.rmtree(parts[0].path.parent)
         _failure_list(folder).unlink(missing_ok=True)
     return report
+
+
+def open_or_prepare(root, split: str, store=None) -> Store:
+    """Opens the store of a split, preparing it first when there is none.
+
+    Args:
+        root: The dataset's folder, with ``<split>/image`` and ``<split>/annos``.
+        split: 'train' or 'validation'.
+        store: Folder of the store; by default ``ROOT/<split>.store``.
+
+    Raises:
+        StoreError: The store is damaged, or stale: the split's files are not those that it was made from.
+        FileNotFoundError: Neither a store nor the split's folders are there.
+    """
+    folder = store_folder(root, split, store)
+    if not folder.exists():
+        prepare(root, split, store)
+    opened = Store.open(folder)
+    check_fresh(opened.manifest, root, split, folder)
+    return opened
+
+
+def open_annotation(path, split: str = 'validation') -> tuple[Store, Path]:
+    """Opens the annotation that a path means: a store, a split's folder or the dataset's folder.
+
+    A store that is missing is prepared first.
+
+    Args:
+        path: The folder of a store; a split's folder, with ``image`` and ``annos`` in it; or the dataset's folder,
+            with ``<split>`` or ``<split>.store`` in it.
+        split: 'train' or 'validation', used only with the dataset's folder.
+
+    Returns:
+        The store, and the folder in which its images should be (which need not exist).
+
+    Raises:
+        FileNotFoundError: The path is none of the three.
+        StoreError: The store is damaged or stale.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return Store.open(path), path.parent / path.name.removesuffix('.store') / 'image'
+    if (path / 'annos').is_dir():
+        path = path.absolute()
+        return open_or_prepare(path.parent, path.name), path / 'image'
+    if (path / split).is_dir() or (path / f'{split}.store' / MANIFEST).is_file():
+        return open_or_prepare(path, split), path / split / 'image'
+    raise FileNotFoundError(
+        f"{path} is neither a store (made by tools/prepare_deepfashion2.py), nor a split's folder with image/ and "
+        f'annos/, nor a dataset with {split}/ in it'
+    )
 
 
 def check_fresh(manifest: dict, root, split: str, folder) -> None:

@@ -16,7 +16,7 @@ from mmdf2.datasets.annotation import Item
 from mmdf2.datasets.columns import ALL_COLUMNS
 from mmdf2.datasets.manifest import StoreError, file_digest, read_manifest, remedy
 
-__all__ = ['ImageRecord', 'Store', 'StoreError', 'open_or_prepare']
+__all__ = ['ImageRecord', 'Store', 'StoreError']
 
 
 @dataclass(frozen=True)
@@ -149,28 +149,6 @@ class Store:
                 f'{remedy(self.folder)} --force'
             )
         return column.view(np.ndarray)
-
-
-def open_or_prepare(root, split: str, store=None) -> Store:
-    """Opens the store of a split, preparing it first when there is none.
-
-    Args:
-        root: The dataset's folder, with ``<split>/image`` and ``<split>/annos``.
-        split: 'train' or 'validation'.
-        store: Folder of the store; by default ``ROOT/<split>.store``.
-
-    Raises:
-        StoreError: The store is damaged, or stale: the split's files are not those that it was made from.
-        FileNotFoundError: Neither a store nor the split's folders are there.
-    """
-    from mmdf2.datasets.prepare import check_fresh, prepare, store_folder
-
-    folder = store_folder(root, split, store)
-    if not folder.exists():
-        prepare(root, split, store)
-    opened = Store.open(folder)
-    check_fresh(opened.manifest, root, split, folder)
-    return opened
 
 
 def _exact(coordinates: np.ndarray) -> np.ndarray:

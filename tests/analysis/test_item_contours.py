@@ -10,7 +10,7 @@ from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.codecs.contour import coverage
 from mmdf2.codecs.polygons import polygons_to_mask
 from mmdf2.datasets.annotation import read_annotation
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.images import read_image
 from mmdf2.wardrobe import make_wardrobe
 

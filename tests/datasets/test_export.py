@@ -8,7 +8,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mmdf2.categories import CATEGORIES, OKS_SIGMAS
 from mmdf2.datasets.export import export
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 
 
 @pytest.fixture(scope='module')

@@ -13,9 +13,9 @@ from mmdf2.datasets import prepare as prepare_module
 from mmdf2.datasets.annotation import ImageAnnotation, read_annotation
 from mmdf2.datasets.manifest import StoreError
 from mmdf2.datasets.part import image_size
-from mmdf2.datasets.prepare import PrepareError, prepare
+from mmdf2.datasets.prepare import PrepareError, open_or_prepare, prepare
 from mmdf2.datasets.problems import AnnotationError
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.store import Store
 
 
 @pytest.fixture

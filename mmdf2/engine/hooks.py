@@ -1,4 +1,4 @@
-"""Randomness by epoch, so that a resumed run goes on as if it had never stopped."""
+"""Training hooks: random numbers per epoch, so that a resumed run repeats the uninterrupted one, and memory layout."""
 
 import random
 import warnings
@@ -13,11 +13,12 @@ from mmdf2.registry import HOOKS
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds all random numbers anew at each epoch, from the run's seed, the epoch and the process.
+    """Seeds all random number generators at the start of each epoch, from the run's seed, the epoch and the process.
 
-    MMEngine seeds once at the start and saves no random state, so a resumed run samples and augments otherwise than the
-    run it resumes; and it gives a loader's worker processes the same seeds in every epoch. With this hook an epoch's
-    random numbers depend on nothing that came before. Loaders with workers need ``persistent_workers=False`` for it.
+    MMEngine seeds once at the start of a run and saves no random state. A resumed run therefore samples and augments
+    differently from the run it resumes, and the worker processes of a loader get the same seeds in every epoch. With
+    this hook the random numbers of an epoch do not depend on anything that happened before. For loaders with workers it
+    needs ``persistent_workers=False``.
     """
 
     priority = 'VERY_HIGH'
@@ -29,7 +30,7 @@ class EpochSeedHook(Hook):
         loader = runner.train_dataloader
         if loader.num_workers and loader.persistent_workers:
             warnings.warn(
-                'EpochSeedHook cannot seed persistent workers: a resumed run will augment images otherwise than an '
+                'EpochSeedHook cannot seed persistent workers: a resumed run will augment images differently from an '
                 'uninterrupted one. Set train_dataloader.persistent_workers=False',
                 stacklevel=2,
             )
@@ -46,3 +47,12 @@ def _seed(sequence: np.random.SeedSequence) -> None:
     random.seed(for_python)
     np.random.seed(for_numpy)  # noqa: NPY002  (mmcv's transforms draw from it)
     torch.manual_seed(for_torch)
+
+
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Stores convolution weights in channels-last order, in which the kernels of CPUs and tensor cores are fastest."""
+
+    def before_run(self, runner) -> None:
+        """Converts the model once; the activations follow the layout of the weights."""
+        runner.model.to(memory_format=torch.channels_last)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from mmdf2.engine import ChannelsLastHook, CpuAmpOptimWrapper, cpu
+from mmdf2.engine import ChannelsLastHook, CpuAmpOptimWrapper, optim_wrapper
 
 
 def _step(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(cpu, 'cpu_has_bfloat16', lambda: has_bfloat16)
+    monkeypatch.setattr(optim_wrapper, 'cpu_has_bfloat16', lambda: has_bfloat16)
     torch.manual_seed(0)
     model = nn.Conv2d(3, 4, 3)
     wrapper = CpuAmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
