@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mmdf2.analysis.contour_page import contour_page
-from mmdf2.analysis.item_contours import LEAST_INSIDE, ItemContour, item_contour, worst_first
+from mmdf2.analysis.contours import LEAST_INSIDE, ItemContour, contour_page, item_contour, worst_first
 from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, Problem, read_annotation, to_json_dict
 from mmdf2.datasets.listing import ImageFiles, list_split
 from mmdf2.files import write_text
