@@ -20,7 +20,7 @@ from pathlib import Path
 
 from made_split import IMAGES, make_results, make_split
 
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import prepare
 from mmdf2.datasets.store import Store
 
