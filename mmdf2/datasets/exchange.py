@@ -52,8 +52,7 @@ def export(store: Store, folder, split: str) -> list[Path]:
             _write_coco(file, store, task_fields)
     for name, entries in lists.items():
         with open_for_replacement(folder / name) as file:
-            write_json_list(file, entries(store))
-            file.write('\n')
+            write_json_list(file, entries(store), end=']\n')
     return [folder / name for name in (*tasks, *lists)]
 
 
@@ -65,10 +64,8 @@ def _write_coco(file: IO[str], store: Store, task_fields: _TaskFields) -> None:
     )
     # A split has 300,000 dense vectors. They are written one by one, so that they are never in memory together.
     file.write(json.dumps(head)[:-1] + ', "images": ')
-    write_json_list(file, images)
-    file.write(', "annotations": ')
-    write_json_list(file, _annotations(store, task_fields))
-    file.write('}\n')
+    write_json_list(file, images, end='], "annotations": ')
+    write_json_list(file, _annotations(store, task_fields), end=']}\n')
 
 
 def _annotations(store: Store, task_fields: _TaskFields) -> Iterator[dict[str, Any]]:
