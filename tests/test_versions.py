@@ -12,7 +12,7 @@ from tiny_run import ROOT, logged, metrics, run_tool
 
 from mmdf2.apis import ClothesInferencer
 from mmdf2.datasets.annotation import read_annotation
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.store import Store, StoreError
 
 OLD = ROOT / 'tests/data/v0.1.0'

@@ -13,7 +13,7 @@ from mmdf2.analysis.pictures import closeup, pixels
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.codecs.contour import Coverage, coverage, landmark_contour, seen_from_behind
 from mmdf2.codecs.polygons import polygons_to_mask
-from mmdf2.datasets.item import Item
+from mmdf2.datasets.annotation import Item
 from mmdf2.images import read_image
 from mmdf2.visualization.drawing import RIGHT, WRONG
 

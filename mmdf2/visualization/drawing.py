@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, PALETTE, RGB
-from mmdf2.datasets.item import Item
+from mmdf2.datasets.annotation import Item
 
 # The colours that tell right from wrong; those of the categories are in ``mmdf2.categories``.
 RIGHT: RGB = (24, 170, 70)

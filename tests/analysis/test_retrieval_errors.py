@@ -8,7 +8,7 @@ import pytest
 from analysis.made_results import make_lists
 from mmdf2.analysis.retrieval_errors import match_characteristic, retrieval_errors, right_hits
 from mmdf2.categories import Source
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results, read_retrieved_lists
