@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmdf2.datasets.manifest import StoreError
+from mmdf2.datasets.store import StoreError
 from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.report.tables import report_text, write_report

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import PrepareError, prepare
 from mmdf2.datasets.store import Store, StoreError
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmdf2.datasets.item import ATTRIBUTES
+from mmdf2.categories import ATTRIBUTES
 from mmdf2.evaluation.coco import MAX_DETECTIONS, TASKS, evaluate_task
 from mmdf2.evaluation.files.detections import detection_results, read_detections
 from mmdf2.evaluation.files.json_list import write_results

@@ -8,7 +8,7 @@ import pytest
 
 from mmdf2 import files
 from mmdf2.categories import CATEGORY_NAMES, Source
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.store import Store
 from mmdf2.evaluation.coco import evaluate_task
