@@ -15,9 +15,9 @@ from mmdf2.apis.embedded_garments import embedded_garments, model_similarity
 from mmdf2.apis.gallery_building import add_images
 from mmdf2.apis.model_identity import model_identity, open_gallery_of
 from mmdf2.retrieval.expansion import expand_by_gallery
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.local.gallery import FaissGallery
 from mmdf2.retrieval.locations import create_gallery, open_gallery
 from mmdf2.retrieval.similarity import Similarity
 

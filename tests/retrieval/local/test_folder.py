@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.folder import MANIFEST, read_folder, write_folder
 from mmdf2.retrieval.gallery import GalleryError
+from mmdf2.retrieval.local.folder import MANIFEST, read_folder, write_folder
+from mmdf2.retrieval.local.gallery import FaissGallery
 
-from .made_gallery import make_similarity
-from .saver import content
+from ..made_gallery import make_similarity
+from ..saver import content
 
-SAVER = Path(__file__).with_name('saver.py')
+SAVER = Path(__file__).parents[1] / 'saver.py'
 
 
 def number_of(folder) -> int:
