@@ -2,10 +2,9 @@
 
 import math
 
-from mmdf2.analysis.charts import bar_chart, column_chart, heat_map
+from mmdf2.analysis.charts import bar_chart, column_chart, heat_map, number
 from mmdf2.analysis.page import Section, build_page, paragraph, row, table
 from mmdf2.analysis.statistics import PUBLISHED_SHARES, PUBLISHED_TABLE
-from mmdf2.analysis.svg import number
 from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
 
 

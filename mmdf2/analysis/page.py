@@ -5,9 +5,7 @@ content security policy lets a browser load nothing and run nothing.
 """
 
 import base64
-import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmdf2.analysis.svg import escape
+from mmdf2.analysis.charts import escape
+from mmdf2.files import write_json
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", Arial, sans-serif; color: #24292f; background: #fff;
@@ -132,22 +131,13 @@ def build_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     )
 
 
-def write_text(path, text: str) -> Path:
-    """Writes a text file; a reader never sees half of it. The folder is made where it is missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        beside.write_text(text, encoding='utf-8')
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+def write_numbers(path: str | Path, numbers: object) -> None:
+    """Replaces a file by JSON of nested dicts, lists and numbers, NumPy's included; NaN becomes null.
 
-
-def write_numbers(path, numbers) -> Path:
-    """Writes nested dicts, lists and numbers (NumPy's too) as JSON; NaN, for which it has no word, becomes null."""
-    return write_text(path, json.dumps(_plain(numbers), indent=1, allow_nan=False) + '\n')
+    Raises:
+        ValueError: A number is infinite.
+    """
+    write_json(path, _plain(numbers))
 
 
 def _plain(value):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdf2.analysis.contour_page import contour_page, draw_contour
-from mmdf2.analysis.item_contours import category_table, item_contour, worst_first
+from mmdf2.analysis.contours import category_table, contour_page, draw_contour, item_contour, worst_first
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.codecs.contour import coverage
 from mmdf2.codecs.polygons import polygons_to_mask

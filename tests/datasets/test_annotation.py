@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from mmdf2.categories import CATEGORIES, identity_code
-from mmdf2.datasets.annotation import parse_annotation, read_annotation, to_json_dict
-from mmdf2.datasets.problems import TREATMENTS, AnnotationError
+from mmdf2.datasets.annotation import TREATMENTS, AnnotationError, parse_annotation, read_annotation, to_json_dict
 
 SIZE = (100, 80)
 

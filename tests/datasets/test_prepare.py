@@ -10,12 +10,9 @@ import pytest
 from PIL import Image
 
 from mmdf2.datasets import prepare as prepare_module
-from mmdf2.datasets.annotation import ImageAnnotation, read_annotation
-from mmdf2.datasets.manifest import StoreError
-from mmdf2.datasets.part import image_size
-from mmdf2.datasets.prepare import PrepareError, open_or_prepare, prepare
-from mmdf2.datasets.problems import AnnotationError
-from mmdf2.datasets.store import Store
+from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, read_annotation
+from mmdf2.datasets.prepare import PrepareError, image_size, open_or_prepare, prepare
+from mmdf2.datasets.store import Store, StoreError
 
 
 @pytest.fixture
@@ -107,12 +104,12 @@ def python(code, root):
 
 KILLED_RUN = """
 import os, signal, sys
-from mmdf2.datasets import part, prepare
-done = []
-def make_part(job):
+from mmdf2.datasets import prepare
+done, original = [], prepare.make_part
+def make_part(part):
     if len(done) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    done.append(part.make_part(job))
+    done.append(original(part))
     return done[-1]
 prepare.IMAGES_PER_PART = 5
 prepare.make_part = make_part

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmdf2.visualization.annotation import draw_items
+from mmdf2.visualization import draw_items
 
 
 def test_draws_inside_the_mask_and_the_box_and_nothing_for_no_items(make_item):
