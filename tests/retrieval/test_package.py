@@ -48,6 +48,7 @@ def test_pymilvus_is_imported_when_a_gallery_in_milvus_is_opened(tmp_path):
     run(
         'assert loaded() == [], loaded()\n'
         'MilvusGallery.create("shop.db", gallery.similarity, "model").close()\n'
-        'assert loaded() == ["pymilvus", "milvus_lite"], loaded()',
+        # milvus-lite itself imports faiss.
+        'assert {"pymilvus", "milvus_lite"} <= set(loaded()), loaded()',
         tmp_path,
     )
