@@ -56,6 +56,8 @@ def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterato
 def write_named_by_hash(path, write: Callable[[Path], None]) -> tuple[Path, str]:
     """Writes a file whose name says its content, so that files of different content never have the same name.
 
+    The content is on the disk afterwards, and the name after :func:`flush_folder`: several files share one call of it.
+
     Args:
         path: The file's path without the hash: 'folder/ids.npy' becomes 'folder/ids-<16 digits of the hash>.npy'.
         write: Writes the content to the path that it is given.
@@ -69,7 +71,8 @@ def write_named_by_hash(path, write: Callable[[Path], None]) -> tuple[Path, str]
         write(beside)
         digest = sha256(beside)
         path = path.with_name(f'{path.stem}-{digest[:16]}{path.suffix}')
-        _replace(beside, path, durable=True)
+        _flush(beside)
+        os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     return path, digest

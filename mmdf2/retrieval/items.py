@@ -147,9 +147,11 @@ class ItemTable:
         return sorted(found)
 
     def write(self, path: Path) -> None:
-        """Copies the table into a new file."""
+        """Copies the table into a new file, without waiting until it is on the disk."""
         with self._lock:
             target = sqlite3.connect(path)
+            # A file that was not finished is of no use, so SQLite need not be able to repair it.
+            target.executescript('PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF')
             with target:
                 self._connection.backup(target)
             target.close()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.files import is_unfinished, sha256, write_json, write_named_by_hash
+from mmdf2.files import flush_folder, is_unfinished, sha256, write_json, write_named_by_hash
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.similarity import Similarity
@@ -82,6 +82,8 @@ def write_folder(folder, content: GalleryContent) -> None:
     for role, writer in writers.items():
         path, digest = write_named_by_hash(folder / f'{role}{_SUFFIXES[role]}', writer)
         files[role] = {'name': path.name, 'size': path.stat().st_size, 'sha256': digest}
+    # No manifest on the disk names a file that is not.
+    flush_folder(folder)
     manifest = {
         'format': FORMAT,
         'version': VERSION,
