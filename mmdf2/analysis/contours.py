@@ -118,10 +118,13 @@ def contour_page(contours: Sequence[ItemContour], images: Path, least_inside: fl
     rows = [[name, *map(number, figures)] for name, *figures in category_table(contours, least_inside)]
     short = worst_first(contours, least_inside)
     note = (
-        'No contour: fewer than half of the landmarks are labelled. Inside: share of the annotated mask within the '
-        f'contour; short: below {least_inside:g}.'
+        'No contour: fewer than half of the landmarks are labelled. Inside: the share of the annotated mask inside the '
+        f'contour. Short: that share is below {least_inside:g}.'
     )
-    key = paragraph('The annotated mask is outlined in green, the contour in red, numbered by landmark.', note=True)
+    key = paragraph(
+        'The annotated mask is outlined in green, the contour in red; the numbers are those of the landmarks.',
+        note=True,
+    )
     pictures = sheet([_picture(contour, images) for contour in short[:limit]])
     sections = [
         Section('coverage', 'Coverage', [table(_HEADER, rows), paragraph(note, note=True)]),

@@ -60,15 +60,17 @@ def error_page(report: ErrorReport, store: Store, images: Path, limit: int) -> s
     if report.retrieval:
         sections.append(Section('retrieval', 'Retrieval', _retrieval(report, store, images, limit)))
     names = image_names(store)
-    blocks = [paragraph('The truth is drawn in green, the prediction in red.', note=True)]
+    blocks = [paragraph('The ground truth is drawn in green, the prediction in red.', note=True)]
     for title, (kind, cases) in cases_of(report, limit).items():
         blocks += [heading(title), case_figures(report, kind, cases, images, names)]
     sections.append(Section('worst', 'The worst', blocks))
     kept = ', '.join(f'{kind} {threshold:.3f}' for kind, threshold in report.thresholds.items())
     lead = f'{store.folder.name}: {len(store):,} images, {len(report.truth.labels):,} items.'
     if kept:
-        why = ', where F1 at IoU or OKS 0.5 is best' if report.automatic else ''
-        lead += f' Precision and recall use all detections; failures are counted from these scores on{why}: {kept}.'
+        why = ', where F1 at IoU or OKS 0.5 is largest' if report.automatic else ''
+        lead += (
+            f' Precision and recall use all detections; failures are counted from these scores upwards{why}: {kept}.'
+        )
     return build_page('Failures', lead, sections)
 
 
@@ -130,9 +132,10 @@ def _summary(report: ErrorReport) -> list[str]:
         blocks += [table(['category', *DETECTION_KINDS], rows)]
         blocks.append(paragraph(f'{right_share(errors):.1%} of the items are found by their {what}.'))
     note = (
-        'Right: the best-scored detection of its category with IoU 0.5 or more on an item. Duplicate: another one '
-        'there. Wrong category: IoU 0.5 or more with an item of another category. Poor position: IoU 0.1 to 0.5 with '
-        'an item of its category. Background: IoU below 0.1 with every item.'
+        'Right: the best-scored detection of its category with IoU 0.5 or more on an item. Duplicate: any other '
+        'detection of its category with IoU 0.5 or more on that item. Wrong category: IoU 0.5 or more with an item of '
+        'another category. Poor position: IoU 0.1 to 0.5 with an item of its category. Wrong category and position: '
+        'IoU 0.1 to 0.5 with an item of another category. Background: IoU below 0.1 with every item.'
     )
     return [*blocks, paragraph(note, note=True)]
 
@@ -160,8 +163,8 @@ def _weak_spots(cells: Sequence[Cell]) -> list[str]:
     ]
     header = ['failure', 'subset', 'category', 'failed', 'of items', 'share', 'of all items', 'in excess']
     note = (
-        'Ranked by how many more items fail there than would at the rate of all items; '
-        f'subsets and categories of at least 10 items, the first {RANKED}. The JSON has every one.'
+        'The ranking is by how many more items fail there than would fail at the rate of all items. It shows the first '
+        f'{RANKED} combinations of a subset and a category with at least 10 items; the JSON file has all of them.'
     )
     blocks += [heading('Ranked'), paragraph(note, note=True), table(header, rows, words=(1, 2))]
     for title, keys, pick in (
@@ -211,7 +214,7 @@ def _confusion(report: ErrorReport) -> list[str]:
     texts = [[number(count) if count else '' for count in line] for line in report.confusion.tolist()]
     names = [*CATEGORY_NAMES]
     chart = heat_map(
-        'Items against detections, IoU 0.5, whatever the category',
+        'Items against detections, IoU 0.5, regardless of category',
         [*names, 'background'],
         [*names, 'missed'],
         report.confusion / totals,
@@ -220,7 +223,8 @@ def _confusion(report: ErrorReport) -> list[str]:
         'item',
         diagonal=True,
     )
-    return [chart, paragraph('Colours are shares of each row; the last row counts detections on no item.', note=True)]
+    note = 'The colour of a cell is its share of the row. The last row counts detections that match no item.'
+    return [chart, paragraph(note, note=True)]
 
 
 def _landmarks(report: ErrorReport) -> list[str]:
@@ -248,10 +252,10 @@ def _landmarks(report: ErrorReport) -> list[str]:
         ]
         for line in worst[:POOREST]
     ]
-    header = ['landmark', 'compared', 'OKS', 'below 0.5', 'offset', 'the worst of poor items']
+    header = ['landmark', 'compared', 'OKS', 'below 0.5', 'offset', 'worst of a poor item']
     note = (
-        'Landmarks with v > 0 of items that a detection stands for (OKS 0.1 or more). The offset is the median '
-        "distance over the square root of the box's area. Ranked by how many terms of OKS are below 0.5."
+        'Landmarks with v > 0 of items that a detection represents (OKS 0.1 or more). The offset is the median '
+        "distance divided by the square root of the box's area. The ranking is by the number of terms of OKS below 0.5."
     )
     return [chart, heading('The poorest'), paragraph(note, note=True), table(header, rows)]
 
@@ -275,10 +279,10 @@ def _retrieval(report: ErrorReport, store: Store, images: Path, limit: int) -> l
     rows = [_retrieval_row(name, errors, np.ones(len(errors.rows), bool)) for name, errors in report.retrieval.items()]
     members = column_members(COLUMNS, len(report.truth.labels), report.truth.attributes)[:, errors.rows]
     parts = [_retrieval_row(_column(c), errors, m) for c, m in zip(COLUMNS, members, strict=True)]
-    header = ['', 'queries', 'top-1', 'top-5', 'top-10', 'top-20', 'missed', 'wrong identity', 'no match there']
+    header = ['', 'queries', 'top-1', 'top-5', 'top-10', 'top-20', 'missed', 'wrong identity', 'no match']
     note = (
         'Official protocol, all queries. Missed: no detection represents the item. Wrong identity: no right box among '
-        'the first 20. No match there: the gallery has no item of the identity, which counts as wrong in the shares.'
+        'the first 20. No match: the gallery has no item of the identity, which counts as wrong in the shares.'
     )
     blocks = [row(charts), table(header, rows), heading(f'Per subset: {name}'), table(header, parts)]
     blocks += [paragraph(note, note=True), heading(f'Wrong identity: {name}, the best-scored queries first')]

@@ -164,9 +164,8 @@ def wrong_identity_figures(
         ids, boxes = (hits[:SHOWN_HITS] for hits in lists.hits(entry))
         file = names[int(lists.image_ids[entry])]
         category = CATEGORY_NAMES[lists.labels[entry]]
-        text = (
-            f'{file}: {category} {lists.scores[entry]:.2f}, {errors.outcome.matches[query]} items of it in the gallery'
-        )
+        text = f'{file}: {category} {lists.scores[entry]:.2f}, '
+        text += f'{errors.outcome.matches[query]} matching items in the gallery'
         unknown = [int(i) for i in ids.tolist() if int(i) not in names]
         if unknown:
             figures.append(paragraph(f'{text}; no picture: image {unknown[0]} is not in the store', note=True))
