@@ -50,9 +50,7 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
         for name, value in origin.items():
             found = (file.metadata() or {}).get(name)
             if found != value:
-                raise SystemExit(
-                    f'{path} holds features of {name} {found}, not {value}; delete it or name another file'
-                )
+                raise SystemExit(f'{path} holds features of {name} {found}, not {value}; delete or rename it')
         return {split: (file.get_tensor(split), file.get_tensor(f'{split}_mirrored')) for split in SPLITS}
 
 

@@ -189,7 +189,7 @@ def garments_of(store: Store) -> tuple[Tensor, ...]:
 
 
 def batches(store: Store, rng: np.random.Generator, iterations: int, pairs: int):
-    """Yields the images of each batch, pairs of a user and a shop image of one identity; each user image once per epoch."""
+    """Yields the images of each batch: user images, each once per epoch, with a shop image of the same identity."""
     known = np.flatnonzero(store.identities >= 0)
     sampler = IdentityPairs(store.item_images[known], store.identities[known], store.sources)
     size = min(pairs, len(sampler.user_images))

@@ -194,9 +194,9 @@ def test_items_are_drawn_inside_their_mask_and_box_and_no_items_draw_nothing(mak
     assert np.array_equal(image, np.full((64, 96, 3), 128, np.uint8))
 
 
-def test_items_of_a_real_photo(sample_root):
-    image = read_image(sample_root / 'validation/image/000264.jpg')
-    items = read_annotation(sample_root / 'validation/annos/000264.json').items
+def test_items_of_a_photo(photo_root):
+    image = read_image(photo_root / 'validation/image/000264.jpg')
+    items = read_annotation(photo_root / 'validation/annos/000264.json').items
     changed = (draw_items(image, items) != image).any(axis=2)
     x1, y1, x2, y2 = np.round(items[0].bbox).astype(int)
     assert changed[y1:y2, x1:x2].mean() > 0.3
