@@ -30,9 +30,9 @@ from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.samplers import IdentityPairs
 from mmdf2.datasets.store import Store
 from mmdf2.engine import guard_checkpoint_loading
-from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.metrics.retrieval_metric import EmbeddedBoxes, judged
-from mmdf2.evaluation.retrieval import Items, summarize
+from mmdf2.evaluation.retrieval import RetrievalItems, summarize
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.files import write_text
 from mmdf2.models import MatchHead
 from mmdf2.registry import MODELS
@@ -235,9 +235,15 @@ def embed(head: MatchHead, features: Tensor) -> Tensor:
     return torch.cat([head([rows.float()]) for rows in features.split(256)])
 
 
-def as_boxes(items: Items, embeddings: np.ndarray) -> EmbeddedBoxes:
+def as_boxes(items: RetrievalItems, embeddings: np.ndarray) -> EmbeddedBoxes:
     """The boxes of items as detections of score 1."""
-    return EmbeddedBoxes(items.image_ids, items.boxes, items.labels, np.ones(len(items.boxes)), embeddings)
+    return EmbeddedBoxes(
+        image_ids=items.image_ids,
+        boxes=items.boxes,
+        labels=items.labels,
+        scores=np.ones(len(items.boxes)),
+        embeddings=embeddings,
+    )
 
 
 def table(results: dict[str, list[dict]], args: argparse.Namespace) -> str:

@@ -4,9 +4,11 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, Source
-from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
-from mmdf2.evaluation.from_store import ground_truth, retrieval_items
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
 from mmdf2.evaluation.records import Detections
+from mmdf2.evaluation.truth import ground_truth, retrieval_items
 
 
 def make_detections(store, rng) -> Detections:

@@ -5,7 +5,7 @@ import pytest
 
 from mmdf2.analysis.error_report import Failure, rank, tally
 from mmdf2.categories import CATEGORY_NAMES
-from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
+from mmdf2.evaluation.records import ATTRIBUTE_VALUES
 
 
 def make_case():

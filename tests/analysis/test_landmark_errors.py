@@ -5,8 +5,8 @@ import pytest
 
 from mmdf2.analysis.landmark_errors import landmark_errors, landmark_likeness, landmark_table
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.evaluation.coco import landmark_oks
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.similarity import landmark_oks
 
 
 def make_truth(rng, count=26):

@@ -10,9 +10,8 @@ from mmdf2.analysis.retrieval_errors import match_characteristic, retrieval_erro
 from mmdf2.categories import Source
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare
-from mmdf2.evaluation.formats import retrieval_result
-from mmdf2.evaluation.from_store import retrieval_items
-from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results, read_retrieved_lists
+from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results, read_retrieved_lists, retrieval_result
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.visualization import draw_retrieval_rows
 
 

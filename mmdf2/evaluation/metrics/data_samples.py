@@ -1,15 +1,17 @@
-"""What both metrics do with the results of single images: arrays out of data samples, one result an image, coverage."""
+"""What both metrics do with the data samples of single images: arrays, one result per image, coverage of the split."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.logging import print_log
+from numpy.typing import DTypeLike
 
 from mmdf2.datasets.store import Store
 
 
-def to_array(values, dtype) -> np.ndarray:
-    """A numpy array from a tensor on any device and of any float type, or from anything that numpy takes."""
+def to_array(values, dtype: DTypeLike) -> np.ndarray:
+    """A NumPy array from a tensor on any device and of any float type, or from anything that NumPy takes."""
     if hasattr(values, 'detach'):
         values = values.detach().cpu()
         if values.is_floating_point():
@@ -18,18 +20,19 @@ def to_array(values, dtype) -> np.ndarray:
 
 
 def image_id(data_sample: dict) -> int:
-    """The ``img_id`` of a data sample; KeyError with the remedy when the pipeline did not pack it."""
+    """The ``img_id`` of a data sample; KeyError that names the remedy when the pipeline did not pack it."""
     if 'img_id' not in data_sample:
         raise KeyError("a data sample has no 'img_id': name it in meta_keys of the test pipeline's packing transform")
     return int(data_sample['img_id'])
 
 
 def one_per_image(results: list[dict], name: str) -> list[dict]:
-    """The results by rising image id, the first of each image; says how many repeated images it left out.
+    """Keeps the first result of each image, by rising image id; logs how many repeated results are left out.
 
-    Samplers repeat images to give every process as many; MMEngine cuts these off where the repeats come last.
+    Samplers repeat images so that every process has the same number. MMEngine removes the repeats only where they come
+    last.
     """
-    first = {}
+    first: dict[int, dict] = {}
     for result in results:
         first.setdefault(result['img_id'], result)
     if len(first) < len(results):
@@ -39,8 +42,8 @@ def one_per_image(results: list[dict], name: str) -> list[dict]:
     return [first[key] for key in sorted(first)]
 
 
-def warn_of_coverage(store: Store, image_ids, name: str) -> None:
-    """Warns when not all images of the split were predicted: figures are then of those images alone."""
+def warn_of_coverage(store: Store, image_ids: np.ndarray, name: str) -> None:
+    """Warns when not all images of the split were predicted: the figures are then of the predicted images only."""
     if len(image_ids) < len(store):
         print_log(
             f'{name}: {len(image_ids)} of the {len(store)} images of {store.folder} were predicted; '
@@ -50,8 +53,8 @@ def warn_of_coverage(store: Store, image_ids, name: str) -> None:
         )
 
 
-def common_fields(results: list[dict], fields) -> list[str]:
-    """Which of ``fields`` the results carry; ValueError when some results have a field and others lack it."""
+def common_fields(results: list[dict], fields: Sequence[str]) -> list[str]:
+    """Finds the fields that the results have; ValueError when some results have a field and others lack it."""
     present = []
     for field in fields:
         having = sum(field in result for result in results)

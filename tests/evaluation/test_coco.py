@@ -5,9 +5,8 @@ import pytest
 from pycocotools.mask import area
 
 from mmdf2.categories import MAX_LANDMARKS
-from mmdf2.evaluation.evaluator import TASKS, evaluate_task
-from mmdf2.evaluation.records import Detections, EvaluationError, GroundTruth
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
+from mmdf2.evaluation.coco import TASKS, evaluate_task
+from mmdf2.evaluation.records import COLUMNS, OVERALL, Detections, EvaluationError, GroundTruth, column_members
 
 from .coco_reference import SIZE, random_world, reference_result, with_crowds_and_areas, with_stray_landmarks
 

@@ -6,26 +6,23 @@ import json
 import numpy as np
 import pytest
 
+from mmdf2 import files
 from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
-from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.from_store import retrieval_items
+from mmdf2.evaluation.coco import evaluate_task
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
-from mmdf2.evaluation.paper_tables import paper_tables
-from mmdf2.evaluation.published import PUBLISHED
-from mmdf2.evaluation.records import EvaluationError, GroundTruth
-from mmdf2.evaluation.report_files import report_text, write_report
-from mmdf2.evaluation.retrieval import TOP_K, Items
-from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
-from mmdf2.evaluation.retrieval_truth import with_attributes
-from mmdf2.evaluation.subsets import COLUMNS, SUBSETS
-from mmdf2.evaluation.truth_source import open_truth
+from mmdf2.evaluation.records import COLUMNS, SUBSETS, EvaluationError, GroundTruth
+from mmdf2.evaluation.report.published import published_precision
+from mmdf2.evaluation.report.tables import paper_tables, report_text, write_report
+from mmdf2.evaluation.retrieval import TOP_K, RetrievalItems
+from mmdf2.evaluation.truth import open_truth, retrieval_items, with_attributes
 
-from .small_split import DIMS, predict, write_split
+from ..small_split import DIMS, predict, write_split
 
 
 @pytest.fixture(scope='module', name='folder')
@@ -131,7 +128,7 @@ def test_attributes_are_those_of_the_item_of_the_category_that_the_box_fits_best
 
     def attributes_of(label, height):
         box = np.array([[0.0, 0, 1000, height]])
-        items = Items(np.array([4]), box, np.array([0]), np.array([label]))
+        items = RetrievalItems(np.array([4]), box, np.array([0]), np.array([label]))
         return with_attributes(items, truth).attributes.tolist()
 
     assert attributes_of(1, 1000.1) == [[1, 2, 3, 4]]
@@ -156,10 +153,14 @@ def test_categories_are_those_of_the_evaluator(folder, report):
 class TestTables:
     def test_cells_of_table_2(self, report):
         table = next(table for table in paper_tables(report) if table.title.startswith('Table 2'))
-        assert [name for name, _ in table.rows] == ['AP', 'AP50', 'AP75']
-        for name, cells in table.rows:
-            published = [PUBLISHED[source]['bbox'][name] for source in ('paper', 'released subset')]
-            assert cells == [*(report['bbox'][column][name] for column in COLUMNS), *published]
+        measured, published = table.rows[::2], table.rows[1::2]
+        assert [name for name, _ in measured] == ['AP', 'AP50', 'AP75']
+        assert [name for name, _ in published] == [f'  published {name} (paper)' for name in ('AP', 'AP50', 'AP75')]
+        for (name, cells), (_, cells_of_paper) in zip(measured, published, strict=True):
+            overall = [published_precision(source, 'bbox')[name] for source in ('paper', 'released subset')]
+            assert cells == [*(report['bbox'][column][name] for column in COLUMNS), *overall]
+            paper = [published_precision('paper', 'bbox', column)[name] for column in COLUMNS]
+            assert cells_of_paper == [*paper, '', '']
         assert [group for group, _ in table.header[:3]] == ['scale'] * 3
         assert table.header[12:] == [('', 'overall'), ('published', 'paper'), ('published', 'released')]
 
@@ -182,6 +183,9 @@ class TestTables:
             'detected boxes, queries with > 5 matches'
         )
         assert rows['  published, pose+class (paper)'][-7:] == [0.268, '', 0.574, '', 0.665, '', '']
+        # Those of ground-truth boxes stand last, and have the same name as those of detected boxes.
+        assert rows['  published, pose+class (paper)'][:3] == [0.752, 0.786, 0.733]
+        assert rows['  published, pose (released subset)'][: len(SUBSETS)] == [''] * len(SUBSETS)
 
     def test_items_of_categories_are_all_that_there_are(self, report):
         """Not those with landmarks alone, as landmark tasks count them."""
@@ -198,7 +202,10 @@ class TestTables:
             assert f'Table {number}: ' in text
         assert 'By category' in text and all(name in text for name in CATEGORY_NAMES)
         lines = text.split('\n\n')[0].splitlines()
-        assert len({len(line) for line in lines[3:]}) == 1
+        published = [line for line in lines if line.startswith('  published')]
+        assert len({len(line) for line in lines[3:] if line not in published}) == 1
+        # The published rows end under the overall column, which is left of the two published columns.
+        assert {len(line) for line in published} == {lines[3].index('overall') + len('overall')}
         assert f'{report["bbox"]["overall"]["AP"]:.3f}' in text
 
     def test_tables_of_a_report_of_one_task(self, folder):
@@ -232,17 +239,25 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(report, tmp_path, monk
     old.write_text('old')
     written = []
 
-    def fill_the_disk(self, text, encoding):
-        written.append(self.suffix)
-        with open(self, 'w', encoding=encoding) as file:
-            file.write(text if len(written) == 1 else text[:100])
+    def open_on_a_full_disk(path, mode, **options):
+        file = open(path, mode, **options)  # noqa: SIM115, closed by the caller
+        if mode != 'w':
+            return file
+        written.append(path.suffix)
         if len(written) == 2:
-            raise OSError(28, 'No space left on device')
+            write = file.write
 
-    monkeypatch.setattr(type(old), 'write_text', fill_the_disk)
+            def fill(text):
+                write(text[:100])
+                raise OSError(28, 'No space left on device')
+
+            file.write = fill
+        return file
+
+    monkeypatch.setattr(files, 'open', open_on_a_full_disk, raising=False)
     with pytest.raises(OSError, match='No space left'):
         write_report(report, tmp_path / 'report.json')
-    assert written == ['.tmp', '.tmp'] and old.read_text() == 'old'
+    assert written == ['.json', '.md'] and old.read_text() == 'old'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['report.json', 'report.md']
     assert json.loads((tmp_path / 'report.json').read_text()) == report
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mmdf2.evaluation import entries
-from mmdf2.evaluation.entries import read_entries, read_lists
+from mmdf2.evaluation.files import json_list
+from mmdf2.evaluation.files.json_list import read_entries, read_lists
 from mmdf2.evaluation.records import EvaluationError
 
 VALUES = [
@@ -20,7 +20,7 @@ LAYOUTS = [{}, {'indent': 2}, {'indent': 0}, {'separators': (',', ':')}, {'ensur
 
 @pytest.fixture(params=[1, 7, 64, 1 << 22], name='window')
 def fixture_window(request, monkeypatch):
-    monkeypatch.setattr(entries, '_CHUNK', request.param)
+    monkeypatch.setattr(json_list, '_CHUNK', request.param)
 
 
 @pytest.mark.usefixtures('window')
@@ -101,7 +101,7 @@ def test_malformed_objects(tmp_path, text, message):
 class TestFields:
     @staticmethod
     def entry(**value):
-        return entries.Entry('f.json', 3, 14, value)
+        return json_list.JsonEntry('f.json', 3, 14, value)
 
     @pytest.mark.parametrize('value', [True, '1', 1.5, None, [], float('nan'), float('inf'), 0, 14, 10**400])
     def test_integers(self, value):

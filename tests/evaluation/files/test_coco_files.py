@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from mmdf2.categories import ATTRIBUTES
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.evaluator import MAX_DETECTIONS, TASKS, evaluate_task
-from mmdf2.evaluation.formats import detection_results, write_results
-from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.subsets import COLUMNS, column_members
-from mmdf2.evaluation.truth_source import open_truth
+from mmdf2.evaluation.coco import MAX_DETECTIONS, TASKS, evaluate_task
+from mmdf2.evaluation.files.detections import detection_results, read_detections
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.records import COLUMNS, EvaluationError, column_members
+from mmdf2.evaluation.truth import open_truth
 
-from .coco_reference import (
+from ..coco_reference import (
     SIZE,
     random_world,
     reference_dataset,

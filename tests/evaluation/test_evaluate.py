@@ -12,13 +12,12 @@ from pycocotools.coco import COCO
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
-from mmdf2.evaluation.evaluator import TASKS
-from mmdf2.evaluation.formats import write_results
-from mmdf2.evaluation.from_store import ground_truth
+from mmdf2.evaluation.coco import TASKS
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
+from mmdf2.evaluation.files.json_list import write_results
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
-from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
+from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError, column_members
+from mmdf2.evaluation.truth import ground_truth
 
 from .coco_reference import flagged_result
 from .small_split import DIMS, predict, write_split

@@ -7,9 +7,11 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import CATEGORIES
-from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
 
-from .coco_reference import random_world
+from ..coco_reference import random_world
 
 # The fields of the official examples of result files.
 OFFICIAL_LANDMARKS = {'image_id': int, 'category_id': int, 'keypoints': list, 'score': float}

@@ -17,15 +17,15 @@ from pycocotools.cocoeval import COCOeval
 from mmdf2.categories import CATEGORIES
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import summarize
-from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
 from mmdf2.registry import METRICS
 
-from .small_split import DIMS, predict, write_split
-from .test_retrieval import iou, official
-from .test_verification import by_brute_force
+from ..small_split import DIMS, predict, write_split
+from ..test_retrieval import iou, official
+from ..test_verification import by_brute_force
 
 
 @pytest.fixture(scope='module')

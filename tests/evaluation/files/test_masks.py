@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mmdf2.evaluation.run_lengths import to_compressed, unfit
+from mmdf2.evaluation.files.masks import to_compressed, unfit
 
 
 def random_masks(rng, count):

@@ -1,6 +1,6 @@
-"""Reads a JSON list of objects an entry at a time: a file of dense landmarks is larger than memory should have to hold.
+"""JSON lists of objects, read and written one entry at a time: a file of dense landmarks need not fit into memory.
 
-Whatever is wrong with a file is said with its path, line, entry and field.
+The errors of reading name the path, the line, the entry and the field.
 """
 
 import contextlib
@@ -8,41 +8,48 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from mmdf2.evaluation.records import EvaluationError
+from mmdf2.files import open_for_replacement, write_json_list
 
+# Characters that are read from a file at once.
 _CHUNK = 1 << 22
 _SPACE = re.compile(r'[ \t\n\r]*')
 _DECODER = json.JSONDecoder()
-# A fault so near the end of what was read, in characters, can be that of an entry cut in two.
+# When a fault is so near the end of what was read, in characters, the entry may only be cut in two.
 _MARGIN = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a list: its number from 0, the line that it begins on from 1, and what it says.
+class JsonEntry:
+    """One entry of a JSON list.
 
-    ``source`` is the file's path; of a list that is no file, what it is, and ``line`` is None.
+    Attributes:
+        source: Path of the file; for a list in memory, what the list is.
+        number: Place in the list, from 0.
+        line: Line of the file on which the entry begins, from 1; None for a list in memory.
+        value: The content.
     """
 
     source: Path | str
     number: int
     line: int | None
-    value: dict
+    value: dict[str, Any]
 
     def error(self, problem: str) -> EvaluationError:
-        """An error that says where."""
+        """An error that names the file, the line and the entry."""
         if self.line is None:
             return EvaluationError(f'entry {self.number} of the {self.source}: {problem}')
         return EvaluationError(f'{self.source}, line {self.line}, entry {self.number}: {problem}')
 
     def wrong(self, name: str, expected: str) -> EvaluationError:
-        """An error that says where, which field, what was expected and what is there."""
+        """An error that names the file, the line, the entry and the field, what was expected and what is there."""
         if name not in self.value:
             return self.error(f'{name} is missing; it should be {expected}')
         text = repr(self.value[name])
@@ -50,41 +57,41 @@ class Entry:
         return self.error(f'{name} should be {expected}, got {text}')
 
     def integer(self, name: str, low: int, high: int, expected: str | None = None) -> int:
-        """An integer of a range, written with or without a decimal point."""
+        """The integer of a field, within a range, written with or without a decimal point."""
         value = self.value.get(name)
         if not _is_finite(value) or not float(value).is_integer() or not low <= value <= high:
             raise self.wrong(name, expected or f'an integer from {low} to {high}')
         return int(value)
 
     def finite(self, name: str) -> float:
-        """A finite number."""
+        """The finite number of a field."""
         value = self.value.get(name)
         if not _is_finite(value):
             raise self.wrong(name, 'a finite number')
         return float(value)
 
     def numbers(self, name: str, count: int, expected: str) -> list:
-        """A list of so many finite numbers."""
+        """The list of a field, of exactly ``count`` finite numbers; errors say what was ``expected``."""
         values = self.value.get(name)
         if not isinstance(values, list | tuple) or len(values) != count or not all_finite(values):
             raise self.wrong(name, expected)
         return values
 
 
-def list_entries(what: str, values: list) -> Iterator[Entry]:
-    """The objects of a list in memory; EvaluationError for anything else in it, said to be of ``what``."""
+def list_entries(what: str, values: list) -> Iterator[JsonEntry]:
+    """The entries of a list in memory; EvaluationError when one is not an object. ``what`` names the list in errors."""
     for number, value in enumerate(values):
-        entry = Entry(what, number, None, value)
+        entry = JsonEntry(what, number, None, value)
         if not isinstance(value, dict):
             raise entry.error(f'an object is needed, got {repr(value)[:80]}')
         yield entry
 
 
-def read_entries(path) -> Iterator[Entry]:
-    """The objects of a JSON list, one after another, with a progress bar where there is a terminal.
+def read_entries(path) -> Iterator[JsonEntry]:
+    """Reads the objects of a JSON list one after another; shows a progress bar on a terminal.
 
     Raises:
-        EvaluationError: No such file, not UTF-8, not JSON, not a list of objects, or cut off.
+        EvaluationError: The file does not exist, is not UTF-8, is not JSON, is not a list of objects, or is cut off.
     """
     with _opened(path) as window:
         window.expect('[', 'a list of objects, which begins with [')
@@ -92,16 +99,17 @@ def read_entries(path) -> Iterator[Entry]:
         window.expect('', 'nothing after the list')
 
 
-def read_lists(path, names) -> Iterator[tuple[str, Entry]]:
-    """The objects of some lists of a JSON object, with the list's name, in the order of the file.
+def read_lists(path, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
+    """Reads the objects of some lists of a JSON object, each with the list's name, in the order of the file.
 
     Args:
-        path: A JSON file: an object, such as COCO's ground truth.
-        names: Keys of the lists; what other keys hold is passed over.
+        path: A JSON file that holds an object, such as COCO's ground truth.
+        names: Keys of the lists; the values of other keys are skipped.
 
     Raises:
-        EvaluationError: As of ``read_entries``, or a list is missing or there twice.
+        EvaluationError: The file cannot be read, as in ``read_entries``, or a list is missing or there twice.
     """
+    names = list(names)
     missing = list(names)
     with _opened(path) as window:
         window.expect('{', f'an object with {", ".join(names)}, which begins with {{')
@@ -133,17 +141,19 @@ def _opened(path) -> Iterator['_Window']:
 
 
 class _Window:
-    """The part of a file that is in memory, and the place that has been read up to."""
+    """The part of a file that is in memory, and the place up to which it has been parsed."""
 
-    def __init__(self, path, file, progress):
+    def __init__(self, path: Path, file: TextIO, progress: tqdm) -> None:
         self.path, self.file, self.progress = path, file, progress
         self.text, self.place, self.ended = '', 0, False
         self.line, self.counted = 1, 0
 
     def skip(self, character: str) -> bool:
-        """Passes white space, and then the character if it is there."""
+        """Skips white space, and then the character if it is there; returns whether it was."""
         while True:
-            self.place = _SPACE.match(self.text, self.place).end()
+            space = _SPACE.match(self.text, self.place)
+            assert space is not None  # The pattern matches the empty string.
+            self.place = space.end()
             if self.place < len(self.text) or not self._more():
                 break
         if not self.text.startswith(character, self.place):
@@ -152,14 +162,14 @@ class _Window:
         return True
 
     def expect(self, character: str, expected: str) -> None:
-        """Passes the character, '' being the file's end; EvaluationError when it is not there."""
+        """Skips the character, '' being the file's end; EvaluationError when it is not there."""
         if not self.skip(character) or not (character or self.place == len(self.text)):
-            found = self.text[self.place : self.place + 20]
-            found = repr(found) if found else 'the end of the file'
+            text = self.text[self.place : self.place + 20]
+            found = repr(text) if text else 'the end of the file'
             raise EvaluationError(f'{self.path}, line {self._line()}: expected {expected}, got {found}')
 
-    def entries(self, which: str) -> Iterator[Entry]:
-        """The objects of a list of which the bracket has been passed; ``which`` list, for messages."""
+    def entries(self, which: str) -> Iterator[JsonEntry]:
+        """The objects of a list whose opening bracket has been skipped; ``which`` names the list in messages."""
         number = 0
         while not self.skip(']'):
             if number:
@@ -167,14 +177,14 @@ class _Window:
                 self.skip('')
             line = self._line()
             value = self.value(f', entry {number}')
-            entry = Entry(self.path, number, line, value)
+            entry = JsonEntry(self.path, number, line, value)
             if not isinstance(value, dict):
                 raise entry.error(f'an object is needed, got {repr(value)[:80]}')
             yield entry
             number += 1
 
     def key(self) -> str:
-        """A key of an object and its colon, with the comma before it unless it is the first."""
+        """A key of an object; skips the comma before it, unless it is the first key, and the colon after it."""
         self.skip(',')
         name = self.value()
         if not isinstance(name, str):
@@ -182,8 +192,8 @@ class _Window:
         self.expect(':', f'a colon after {name!r}')
         return name
 
-    def value(self, where: str = ''):
-        """Any value; ``where`` in the file, for messages."""
+    def value(self, where: str = '') -> Any:
+        """A value of any type; ``where`` names its place in messages."""
         self.skip('')
         while True:
             try:
@@ -192,17 +202,17 @@ class _Window:
                 if self._is_cut(error) and self._more():
                     continue
                 raise self._not_json(error, where) from error
-            # A number at the end of the window could go on.
+            # A number at the end of the window could continue.
             if end < len(self.text) or not self._more():
                 self.place = end
                 return value
 
-    def _is_cut(self, error) -> bool:
+    def _is_cut(self, error: Exception) -> bool:
         if not isinstance(error, json.JSONDecodeError):
             return False
         return error.msg.startswith('Unterminated string') or error.pos > len(self.text) - _MARGIN
 
-    def _not_json(self, error, where: str) -> EvaluationError:
+    def _not_json(self, error: Exception, where: str) -> EvaluationError:
         line, message = self._line(), f'{error}'
         if isinstance(error, json.JSONDecodeError):
             line += self.text.count('\n', self.place, error.pos)
@@ -215,7 +225,10 @@ class _Window:
         return self.line
 
     def _more(self) -> bool:
-        """Reads on, keeping what is not yet read; as much again as is kept, so that a long entry is not read often."""
+        """Reads more of the file and drops what has been parsed; returns whether there was more.
+
+        At least as much is read as is kept, so that a long entry is not parsed again many times.
+        """
         if self.ended:
             return False
         self._line()
@@ -229,18 +242,32 @@ class _Window:
         return not self.ended
 
 
+def write_results(path, results: Iterable[dict]) -> Path:
+    """Writes a JSON list, one entry per line; the file appears complete or not at all.
+
+    Entries are written as they come, so that dense landmark vectors are never all in memory.
+
+    Raises:
+        ValueError: A value is not finite; JSON cannot express NaN and infinity.
+    """
+    with open_for_replacement(path) as file:
+        write_json_list(file, results)
+        file.write('\n')
+    return Path(path)
+
+
 def all_finite(values: list) -> bool:
-    """Whether all of a list are finite numbers; booleans are none."""
+    """Whether all values of a list are finite numbers; booleans are not numbers."""
     if not set(map(type, values)) <= {int, float}:
         return False
     try:
         return math.isfinite(math.fsum(values)) or all(map(math.isfinite, values))
     except (OverflowError, ValueError):
-        # Large numbers can overflow the sum, infinities of both signs have none; an integer can be beyond all floats.
+        # Large numbers can overflow the sum, infinities of both signs have no sum, an integer can be beyond all floats.
         return all(map(_is_finite, values))
 
 
-def _is_finite(value) -> bool:
+def _is_finite(value: Any) -> bool:
     try:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:

@@ -1,15 +1,17 @@
 """Evaluates result files of any system against ground truth: files in, a report out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mmdf2 import __version__
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.report import (
+from mmdf2.evaluation.coco import evaluate_task
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.files.retrieval import read_pairs, read_retrieved_lists
+from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError
+from mmdf2.evaluation.report.figures import (
     ABOUT,
     CATEGORIES,
     plain,
@@ -18,28 +20,26 @@ from mmdf2.evaluation.report import (
     task_categories,
     task_figures,
 )
-from mmdf2.evaluation.retrieval_files import evaluate_lists, read_retrieved_lists
-from mmdf2.evaluation.retrieval_truth import open_retrieval_truth
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL
-from mmdf2.evaluation.truth_source import TruthSource, open_truth
-from mmdf2.evaluation.verification import read_pairs, verification_figures
+from mmdf2.evaluation.retrieval import evaluate_lists
+from mmdf2.evaluation.truth import TruthSource, open_retrieval_truth, open_truth
+from mmdf2.evaluation.verification import verification_figures
 
-# Result file -> tasks of the evaluator.
+# Kind of result file -> tasks of ``mmdf2.evaluation.coco``.
 DETECTION_TASKS = {'bbox': ('bbox',), 'segm': ('segm',), 'keypoints': ('keypoints_visible', 'keypoints_all')}
 RETRIEVAL_TASKS = ('retrieval', 'retrieval_gt')
 
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Paths of result files, None where there is none.
+    """Paths of result files, None for a kind that is not evaluated.
 
     Attributes:
         bbox: COCO results with boxes.
         segm: COCO results with masks.
         keypoints: COCO results with all 294 landmarks.
-        retrieval: Official retrieval results, of detected boxes.
-        retrieval_gt: The same of ground-truth boxes.
-        verification: Pairs with score and same; see ``mmdf2.evaluation.verification.read_pairs``.
+        retrieval: Official retrieval results of detected boxes.
+        retrieval_gt: Official retrieval results of ground-truth boxes.
+        verification: Pairs with score and same; see ``mmdf2.evaluation.files.retrieval.read_pairs``.
     """
 
     bbox: Path | None = None
@@ -50,30 +50,38 @@ class ResultFiles:
     verification: Path | None = None
 
     def given(self) -> dict[str, Path]:
-        """Kind -> path of those that there are."""
+        """Kind -> path of the files that are given."""
         return {name: path for name in (field.name for field in fields(self)) if (path := getattr(self, name))}
 
 
 def evaluate_files(
-    files: ResultFiles, gt=None, split='validation', query_gt=None, gallery_gt=None, subsets=False
+    files: ResultFiles,
+    gt=None,
+    split: str = 'validation',
+    query_gt=None,
+    gallery_gt=None,
+    subsets: bool = False,
 ) -> dict:
     """Evaluates result files.
 
     Args:
-        files: At least one.
-        gt: Ground truth, see ``open_truth``; not needed for retrieval with lists of its own, nor for verification.
-        split: Of a dataset's folder.
-        query_gt: The official list of query items, such as val_query.json; by default from the dataset's store.
-        gallery_gt: Likewise of the gallery's.
-        subsets: All thirteen columns of the paper instead of 'overall' alone.
+        files: Paths of result files, at least one.
+        gt: Ground truth, see ``mmdf2.evaluation.truth.open_truth``; not needed for retrieval with lists of its own, nor
+            for verification.
+        split: The split to open, when ``gt`` is a dataset's folder.
+        query_gt: The official list of query items, such as val_query.json; by default they come from the dataset's
+            store.
+        gallery_gt: The official list of gallery items, such as val_gallery.json; by default they come from the
+            dataset's store.
+        subsets: Whether to evaluate all thirteen columns of the paper instead of 'overall' only.
 
     Returns:
-        The report, see ``mmdf2.evaluation.report``.
+        The report, see ``mmdf2.evaluation.report.figures``.
 
     Raises:
-        EvaluationError: Nothing to evaluate, ground truth that does not fit, or a malformed file: line, field, what was
-            expected.
-        StoreError: A store that is damaged or stale.
+        EvaluationError: There is nothing to evaluate, the ground truth does not fit, or a file is malformed; the
+            message names the line and the field, and what was expected.
+        StoreError: The store is damaged or stale.
     """
     given = files.given()
     if not given:
@@ -106,8 +114,8 @@ def evaluate_files(
     return report
 
 
-def _about(given, gt, split, source: TruthSource | None) -> dict:
-    about = {'mmdf2': __version__, 'results': {kind: str(path) for kind, path in given.items()}, 'notes': []}
+def _about(given: dict[str, Path], gt, split: str, source: TruthSource | None) -> dict:
+    about: dict = {'mmdf2': __version__, 'results': {kind: str(path) for kind, path in given.items()}, 'notes': []}
     if source:
         truth = source.ground_truth
         about['ground_truth'] = str(gt)
@@ -116,7 +124,7 @@ def _about(given, gt, split, source: TruthSource | None) -> dict:
     return about
 
 
-def _add_detections(report: dict, source: TruthSource, kind: str, path, columns) -> None:
+def _add_detections(report: dict, source: TruthSource, kind: str, path: Path, columns: Sequence[str]) -> None:
     bare = source.bare() if kind == 'keypoints' else frozenset()
     detections = read_detections(path, kind, source.sizes, bare)
     missing = len(source.sizes) - len(set(detections.image_ids.tolist()))
