@@ -1,4 +1,4 @@
-"""Counts per subset and category against counts by loops, and the order of the ranking."""
+"""Failures per subset and category against counts by loops, and the order of the ranking."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Contours of items against their masks: drawn garments of every category, and two photos."""
+"""Contours of items against their masks, for drawn garments of every category and for two photos."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from mmdf2.wardrobe import make_wardrobe
 
 @pytest.fixture(scope='module', name='drawn')
 def fixture_drawn(tmp_path_factory):
-    """A small wardrobe's folder, and the contours of its items."""
+    """The image folder of a small wardrobe, and the contours of its items."""
     root = tmp_path_factory.mktemp('wardrobe')
     make_wardrobe(root, 70, seed=4, size=256, workers=1, progress=False)
     store = open_or_prepare(root, 'train')
@@ -26,7 +26,7 @@ def fixture_drawn(tmp_path_factory):
 
 
 def easy(contours, label):
-    """Items of a category that hardly anything covers, whole in the image."""
+    """Contours of the items of a category that are hardly occluded and entirely within the image."""
     return [c for c in contours if (c.item.label, c.item.occlusion, c.item.zoom_in) == (label, 1, 1)]
 
 
@@ -35,14 +35,14 @@ def test_contours_cover_the_garments_of_the_wardrobe(drawn):
     for label, name in enumerate(CATEGORY_NAMES):
         found = easy(contours, label)
         assert len(found) >= 3, name
-        # Folds lie beside the straight lines from landmark to landmark, and arms in front of the cloth are cut out.
+        # Folds reach beyond the straight lines between landmarks, and masks leave out the arms in front of the cloth.
         assert np.median([c.coverage.inside for c in found]) > 0.8, name
         unworn = [c.coverage.iou for c in found if c.item.viewpoint == 1]
         assert np.median(unworn or [1]) > 0.85, name
 
 
 def test_the_order_of_the_landmarks_matters(drawn):
-    """Joined in another order they enclose much less of the garment."""
+    """Landmarks that are joined in another order enclose much less of the garment."""
     _, contours = drawn
     for label in (0, 1, 9, 10):
         found = [c for c in easy(contours, label) if c.item.landmarks[:, 2].all()]
@@ -61,7 +61,7 @@ def test_contours_of_photos_are_their_masks(photo_root):
         width, height = image_size(path)
         annotation = read_annotation(photo_root / 'validation/annos' / f'{path.stem}.json', (width, height))
         shares += [item_contour(path.name, item, height, width).coverage.iou for item in annotation.items]
-    # In one of them the skirt goes on below its last landmark, to the border of the photo.
+    # On one of the photos the skirt extends beyond its last landmark, to the border of the photo.
     assert len(shares) == 2 and max(shares) > 0.98 and min(shares) > 0.7
 
 
