@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the compiled operators, and a copy of .mim where onedl-mim looks for it."""
+"""What pyproject.toml cannot say: the compiled operators, the torch that they fit, and a copy of ``.mim`` for mim."""
 
 import shutil
 import sys
@@ -6,11 +6,16 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.egg_info import egg_info
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / 'csrc'))
 
-from extension import setup_options  # noqa: E402
+from extension import OLDEST_TORCH, setup_options, torch_release  # noqa: E402
+
+# No OpenCV here: the OpenMMLab line brings its own, and two distributions of OpenCV overwrite each other.
+REQUIREMENTS = ['faiss-cpu>=1.8', 'numpy', 'pillow', 'pycocotools', 'safetensors', 'tqdm']
+OLDEST = 'torch>=' + '.'.join(map(str, OLDEST_TORCH))
 
 
 class MimEggInfo(egg_info):
@@ -27,6 +32,14 @@ class MimEggInfo(egg_info):
         shutil.copytree(ROOT / 'mmdf2/.mim', copy, ignore=shutil.ignore_patterns('__pycache__'))
 
 
+class SourceDistribution(sdist):
+    """Asks for any torch that the sources can be compiled against; what is compiled asks for one release."""
+
+    def run(self):
+        self.distribution.install_requires = [*REQUIREMENTS, OLDEST]
+        super().run()
+
+
 options = setup_options()
-options['cmdclass'] = {**options['cmdclass'], 'egg_info': MimEggInfo}
-setup(**options)
+options['cmdclass'] |= {'egg_info': MimEggInfo, 'sdist': SourceDistribution}
+setup(install_requires=[*REQUIREMENTS, f'torch=={torch_release()}'], **options)

@@ -1,5 +1,5 @@
 # Match R-CNN small enough to train on two CPU cores in a quarter of an hour, on `tools/make_wardrobe.py`'s images.
-_base_ = ['../_base_/models/match-rcnn_r50_fpn.py', '../_base_/wardrobe.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/models/match-rcnn_r50_fpn.py', '../_base_/datasets/wardrobe.py', '../_base_/default_runtime.py']
 
 # Clothes fill much of an image, so the pyramid starts at stride 8: stride 4 costs half the time and finds nothing more.
 strides = [8, 16, 32]
