@@ -27,8 +27,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmdf2.categories import Source
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.samplers import IdentityPairs
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.store import Store
 from mmdf2.engine import guard_checkpoint_loading
 from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.metrics.retrieval_metric import EmbeddedBoxes, judged

@@ -79,8 +79,13 @@ def write_json(path, value, indent: int | None = 1, **options) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
 
 
-def write_json_list(file: IO[str], entries: Iterable) -> None:
+def write_json_list(file: IO[str], entries: Iterable, end: str = '\n]') -> None:
     """Writes a JSON list to an open file, one entry per line, each as it comes: all of them are never in memory.
+
+    Args:
+        file: Text file, open for writing.
+        entries: Values that ``json.dumps`` accepts.
+        end: The last characters; the exchange files of a dataset have the bracket right behind the last entry.
 
     Raises:
         ValueError: A value that JSON has no word for (NaN, infinity).
@@ -88,23 +93,36 @@ def write_json_list(file: IO[str], entries: Iterable) -> None:
     file.write('[')
     for number, entry in enumerate(entries):
         file.write((',\n' if number else '\n') + json.dumps(entry, allow_nan=False))
-    file.write('\n]')
+    file.write(end)
+
+
+def finish_file(partial, path) -> None:
+    """Gives a file that grew under a name of its own, such as ``predictions.jsonl.partial``, its final name.
+
+    For files that are worth reading before they are complete; :func:`open_for_replacement` serves all others.
+    """
+    _flush(Path(partial))
+    os.replace(partial, path)
+    flush_folder(Path(path).parent)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Puts the folder ``new`` in the place of ``folder``, which is deleted.
+    """Puts the folder ``new`` in the place of ``folder``, whose old content is deleted.
 
-    Between the two renames, ``folder`` does not exist and its old content is in ``.<name>.old`` beside it.
+    All files of ``new`` are flushed to the disk first. Between the two renames, ``folder`` does not exist and its old
+    content is in ``.<name>.old`` beside it.
     """
-    if not folder.exists():
-        os.replace(new, folder)
-        return
+    for parent, _, names in os.walk(new):
+        for name in names:
+            _flush(Path(parent, name))
+        flush_folder(parent)
     old = folder.with_name(f'.{folder.name}.old')
     shutil.rmtree(old, ignore_errors=True)
-    os.replace(folder, old)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
     flush_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def delete_folder(folder: Path) -> None:

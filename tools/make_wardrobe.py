@@ -10,7 +10,8 @@ from mmdf2.wardrobe import make_wardrobe
 from mmdf2.wardrobe.contact_sheet import write_contact_sheet
 
 
-def parse_args():
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description='Draw a synthetic wardrobe in the layout of DeepFashion2.')
     parser.add_argument('--out', help='folder to write OUT/<split>/{image,annos} into')
     parser.add_argument('--identities', type=int, default=1000, help='identities of --split')
@@ -23,14 +24,15 @@ def parse_args():
     )
     parser.add_argument('--workers', type=int, help='processes (default: one a core)')
     parser.add_argument('--contact-sheet', metavar='JPG', help='write a picture of all categories and stop')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.out and not args.contact_sheet:
         parser.error('give --out, or --contact-sheet')
     return args
 
 
-def main():
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    """Draws the wardrobe, or its contact sheet."""
+    args = parse_args(argv)
     try:
         if args.contact_sheet:
             print(f'wrote {write_contact_sheet(args.contact_sheet, args.seed)}')

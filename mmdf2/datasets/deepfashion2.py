@@ -10,7 +10,8 @@ from mmengine.dataset import force_full_init
 from mmengine.logging import print_log
 
 from mmdf2.categories import CATEGORY_NAMES, PALETTE, identity_code
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.datasets.store import Store
 from mmdf2.registry import DATASETS
 
 FILTERS = {'filter_empty_gt': False, 'min_size': 0}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdf2.datasets.manifest import MANIFEST
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.prepare import open_annotation
+from mmdf2.datasets.store import Store
 from mmdf2.evaluation.from_store import ground_truth
 from mmdf2.evaluation.records import EvaluationError, GroundTruth
 from mmdf2.evaluation.truth_files import read_coco_truth
@@ -55,20 +55,13 @@ def open_truth(path, split: str = 'validation', masks: bool = True, landmarks: b
     path = Path(path)
     if path.is_file():
         return TruthSource(*read_coco_truth(path, masks, landmarks))
-    store = _open_store(path, split)
+    try:
+        store, _ = open_annotation(path, split)
+    except FileNotFoundError as error:
+        raise EvaluationError(
+            f'{path} is no ground truth: a JSON file in COCO format, the folder of a store, or a folder with '
+            f'{split}/annos and {split}/image is needed ({error})'
+        ) from error
     shapes = zip(store.heights.tolist(), store.widths.tolist(), strict=True)
     sizes = dict(zip(store.image_ids.tolist(), shapes, strict=True))
     return TruthSource(ground_truth(store, masks=masks), sizes, store)
-
-
-def _open_store(path: Path, split: str) -> Store:
-    if (path / MANIFEST).is_file():
-        return Store.open(path)
-    if (path / split / 'annos').is_dir() or (path / f'{split}.store' / MANIFEST).is_file():
-        return open_or_prepare(path, split)
-    if (path / 'annos').is_dir():
-        return open_or_prepare(path.parent, path.name)
-    raise EvaluationError(
-        f'{path} is no ground truth: a JSON file in COCO format, the folder of a store, or a folder with '
-        f'{split}/annos and {split}/image is needed'
-    )

@@ -1,16 +1,14 @@
-"""Contours of items against their masks: drawn garments of every category, and the two real photos."""
+"""Contours of items against their masks: drawn garments of every category, and two photos."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mmdf2.analysis.contour_page import contour_page, draw_contour
-from mmdf2.analysis.item_contours import category_table, item_contour, worst_first
+from mmdf2.analysis.contours import category_table, contour_page, draw_contour, item_contour, worst_first
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.codecs.contour import coverage
 from mmdf2.codecs.polygons import polygons_to_mask
 from mmdf2.datasets.annotation import read_annotation
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import image_size, open_or_prepare
 from mmdf2.images import read_image
 from mmdf2.wardrobe import make_wardrobe
 
@@ -57,11 +55,11 @@ def test_the_order_of_the_landmarks_matters(drawn):
         assert np.median(shuffled) < np.median([c.coverage.iou for c in found]) - 0.1
 
 
-def test_contours_of_the_real_photos_are_their_masks(sample_root):
+def test_contours_of_photos_are_their_masks(photo_root):
     shares = []
-    for path in sorted((sample_root / 'validation/image').iterdir()):
-        width, height = Image.open(path).size
-        annotation = read_annotation(sample_root / 'validation/annos' / f'{path.stem}.json', (width, height))
+    for path in sorted((photo_root / 'validation/image').iterdir()):
+        width, height = image_size(path)
+        annotation = read_annotation(photo_root / 'validation/annos' / f'{path.stem}.json', (width, height))
         shares += [item_contour(path.name, item, height, width).coverage.iou for item in annotation.items]
     # In one of them the skirt goes on below its last landmark, to the border of the photo.
     assert len(shares) == 2 and max(shares) > 0.98 and min(shares) > 0.7

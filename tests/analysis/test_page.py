@@ -82,8 +82,9 @@ def test_a_row_of_another_length_is_refused():
 
 def test_numbers_are_plain_json(tmp_path):
     numbers = {1: np.int64(3), 'b': [np.float32(0.5), float('nan')], 'c': np.array([1, 2]), 'd': (True, None)}
-    path = page.write_numbers(tmp_path / 'new' / 'n.json', numbers)
+    path = tmp_path / 'new' / 'n.json'
+    page.write_numbers(path, numbers)
     assert json.loads(path.read_text()) == {'1': 3, 'b': [0.5, None], 'c': [1, 2], 'd': [True, None]}
     with pytest.raises(ValueError):
-        page.write_numbers(tmp_path / 'new' / 'n.json', {'a': float('inf')})
+        page.write_numbers(path, {'a': float('inf')})
     assert json.loads(path.read_text())['1'] == 3 and list(path.parent.iterdir()) == [path]

@@ -7,8 +7,10 @@ import pytest
 
 from analysis.made_results import make_lists
 from mmdf2.analysis.retrieval_errors import match_characteristic, retrieval_errors, right_hits
-from mmdf2.datasets.export import export
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.categories import Source
+from mmdf2.datasets.exchange import export
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results, read_retrieved_lists
 
 
@@ -46,11 +48,11 @@ def test_characteristic_is_top_k_at_every_k(case):
 def test_right_hits_begin_where_the_outcome_says(case):
     store, lists, _ = case
     errors = retrieval_errors(store, lists)
-    seen = 0
+    gallery, seen = retrieval_items(store, Source.SHOP), 0
     for query, entry in enumerate(errors.lists.tolist()):
         if entry >= 0:
             hits = lists.hits(entry)
-            right = np.flatnonzero(right_hits(store, *hits, int(errors.identities[query])))
+            right = np.flatnonzero(right_hits(gallery, *hits, int(errors.identities[query])))
             assert (right[0] if len(right) else 20) == errors.outcome.first_right[query]
             seen += len(right)
     assert seen > 0

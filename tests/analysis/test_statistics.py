@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mmdf2.analysis.dataset_page import dataset_page
-from mmdf2.analysis.sources import open_annotation
 from mmdf2.analysis.statistics import classes, count_classes, dataset_statistics, identity_counts
 from mmdf2.categories import CATEGORIES
-from mmdf2.datasets.store import StoreError, open_or_prepare
+from mmdf2.datasets.prepare import open_annotation, open_or_prepare
+from mmdf2.datasets.store import StoreError
 
 
 @pytest.fixture(scope='module')

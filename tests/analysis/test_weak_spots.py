@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmdf2.analysis.weak_spots import Failure, rank, tally
+from mmdf2.analysis.error_report import Failure, rank, tally
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_run import ROOT, metrics, run_tool, write_config
 
 from mmdf2.apis import ClothesInferencer
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmdf2.datasets.item import ATTRIBUTES
+from mmdf2.categories import ATTRIBUTES
 from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.evaluator import MAX_DETECTIONS, TASKS, evaluate_task
 from mmdf2.evaluation.formats import detection_results, write_results

@@ -10,8 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from mmdf2.categories import CATEGORY_NAMES
-from mmdf2.datasets.export import export
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.exchange import export
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
 from mmdf2.evaluation.evaluator import TASKS
 from mmdf2.evaluation.formats import write_results

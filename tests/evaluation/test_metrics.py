@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmdf2.categories import CATEGORIES
-from mmdf2.datasets.export import export
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.exchange import export
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import summarize

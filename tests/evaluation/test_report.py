@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mmdf2.categories import CATEGORY_NAMES, Source
-from mmdf2.datasets.export import export
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.exchange import export
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.datasets.store import Store
 from mmdf2.evaluation.detection_files import read_detections
 from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
 from mmdf2.evaluation.evaluator import evaluate_task

@@ -1,31 +1,10 @@
+"""The loss over pairs of garments, its targets and its weights."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmdf2.models.losses import DIFFERENT, IGNORED, SAME, landmark_loss, match_loss, pair_targets, pair_weights
-
-
-def test_landmark_loss_is_the_mean_over_labelled_landmarks_of_all_groups():
-    torch.manual_seed(0)
-    groups, terms = [], []
-    for rows, landmarks in ((2, 8), (3, 5)):
-        logits = torch.randn(rows, landmarks, 4, 4)
-        cells = torch.randint(16, (rows, landmarks))
-        valid = torch.rand(rows, landmarks) > 0.5
-        groups.append((logits, cells, valid))
-        for row, landmark in valid.nonzero().tolist():
-            probability = logits[row, landmark].flatten().double().softmax(dim=0)
-            terms.append(-probability[cells[row, landmark]].log())
-    assert landmark_loss(groups).item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize('rows', [0, 3])
-def test_landmark_loss_without_labels_is_zero_with_a_gradient(rows):
-    logits = torch.randn(rows, 8, 4, 4, requires_grad=True)
-    cells = torch.zeros(rows, 8, dtype=torch.long)
-    loss = landmark_loss([(logits, cells, torch.zeros(rows, 8, dtype=torch.bool))])
-    loss.backward()
-    assert loss.item() == 0 and (logits.grad == 0).all()
+from mmdf2.models.losses import DIFFERENT, IGNORED, SAME, match_loss, pair_targets, pair_weights
 
 
 def test_pair_targets_of_every_case():

@@ -4,7 +4,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmdf2.categories import LANDMARK_COUNTS, MAX_LANDMARKS
-from mmdf2.models.roi_heads.category_deconv import CategoryLogits
+from mmdf2.models.roi_heads.clothing_pose_head import CategoryLogits
 
 from .tiny import SIZE, build_tiny, make_batch, make_sample
 

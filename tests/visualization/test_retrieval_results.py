@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from mmdf2.analysis.retrieval_errors import rows_of_results
 from mmdf2.categories import Source
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.formats import retrieval_result
 from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.visualization import draw_retrieval_rows
-from mmdf2.visualization.retrieval_results import rows_of_results
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import pytest
 
 from mmdf2.images import write_image
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
-from mmdf2.visualization.palette import NEUTRAL, RIGHT, WRONG
+from mmdf2.visualization.drawing import NEUTRAL, RIGHT, WRONG
 from mmdf2.visualization.retrieval_rows import crop_box
 
 

@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 from terminaltables import AsciiTable
 
 from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, MAX_LANDMARKS
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.accumulate import TaskResult
 from mmdf2.evaluation.evaluator import evaluate_task
 from mmdf2.evaluation.formats import detection_results, write_results

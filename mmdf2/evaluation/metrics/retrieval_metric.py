@@ -10,7 +10,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmdf2.categories import Source
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.datasets.store import Store
 from mmdf2.evaluation.formats import retrieval_result, write_results
 from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.metrics.collected import (

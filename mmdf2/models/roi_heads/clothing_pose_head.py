@@ -1,18 +1,70 @@
 """The landmark stream: RoI features to one heatmap for each landmark of the RoI's category."""
 
 import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdf2.categories import MAX_LANDMARKS
+from mmdf2.categories import LANDMARK_COUNTS, LANDMARK_OFFSETS, MAX_LANDMARKS, TOTAL_LANDMARKS
 from mmdf2.codecs.roi_heatmap import decode_heatmaps, encode_cells
-from mmdf2.models.losses import landmark_loss
 from mmdf2.registry import MODELS
 
-from .category_deconv import CategoryDeconv, CategoryLogits
+
+class CategoryLogits(NamedTuple):
+    """Landmark logits of the RoIs of one category.
+
+    Attributes:
+        label: 0-based category label.
+        rows: (r,) int64, rows of these RoIs in the batch.
+        logits: (r, K, S, S), K the category's own landmarks.
+    """
+
+    label: int
+    rows: Tensor
+    logits: Tensor
+
+
+class CategoryDeconv(nn.ConvTranspose2d):
+    """Deconvolution (4 x 4, stride 2) to the 294 landmark channels that computes each RoI's own category only.
+
+    Weight and bias are those of the dense layer, so a dense checkpoint loads. The landmarks of the 13 categories make
+    8 to 39 of the 294 channels: the work and the memory fall to a thirteenth on average.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels, TOTAL_LANDMARKS, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, features: Tensor, labels: Tensor) -> list[CategoryLogits]:
+        """Logits per category present.
+
+        Args:
+            features: (n, in_channels, S / 2, S / 2).
+            labels: (n,) int64, 0 to 12.
+
+        Returns:
+            One entry per category present, in the order of labels; rows partition 0..n-1. Without any RoI one entry
+            without rows, so that weight and bias take part in the backward pass all the same.
+        """
+        rows_by_label = labels.argsort(stable=True).split(
+            torch.bincount(labels, minlength=len(LANDMARK_COUNTS)).tolist()
+        )
+        present = [label for label, rows in enumerate(rows_by_label) if len(rows)] or [0]
+        return [
+            CategoryLogits(label, rows_by_label[label], self._category_logits(features[rows_by_label[label]], label))
+            for label in present
+        ]
+
+    def _category_logits(self, features: Tensor, label: int) -> Tensor:
+        start = int(LANDMARK_OFFSETS[label])
+        channels = slice(start, start + int(LANDMARK_COUNTS[label]))
+        return F.conv_transpose2d(
+            features, self.weight[:, channels], self.bias[channels], stride=self.stride, padding=self.padding
+        )
 
 
 @MODELS.register_module()
@@ -124,9 +176,21 @@ class ClothingPoseHead(BaseModule):
         return keypoints, scores
 
 
-def _deconv(in_channels: int, out_channels: int) -> nn.Sequential:
-    deconv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
-    return nn.Sequential(deconv, nn.ReLU(inplace=True))
+def landmark_loss(groups: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Mean over all labelled landmarks of the cross-entropy between heatmap and hot cell (Mask R-CNN, section 5).
+
+    Args:
+        groups: Per category, logits (r, K, S, S), cells (r, K) int64 and valid (r, K) bool; K may differ between
+            groups. At least one group, possibly without rows.
+
+    Returns:
+        Scalar, float32. 0 when no landmark is valid, with a zero gradient for every logit.
+    """
+    total, count = 0, 0
+    for logits, cells, valid in groups:
+        total = total + F.cross_entropy(logits.flatten(2)[valid].float(), cells[valid], reduction='sum')
+        count = count + valid.sum()
+    return total / count.clamp(min=1)
 
 
 def scale_boxes_about_centre(boxes: Tensor, factor: float) -> Tensor:
@@ -134,3 +198,8 @@ def scale_boxes_about_centre(boxes: Tensor, factor: float) -> Tensor:
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
     return torch.cat([centre - half, centre + half], dim=1)
+
+
+def _deconv(in_channels: int, out_channels: int) -> nn.Sequential:
+    deconv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+    return nn.Sequential(deconv, nn.ReLU(inplace=True))
