@@ -6,7 +6,6 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.egg_info import egg_info
-from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / 'csrc'))
@@ -15,7 +14,6 @@ from extension import OLDEST_TORCH, setup_options, torch_release  # noqa: E402
 
 # No OpenCV here: the OpenMMLab line brings its own, and two distributions of OpenCV overwrite each other.
 REQUIREMENTS = ['faiss-cpu>=1.8', 'numpy', 'pillow', 'pycocotools', 'safetensors', 'tqdm']
-OLDEST = 'torch>=' + '.'.join(map(str, OLDEST_TORCH))
 
 
 class MimEggInfo(egg_info):
@@ -32,14 +30,8 @@ class MimEggInfo(egg_info):
         shutil.copytree(ROOT / 'mmdf2/.mim', copy, ignore=shutil.ignore_patterns('__pycache__'))
 
 
-class SourceDistribution(sdist):
-    """Asks for any torch that the sources can be compiled against; what is compiled asks for one release."""
-
-    def run(self):
-        self.distribution.install_requires = [*REQUIREMENTS, OLDEST]
-        super().run()
-
-
 options = setup_options()
-options['cmdclass'] |= {'egg_info': MimEggInfo, 'sdist': SourceDistribution}
-setup(install_requires=[*REQUIREMENTS, f'torch=={torch_release()}'], **options)
+options['cmdclass'] |= {'egg_info': MimEggInfo}
+# The sources can be compiled against any of many releases of torch; what is compiled works with that one alone.
+torch = f'torch>={".".join(map(str, OLDEST_TORCH))}' if 'sdist' in sys.argv else f'torch=={torch_release()}'
+setup(install_requires=[*REQUIREMENTS, torch], **options)

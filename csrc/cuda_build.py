@@ -86,8 +86,8 @@ def _find_toolkit(torch_version, torch_cuda, cuda_home):
     headers = [Path(cuda_home) / 'include', *Path(cuda_home).glob('targets/*/include')]
     if not any((folder / 'cuda_runtime.h').is_file() for folder in headers):
         raise CannotBuild(
-            f'{nvcc} is of CUDA {release[1]}, but {cuda_home}/include has no cuda_runtime.h: set CUDA_HOME to the folder '
-            'of the toolkit itself'
+            f'{nvcc} is of CUDA {release[1]}, but {cuda_home}/include has no cuda_runtime.h: set CUDA_HOME to the '
+            'folder of the toolkit itself'
         )
     return release[1]
 

@@ -82,7 +82,7 @@ def setup_options(extra_flags=()):
     return {
         'ext_modules': [library],
         'cmdclass': {'build_ext': BuildLibrary},
-        'options': {'bdist_wheel': {'py_limited_api': 'cp310'}},
+        'options': {'bdist_wheel': {'py_limited_api': 'cp311'}},
     }
 
 

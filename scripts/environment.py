@@ -87,6 +87,7 @@ class Environment:
         variables = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONHOME')}
         variables['PATH'] = f'{self.folder / "bin"}{os.pathsep}{variables.get("PATH", "")}'
         variables.setdefault('MAX_JOBS', str(parallel_jobs()))
+        variables.setdefault('PYTHONWARNINGS', 'ignore')  # of setuptools, about what is meant here
         return variables
 
     def torch_facts(self) -> dict:

@@ -55,7 +55,7 @@ def main() -> None:
         environment = Environment(folder)
         with environment.locked():
             install(environment, args.stack, args.torch_index)
-            with lock(ROOT / 'build/lock', f'{ROOT}/build'):
+            with lock(ROOT / 'build/lock', f'{ROOT / "build"}'):
                 install_editable(environment)
                 if args.wheel:
                     install_wheel(environment)
@@ -70,7 +70,7 @@ def main() -> None:
 def check_machine() -> None:
     """Raises InstallError naming all that is missing at once, with Debian's names."""
     missing = []
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  an older one may run this
         raise InstallError(
             f'mmdf2 and the pinned libraries need Python 3.11 or newer, {sys.executable} is '
             f'{platform.python_version()}; name another one with PYTHON='
@@ -171,13 +171,14 @@ def point_mim_at_the_package(site_packages: Path) -> None:
 
 
 def install_wheel(environment: Environment) -> None:
-    """Writes the wheel to dist/ and installs it into an environment of its own, over the libraries of ``environment``."""
+    """Writes the wheel to dist/ and installs it into an environment of its own, which borrows the other libraries."""
     made_from = digest_of(source_files(*SOURCES)) + environment.notes()['editable'][1]
     wheel = next((ROOT / 'dist').glob('mmdf2-*.whl'), None)
-    if wheel is None or environment.notes().get('wheel') != [made_from, digest_of([wheel])]:
+    packed = Environment(environment.state / 'wheel')
+    as_noted = wheel and packed.python.exists() and environment.notes().get('wheel') == [made_from, digest_of([wheel])]
+    if not as_noted:
         say('the wheel of mmdf2', '30 s')
         wheel = build_wheel(environment)
-        packed = Environment(environment.state / 'wheel')
         environment.run('-m', 'venv', '--clear', '--without-pip', packed.folder)
         options = ['--quiet', '--disable-pip-version-check', '--no-index', '--no-deps']
         environment.run('-m', 'pip', '--python', packed.python, 'install', *options, wheel)

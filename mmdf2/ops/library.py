@@ -83,7 +83,9 @@ def load(path=PATH, sources=SOURCES):
         )
     # A library of before this check has no record of its sources.
     if sources.is_dir() and info.get('sources') not in (None, digest_of_sources(sources)):
-        raise ImportError(f'{path} was compiled from other sources than those in {sources}: they have changed.\n{REMEDY}')
+        raise ImportError(
+            f'{path} was compiled from other sources than those in {sources}, which have changed.\n{REMEDY}'
+        )
     try:
         torch.ops.load_library(path)
     except OSError as error:

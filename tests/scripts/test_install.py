@@ -146,7 +146,7 @@ def test_every_stage_says_how_long_it_usually_takes(capsys):
 
 def test_what_setuptools_left_is_removed_and_compiled_objects_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(install, 'ROOT', tmp_path)
-    for name in ('build/lib/mmdf2', 'build/lib.linux', 'build/bdist.linux', 'build/temp.linux', 'mmdf2.egg-info', 'mmdf2'):
+    for name in ('build/lib', 'build/lib.linux', 'build/bdist.linux', 'build/temp.linux', 'mmdf2.egg-info', 'mmdf2'):
         (tmp_path / name).mkdir(parents=True)
     install.remove_leftovers()
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*')) == [
