@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mmdf2.analysis.contours import LEAST_INSIDE, ItemContour, contour_page, item_contour, worst_first
 from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, Problem, read_annotation, to_json_dict
 from mmdf2.datasets.listing import ImageFiles, list_split
+from mmdf2.datasets.prepare import image_size
 from mmdf2.files import write_text
 
 
@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def contours_of(files: ImageFiles, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
     """An image's annotation and the contours of its items; what is wrong with it is added to the problems."""
-    with Image.open(files.image) as image:
-        width, height = image.size
+    width, height = image_size(files.image)
 
     def note(problem: Problem) -> None:
         if problem.kind != 'no mask':  # what --fill is for
