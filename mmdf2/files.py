@@ -31,15 +31,10 @@ def path_beside(path, durable: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the last, because some writers choose the format by it.
-    beside = path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+    beside = _unfinished(path)
     try:
         yield beside
-        if durable:
-            _flush(beside)
-        os.replace(beside, path)
-        if durable:
-            flush_folder(path.parent)
+        _replace(beside, path, durable)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -56,6 +51,31 @@ def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterato
     text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
     with path_beside(path, durable) as beside, open(beside, mode, **text) as file:
         yield file
+
+
+def write_named_by_hash(path, write: Callable[[Path], None]) -> tuple[Path, str]:
+    """Writes a file whose name says its content, so that files of different content never have the same name.
+
+    The content is on the disk afterwards, and the name after :func:`flush_folder`: several files share one call of it.
+
+    Args:
+        path: The file's path without the hash: 'folder/ids.npy' becomes 'folder/ids-<16 digits of the hash>.npy'.
+        write: Writes the content to the path that it is given.
+
+    Returns:
+        The file's path, and the SHA-256 of its content, hexadecimal.
+    """
+    path = Path(path)
+    beside = _unfinished(path)
+    try:
+        write(beside)
+        digest = sha256(beside)
+        path = path.with_name(f'{path.stem}-{digest[:16]}{path.suffix}')
+        _flush(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path, digest
 
 
 def write_text(path, text: str) -> None:
@@ -180,6 +200,20 @@ def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
 def usable_cores() -> int:
     """Counts the CPU cores that this process may use: all of the machine, or those that it is confined to."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _unfinished(path: Path) -> Path:
+    """A new path in the same folder that :func:`is_unfinished` knows."""
+    # The suffix stays the last, because some writers choose the format by it.
+    return path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+
+
+def _replace(beside: Path, path: Path, durable: bool) -> None:
+    if durable:
+        _flush(beside)
+    os.replace(beside, path)
+    if durable:
+        flush_folder(path.parent)
 
 
 def _flush(path: Path) -> None:
