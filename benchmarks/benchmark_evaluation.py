@@ -119,7 +119,7 @@ def run_one(evaluator: str, task: str, gt: str, found: str) -> dict[str, float]:
 def run_own(task: str, gt: str, found: str) -> float:
     """Evaluates the files with mmdf2 and returns the AP."""
     # Imported here, so that the other evaluators are measured without it.
-    from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+    from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 
     return evaluate_files(ResultFiles(**{TASKS[task]: Path(found)}), gt)[task]['overall']['AP']
 
@@ -133,7 +133,7 @@ def prepare_other(evaluator: str):
     import numpy as np
 
     from mmdf2.categories import CATEGORIES
-    from mmdf2.evaluation.evaluator import MAX_DETECTIONS
+    from mmdf2.evaluation.coco import MAX_DETECTIONS
 
     if evaluator == 'pycocotools':
         from pycocotools.coco import COCO

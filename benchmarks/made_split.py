@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
-from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
 from mmdf2.evaluation.records import Detections
 
 WIDTH, HEIGHT = 468, 702

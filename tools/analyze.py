@@ -17,10 +17,9 @@ from mmdf2.analysis.page import write_numbers
 from mmdf2.analysis.statistics import dataset_statistics
 from mmdf2.datasets.prepare import PrepareError, open_annotation
 from mmdf2.datasets.store import StoreError
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.from_store import ground_truth
-from mmdf2.evaluation.retrieval_files import read_retrieved_lists
-from mmdf2.evaluation.truth_source import TruthSource
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.files.retrieval import read_retrieved_lists
+from mmdf2.evaluation.truth import TruthSource, ground_truth
 from mmdf2.files import write_text
 
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from mmdf2.datasets.store import StoreError
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.report_files import report_text, write_report
+from mmdf2.evaluation.report.tables import report_text, write_report
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mmdf2.analysis.charts import bar_chart, column_chart, heat_map, number
 from mmdf2.analysis.page import Section, build_page, paragraph, row, table
 from mmdf2.analysis.statistics import PUBLISHED_SHARES, PUBLISHED_TABLE
-from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
+from mmdf2.evaluation.records import ATTRIBUTE_VALUES
 
 
 def dataset_page(statistics: dict, name: str) -> str:

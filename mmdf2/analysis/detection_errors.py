@@ -11,10 +11,8 @@ from numpy.typing import ArrayLike
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import LANDMARK_COUNTS, MAX_LANDMARKS, NUM_CATEGORIES
-from mmdf2.evaluation.candidates import Candidates, make_candidates
-from mmdf2.evaluation.matching import match
+from mmdf2.evaluation.coco import Candidates, box_iou, make_candidates, mask_iou, match
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.similarity import box_iou, mask_iou
 
 # The smallest IoU with an item at which a detection finds it, and at which a detection is near it.
 FOUND, NEAR = 0.5, 0.1

@@ -23,9 +23,9 @@ from mmdf2.analysis.pictures import case_figures, cases_of, wrong_identity_figur
 from mmdf2.analysis.retrieval_errors import RetrievalErrors, image_names, match_characteristic
 from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, MAX_LANDMARKS, PALETTE
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.accumulate import RECALL_THRESHOLDS
+from mmdf2.evaluation.coco import RECALL_THRESHOLDS
+from mmdf2.evaluation.records import COLUMNS, OVERALL, column_members
 from mmdf2.evaluation.retrieval import MAX_HITS
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
 
 TASK_NAMES = {
     'bbox': 'boxes',

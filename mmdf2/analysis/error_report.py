@@ -29,12 +29,9 @@ from mmdf2.analysis.landmark_errors import LandmarkErrors, landmark_errors, matc
 from mmdf2.analysis.retrieval_errors import RetrievalErrors, retrieval_errors
 from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.accumulate import TaskResult
-from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.retrieval_files import RetrievedLists
-from mmdf2.evaluation.similarity import kept_landmarks
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL, column_members
+from mmdf2.evaluation.coco import TaskResult, evaluate_task, kept_landmarks
+from mmdf2.evaluation.records import COLUMNS, OVERALL, Detections, GroundTruth, column_members
+from mmdf2.evaluation.retrieval import RetrievedLists
 
 # Kind of result file -> tasks of the evaluator that read it.
 TASKS = {'bbox': ('bbox',), 'segm': ('segm',), 'keypoints': ('keypoints_visible', 'keypoints_all')}

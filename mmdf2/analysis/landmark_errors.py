@@ -6,9 +6,8 @@ import numpy as np
 
 from mmdf2.analysis.detection_errors import FOUND, NEAR, match_values, matched_items
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, OKS_SIGMAS
-from mmdf2.evaluation.candidates import make_candidates
+from mmdf2.evaluation.coco import kept_landmarks, landmark_oks, make_candidates
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.similarity import kept_landmarks, landmark_oks
 
 
 @dataclass(frozen=True)

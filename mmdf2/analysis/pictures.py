@@ -16,9 +16,9 @@ from mmdf2.analysis.page import figure, paragraph, sheet
 from mmdf2.analysis.retrieval_errors import RetrievalErrors, image_names, right_hits
 from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, RGB, Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.retrieval_files import RetrievedLists
+from mmdf2.evaluation.retrieval import RetrievedLists
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.images import read_image
 from mmdf2.visualization.drawing import RIGHT, WRONG
 from mmdf2.visualization.retrieval_rows import RetrievalRow, crop_box, draw_retrieval_rows

@@ -9,9 +9,16 @@ from numpy.typing import ArrayLike
 
 from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import retrieval_items
-from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, right_identities, select_queries
-from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
+from mmdf2.evaluation.retrieval import (
+    MAX_HITS,
+    Outcome,
+    RetrievalItems,
+    RetrievedLists,
+    evaluate_lists,
+    right_identities,
+    select_queries,
+)
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.visualization.retrieval_rows import RetrievalRow
 
 
@@ -66,7 +73,7 @@ def match_characteristic(outcome: Outcome, counted: np.ndarray | None = None) ->
     return np.cumsum(np.bincount(first, minlength=MAX_HITS + 1)[:MAX_HITS]) / len(first)
 
 
-def right_hits(gallery: Items, image_ids: ArrayLike, boxes: ArrayLike, identity: int) -> np.ndarray:
+def right_hits(gallery: RetrievalItems, image_ids: ArrayLike, boxes: ArrayLike, identity: int) -> np.ndarray:
     """Which hits lie on an item of an identity, with an IoU of 0.5 or more.
 
     Args:
@@ -94,7 +101,7 @@ def rows_of_results(
     """Queries spread evenly over all query items, each with its first hits, judged by the official protocol.
 
     Args:
-        results: Entries of a result file, see ``mmdf2.evaluation.formats.retrieval_result``.
+        results: Entries of a result file, see ``mmdf2.evaluation.files.retrieval.retrieval_result``.
         store: The store of the split.
         image_folder: Folder of the split's images.
         count: Queries at most.

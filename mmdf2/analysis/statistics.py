@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
+from mmdf2.evaluation.records import ATTRIBUTE_VALUES
 
 # Shares of items from Figure 3 of the paper. The figure shows side (.08) and back (.07) separately; the annotation has
 # one value for both.

@@ -1,4 +1,4 @@
-"""Charts are well-formed SVG whose shapes have the sizes of the values."""
+"""Charts are well-formed SVG whose shapes are as large as the values."""
 
 from xml.etree import ElementTree
 
@@ -18,7 +18,7 @@ def parse(picture):
 
 
 def with_tips(root, tag):
-    """{tip: element} of the shapes of a kind."""
+    """The shapes with a tip: text of the tip -> element."""
     return {shape.find('title').text: shape for shape in root.iter(tag) if shape.find('title') is not None}
 
 

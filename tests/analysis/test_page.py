@@ -1,4 +1,4 @@
-"""The page: one file, everything escaped, nothing loaded, nothing run."""
+"""The page is one file; it escapes every text, loads nothing and runs nothing."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ VOID = {'meta', 'img', 'br'}
 
 
 class Reader(HTMLParser):
-    """Tags with their attributes; fails on tags that are not closed in order."""
+    """Collects tags with their attributes; fails when tags are not closed in the right order."""
 
     def __init__(self, text):
         super().__init__()

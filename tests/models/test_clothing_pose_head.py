@@ -84,7 +84,7 @@ def test_no_deconvolution_is_an_error():
 
 
 def dense_then_selected(layer, features, labels):
-    """All 294 channels, then each RoI's own: what the layer must equal."""
+    """The logits that the layer must equal: all 294 channels are computed, then those of each RoI's category taken."""
     dense = F.conv_transpose2d(features, layer.weight, layer.bias, stride=2, padding=1)
     assert dense.shape[1] == TOTAL_LANDMARKS
     return [dense[row, CATEGORIES[label].dense_slice] for row, label in enumerate(labels.tolist())]

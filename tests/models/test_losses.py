@@ -11,9 +11,10 @@ def test_pair_targets_of_every_case():
     identities, pair_ids = torch.tensor([11, -1, 12]), torch.tensor([1, 1, 1])
     gallery, gallery_pair_ids = torch.tensor([11, 12, -1, 21, -1, -1]), torch.tensor([1, 1, 1, 2, 2, -1])
     expected = [
-        # The query has identity 11: itself, another style, unknown of its own pair, other pair, unknown of other pair.
+        # The query of identity 11 with itself, another style, an unknown garment of its own pair, another pair, an
+        # unknown garment of another pair, and an unknown garment of an unknown pair.
         [SAME, DIFFERENT, IGNORED, DIFFERENT, DIFFERENT, IGNORED],
-        # Unknown garment of pair 1: nothing to learn within its pair or where the pair is unknown.
+        # An unknown garment of pair 1 is compared neither within its pair nor where the pair is unknown.
         [IGNORED, IGNORED, IGNORED, DIFFERENT, DIFFERENT, IGNORED],
         [DIFFERENT, SAME, IGNORED, DIFFERENT, DIFFERENT, IGNORED],
     ]
@@ -54,7 +55,7 @@ def test_match_loss_of_negatives_alone_is_finite_and_positive():
 
 
 def before_weights(logits, targets, positive_share):
-    """The loss as it was written when pairs had no weights."""
+    """The loss as it was implemented when pairs had no weights."""
     losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction='none', ignore_index=IGNORED)
     losses = losses.view_as(targets)
     if positive_share is None:

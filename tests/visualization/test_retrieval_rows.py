@@ -1,4 +1,4 @@
-"""Rows of queries and hits."""
+"""Pictures of queries with their hits."""
 
 import numpy as np
 import pytest

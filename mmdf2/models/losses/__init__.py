@@ -1,4 +1,4 @@
-"""Losses as pure functions: tensors in, one finite scalar out, zero with a gradient when nothing is labelled."""
+"""The losses over pairs of garments, as pure functions; they are 0 with a zero gradient when no pair counts."""
 
 from .contrastive_loss import contrastive_loss, contrastive_targets
 from .match_loss import DIFFERENT, IGNORED, SAME, match_loss, pair_targets, pair_weights
