@@ -1,71 +1,76 @@
-"""A gallery on disk: a folder of data files and the manifest that names them.
+"""A gallery on disk, format version 1: a folder of data files and the manifest that names them.
 
 ``manifest.json`` says which files make the gallery, with their sizes and hashes. A gallery is saved by writing new data
-files beside the old ones and then renaming a new manifest over the old one: a kill at any moment leaves the old gallery
-or the new one. Whatever the manifest does not name is left over and is removed by the next save.
+files beside the old ones and then replacing the manifest: a kill at any moment leaves the old gallery or the new one.
+Files that the manifest does not name are left over from a killed save, and the next save removes them.
 
-    manifest.json
-    vectors-<digest>.npy      (n, D) float32, by category and then by id
-    ids-<digest>.npy          (n,) int64
-    items-<digest>.sqlite     table items
-    similarity-<digest>.npy   (2, D + 1) float32: the match head's weight, and its bias in the last column
+    manifest.json             format, version, model, fingerprint of the similarity, counts, next_id, files
+    vectors-<hash>.npy        (n, D) float32 embeddings, by category and then by id
+    ids-<hash>.npy            (n,) int64
+    items-<hash>.sqlite       the table ``items``
+    similarity-<hash>.npy     (2, D + 1) float32: the match head's weights, and its bias in the last column
+
+``<hash>`` is the first 16 digits of the SHA-256 of the file's content.
 """
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.files import flush_folder, is_unfinished, sha256, write_json, write_named_by_hash
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.similarity import Similarity
-from mmdf2.retrieval.stacked import Stacked
+
+if TYPE_CHECKING:  # that module imports torch, which reading and writing folders does without
+    from mmdf2.retrieval.local.partition import ChunkedRows
 
 MANIFEST = 'manifest.json'
 FORMAT, VERSION = 'mmdf2 gallery', 1
-_ROLES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}
-_LARGEST_MANIFEST = 1 << 20
+_SUFFIXES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}  # of each role
+_LARGEST_MANIFEST = 1 << 20  # bytes
 _ROWS_AT_ONCE = 16384
+_LARGEST_COUNT = 2**62
 
 
 @dataclass
-class Stored:
+class GalleryContent:
     """The content of a gallery's folder.
 
     Attributes:
-        similarity: The match head's.
-        vectors: (n, D) float32; memory-mapped when it was read.
+        similarity: The match head's similarity.
+        model: What identifies the model, in the caller's words.
+        vectors: (n, D) float32 embeddings; memory-mapped when they were read.
         ids: (n,) int64, rising within a category.
-        counts: (13,) items of each category, in the order of the rows.
-        items: What is known of each.
-        next_id: The first id that was never given.
-        model: What the caller said of the model.
+        counts: (13,) number of items of each category, in the order of the rows.
+        items: What is known of each item.
+        next_id: The smallest id that was never given.
     """
 
     similarity: Similarity
-    vectors: np.ndarray | Stacked
+    model: str
+    vectors: 'np.ndarray | ChunkedRows'
     ids: np.ndarray
     counts: np.ndarray
     items: ItemTable
     next_id: int
-    model: str
 
 
-def write_folder(folder, content: Stored) -> None:
+def write_folder(folder, content: GalleryContent) -> None:
     """Writes a gallery, in place of what the folder held.
 
     Raises:
-        GalleryError: The folder holds other things than a gallery.
+        GalleryError: The folder holds files that belong to no gallery.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    strangers = [path.name for path in folder.iterdir() if path.name != MANIFEST and _role(path.name) is None]
-    if strangers:
-        raise GalleryError(f'{folder} holds {sorted(strangers)[0]}, which is of no gallery; give a folder of its own')
+    for name in sorted(path.name for path in folder.iterdir()):
+        if name != MANIFEST and _role(name) is None and not _is_leftover(name):
+            raise GalleryError(f'{folder} holds {name}, which is of no gallery; give the gallery a folder of its own')
     weights = np.column_stack([content.similarity.weight, content.similarity.bias])
     writers = {
         'vectors': lambda path: _save_array(path, content.vectors),
@@ -73,7 +78,12 @@ def write_folder(folder, content: Stored) -> None:
         'items': content.items.write,
         'similarity': lambda path: _save_array(path, weights),
     }
-    files = {role: _write_file(folder, role, writer) for role, writer in writers.items()}
+    files = {}
+    for role, writer in writers.items():
+        path, digest = write_named_by_hash(folder / f'{role}{_SUFFIXES[role]}', writer)
+        files[role] = {'name': path.name, 'size': path.stat().st_size, 'sha256': digest}
+    # No manifest on the disk names a file that is not.
+    flush_folder(folder)
     manifest = {
         'format': FORMAT,
         'version': VERSION,
@@ -83,32 +93,27 @@ def write_folder(folder, content: Stored) -> None:
         'next_id': content.next_id,
         'files': files,
     }
-    beside = folder / f'new-{os.getpid()}.tmp'
-    with open(beside, 'w', encoding='utf-8') as file:
-        file.write(json.dumps(manifest, indent=1) + '\n')
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, folder / MANIFEST)
-    _sync_folder(folder)
-    named = {entry['name'] for entry in files.values()}
+    write_json(folder / MANIFEST, manifest)
+    named = {MANIFEST, *(entry['name'] for entry in files.values())}
     for path in folder.iterdir():
-        if path.name != MANIFEST and path.name not in named:
+        if path.name not in named:
             path.unlink(missing_ok=True)
 
 
-def read_folder(folder, verify: bool = True) -> Stored:
+def read_folder(folder, verify: bool = True) -> GalleryContent:
     """Reads a gallery.
 
     Args:
-        folder: Its folder.
-        verify: Whether to hash the files, which reads them whole; sizes and shapes are always checked.
+        folder: The gallery's folder.
+        verify: Whether to check the files' hashes, which reads them whole. Sizes and shapes are always checked.
 
     Raises:
-        GalleryError: No gallery, of another version, or a file that is missing, cut, changed or does not fit.
+        GalleryError: There is no gallery, it is of another version, or one of its files is missing, cut, changed or
+            does not fit the others.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    paths = {role: _checked_file(folder, role, manifest['files'][role], verify) for role in _ROLES}
+    paths = {role: _checked_file(folder, role, manifest['files'][role], verify) for role in _SUFFIXES}
     weights = _load_array(paths['similarity'], np.float32, 2)
     if len(weights) != 2 or weights.shape[1] < 2:
         raise GalleryError(f'{paths["similarity"]} must be (2, D + 1), got {weights.shape}')
@@ -120,17 +125,25 @@ def read_folder(folder, verify: bool = True) -> Stored:
     if similarity.fingerprint() != manifest['similarity']:
         raise GalleryError(f'{paths["similarity"]} holds another similarity than {folder / MANIFEST} says')
     vectors, ids = _load_array(paths['vectors'], np.float32, 2), _load_array(paths['ids'], np.int64, 1)
-    counts = np.array(manifest['counts'])
+    counts, next_id = np.array(manifest['counts']), manifest['next_id']
     if vectors.shape != (len(ids), similarity.width) or counts.sum() != len(ids) or len(items) != len(ids):
         raise GalleryError(
             f'{folder}: {len(ids)} ids, vectors of shape {vectors.shape}, {counts.sum()} items by the manifest and '
             f'{len(items)} in the table do not fit together; build the gallery anew'
         )
-    _check_ids(folder, ids, counts, manifest['next_id'])
+    _check_ids(folder, ids, counts, next_id)
     categories, known = items.ids_by_category()
-    if not np.array_equal(known, ids) or not np.array_equal(np.bincount(categories, minlength=14)[1:], counts):
+    if not np.array_equal(known, ids) or not np.array_equal(_counts_of(categories), counts):
         raise GalleryError(f'{paths["items"]} has other items than {paths["ids"].name}; build the gallery anew')
-    return Stored(similarity, vectors, np.array(ids), counts, items, manifest['next_id'], manifest['model'])
+    return GalleryContent(
+        similarity=similarity,
+        model=manifest['model'],
+        vectors=vectors,
+        ids=np.array(ids),
+        counts=counts,
+        items=items,
+        next_id=next_id,
+    )
 
 
 def _read_manifest(folder: Path) -> dict:
@@ -146,13 +159,16 @@ def _read_manifest(folder: Path) -> dict:
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
         raise GalleryError(f'{path} is not the manifest of a gallery')
     if manifest.get('version') != VERSION:
-        raise GalleryError(f'{path} is of version {manifest.get("version")!r}, this mmdf2 reads {VERSION}')
+        raise GalleryError(
+            f'{path} is of version {manifest.get("version")!r}, this mmdf2 reads {VERSION}: open the gallery with the '
+            'mmdf2 that wrote it or a newer one, or build it anew with this one'
+        )
     for name, fits in (
         ('model', lambda value: isinstance(value, str)),
         ('similarity', lambda value: isinstance(value, str)),
         ('counts', _is_counts),
         ('next_id', _is_count),
-        ('files', lambda value: isinstance(value, dict) and set(value) == set(_ROLES)),
+        ('files', lambda value: isinstance(value, dict) and set(value) == set(_SUFFIXES)),
     ):
         if not fits(manifest.get(name)):
             raise GalleryError(f'{path}: {name} is {str(manifest.get(name))[:80]!r}, which is not what it should be')
@@ -160,14 +176,20 @@ def _read_manifest(folder: Path) -> dict:
 
 
 def _is_count(value) -> bool:
-    return type(value) is int and 0 <= value < 2**62
+    return type(value) is int and 0 <= value < _LARGEST_COUNT
 
 
 def _is_counts(value) -> bool:
     return isinstance(value, list) and len(value) == NUM_CATEGORIES and all(map(_is_count, value))
 
 
+def _counts_of(categories: np.ndarray) -> np.ndarray:
+    """(13,) number of items of each category from the items' category_ids (n,)."""
+    return np.bincount(categories, minlength=NUM_CATEGORIES + 1)[1:]
+
+
 def _checked_file(folder: Path, role: str, entry, verify: bool) -> Path:
+    """The path of a data file that is what the manifest says of it."""
     name = entry.get('name') if isinstance(entry, dict) else None
     if not isinstance(name, str) or _role(name) != role:
         raise GalleryError(f'{folder / MANIFEST}: the name of {role} is {str(name)[:80]!r}, no file of a gallery')
@@ -178,7 +200,7 @@ def _checked_file(folder: Path, role: str, entry, verify: bool) -> Path:
         raise GalleryError(f'{path} cannot be read: {error.strerror}; build the gallery anew') from error
     if size != entry.get('size'):
         raise GalleryError(f'{path} has {size} bytes, {entry.get("size")} by the manifest: it was cut or changed')
-    if verify and _digest(path) != entry.get('sha256'):
+    if verify and sha256(path) != entry.get('sha256'):
         raise GalleryError(f'{path} has been changed: its hash is not that of the manifest')
     return path
 
@@ -192,28 +214,19 @@ def _check_ids(folder: Path, ids, counts, next_id: int) -> None:
 
 
 def _role(name: str) -> str | None:
-    """What a data file of a gallery is, by its name; 'new' for one that was left over; None for a stranger."""
-    if name.startswith('new-'):  # also SQLite's own, such as a journal
-        return 'new'
+    """What a data file of a gallery holds, by its name; None when it is no data file."""
     stem, _, rest = name.partition('-')
-    digest, dot, ending = rest.partition('.')
+    digest, dot, suffix = rest.partition('.')
     plain = len(digest) == 16 and set(digest) <= set('0123456789abcdef')
-    return stem if plain and _ROLES.get(stem) == dot + ending else None
+    return stem if plain and _SUFFIXES.get(stem) == dot + suffix else None
 
 
-def _write_file(folder: Path, role: str, writer) -> dict:
-    beside = folder / f'new-{role}-{os.getpid()}.tmp'
-    beside.unlink(missing_ok=True)
-    writer(beside)
-    with open(beside, 'rb+') as file:
-        os.fsync(file.fileno())
-    digest = _digest(beside)
-    path = folder / f'{role}-{digest[:16]}{_ROLES[role]}'
-    os.replace(beside, path)
-    return {'name': path.name, 'size': path.stat().st_size, 'sha256': digest}
+def _is_leftover(name: str) -> bool:
+    """Whether a killed save left a file of this name, also one of SQLite's own such as a journal."""
+    return is_unfinished(name) or name.startswith('new-')  # mmdf2 0.1.0 wrote new-vectors-<process>.tmp and the like
 
 
-def _save_array(path: Path, array: np.ndarray | Stacked) -> None:
+def _save_array(path: Path, array: 'np.ndarray | ChunkedRows') -> None:
     header = {'descr': array.dtype.str, 'fortran_order': False, 'shape': array.shape}
     with open(path, 'wb') as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -231,16 +244,3 @@ def _load_array(path: Path, dtype, dimensions: int) -> np.ndarray:
             f'{path} must be a {np.dtype(dtype)} array of {dimensions} dimensions, got {array.dtype} {array.shape}'
         )
     return array
-
-
-def _digest(path: Path) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.reduction import DistanceSpace, InnerProductSpace
-from mmdf2.retrieval.similarity import Similarity
+from mmdf2.retrieval.similarity import DistanceSpace, InnerProductSpace, Similarity
 
 from .made_gallery import make_embeddings, make_similarity
 

@@ -1,4 +1,4 @@
-"""The embedded gallery: exact search by the compiled operator, approximate search by faiss, in one process."""
+"""The gallery in this process: exact search by the compiled operator, approximate search by faiss."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.retrieval.folder import Stored, read_folder, write_folder
 from mmdf2.retrieval.gallery import (
     Gallery,
     Hit,
@@ -17,35 +16,41 @@ from mmdf2.retrieval.gallery import (
     checked_embeddings,
     checked_ids,
 )
-from mmdf2.retrieval.graph import GraphSettings
 from mmdf2.retrieval.items import GalleryItem, ItemTable
-from mmdf2.retrieval.lists import ListSettings
-from mmdf2.retrieval.partition import Partition, search_states
+from mmdf2.retrieval.local.folder import GalleryContent, read_folder, write_folder
+from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
+from mmdf2.retrieval.local.partition import ChunkedRows, Partition, search_partitions
 from mmdf2.retrieval.similarity import Similarity
-from mmdf2.retrieval.stacked import Stacked
 
-_WHOLE_VECTORS = 4_000_000  # items of a category whose index holds them whole, a second time beside the file
+_WHOLE_VECTORS = 4_000_000  # most items of a category whose index holds whole vectors, a second time beside the file
 _CODE_BYTES = 64
 
 
 class FaissGallery(Gallery):
     """A gallery in memory, or memory-mapped from its folder.
 
-    Each category is a partition of its own, so that a search within some reads nothing else. Searches are exact until
-    ``build_index``; after it what has been added since is still searched exactly. Any number of threads may search
-    while one adds or removes.
+    Each category is a partition of its own, so that a search within some categories reads nothing else. Searches are
+    exact until ``build_index``; after it, items added since are still searched exactly. Any number of threads may
+    search while one adds or removes.
 
     Args:
-        similarity: The match head's.
-        model: What tells the model apart, such as the checkpoint's name; kept in the folder.
-        folder: Where ``save`` writes to; nothing is read from it.
+        similarity: The match head's similarity.
+        model: What identifies the model, such as the checkpoint's name; it is kept in the folder.
+        folder: Where ``save`` writes to by default; nothing is read from it.
     """
 
     def __init__(self, similarity: Similarity, model: str = '', folder=None) -> None:
-        empty = np.zeros((0, similarity.width), np.float32)
         self._folder = folder
         self._set(
-            Stored(similarity, empty, np.zeros(0, np.int64), np.zeros(NUM_CATEGORIES, int), ItemTable(), 0, model)
+            GalleryContent(
+                similarity=similarity,
+                model=model,
+                vectors=np.zeros((0, similarity.width), np.float32),
+                ids=np.zeros(0, np.int64),
+                counts=np.zeros(NUM_CATEGORIES, int),
+                items=ItemTable(),
+                next_id=0,
+            )
         )
 
     @classmethod
@@ -53,28 +58,28 @@ class FaissGallery(Gallery):
         """Opens a gallery's folder.
 
         Args:
-            folder: Made by ``save``.
-            similarity: That of the model at hand; None accepts the gallery's own.
-            verify: Whether to hash the files, which reads them whole.
+            folder: The folder that ``save`` wrote.
+            similarity: The similarity of the model at hand; None accepts the gallery's own.
+            verify: Whether to check the files' hashes, which reads them whole.
 
         Raises:
-            GalleryError: No gallery, a damaged one, or one of another model.
+            GalleryError: There is no gallery, it is damaged, or it was built with another model.
         """
-        stored = read_folder(folder, verify)
-        check_similarity(folder, stored.model, stored.similarity, similarity)
+        content = read_folder(folder, verify)
+        check_similarity(folder, content.model, content.similarity, similarity)
         gallery = cls.__new__(cls)
-        gallery._set(stored)
+        gallery._set(content)
         gallery._folder = folder
         return gallery
 
-    def _set(self, stored: Stored) -> None:
-        self.similarity, self.model = stored.similarity, stored.model
-        self._items, self._next_id = stored.items, stored.next_id
+    def _set(self, content: GalleryContent) -> None:
+        self.similarity, self.model = content.similarity, content.model
+        self._items, self._next_id = content.items, content.next_id
         self._writing = threading.RLock()
-        ends = np.cumsum(stored.counts)
+        ends = np.cumsum(content.counts)
         self._partitions = [
-            Partition(stored.similarity, stored.vectors[begin:end], stored.ids[begin:end])
-            for begin, end in zip(ends - stored.counts, ends, strict=True)
+            Partition(content.similarity, content.vectors[begin:end], content.ids[begin:end])
+            for begin, end in zip(ends - content.counts, ends, strict=True)
         ]
 
     def __len__(self) -> int:
@@ -86,21 +91,21 @@ class FaissGallery(Gallery):
             return super().add(embeddings, items)
 
     def reserve(self, count: int) -> int:
-        """See ``Gallery.reserve``; lasts with the next ``save``."""
+        """See ``Gallery.reserve``. The reservation is kept on disk by the next ``save``."""
         with self._writing:
             first = self._next_id
             self._next_id += count
             return first
 
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
-        """See ``Gallery.put``; ids below those that a category has take its index away."""
+        """See ``Gallery.put``. Ids below the largest one of their category take the category's index away."""
         embeddings = checked_embeddings(embeddings, self.similarity.width)
         check_count(embeddings, items)
         ids = np.array(checked_ids(ids, items), dtype=np.int64)
         labels = np.array([item.category_id - 1 for item in items], dtype=np.int64)
         with self._writing:
             old = self.present(ids.tolist())
-            # Items first: what a search finds is there.
+            # The items first, so that whatever a search finds has its item.
             self._items.put(ids.tolist(), items)
             if old:
                 for partition in self._partitions:
@@ -125,22 +130,27 @@ class FaissGallery(Gallery):
         check_k(k)
         scores, ids = self.search_ids(embeddings, k, chosen)
         items = self._items.get(np.unique(ids[ids >= 0]).tolist())
-        # An item can be removed between the two reads.
+        # Another thread may have removed an item between the two reads.
         return [
             [Hit(number, score, items[number]) for score, number in zip(line, numbers, strict=True) if number in items]
             for line, numbers in zip(scores.tolist(), ids.tolist(), strict=True)
         ]
 
     def search_ids(self, embeddings: np.ndarray, k: int, categories: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """As ``search`` of checked arguments, without the items: (m, k) scores and ids, -inf and -1 where fewer."""
-        states = [self._partitions[category - 1].snapshot() for category in categories]
-        return search_states(self.similarity, states, embeddings, k)
+        """Searches without reading the items; the arguments are those of ``search`` and are not checked.
+
+        Returns:
+            (m, k) scores and (m, k) ids, -inf and -1 where there are fewer than k items.
+        """
+        states = [self._partitions[category - 1].state for category in categories]
+        return search_partitions(self.similarity, states, embeddings, k)
 
     def build_index(self, settings: ListSettings | GraphSettings | None = None, least_items: int = 50_000) -> None:
-        """Makes searches of large partitions approximate, to be fast where exact ones would not be.
+        """Makes searches of large partitions approximate, to be fast where exact ones would be slow.
 
         Args:
-            settings: How; None for lists of whole vectors, and of 64 bytes an item where there are more than 4 million.
+            settings: How to build the indexes. None for inverted lists of whole vectors, and of 64 bytes per item in
+                categories of more than 4 million items.
             least_items: Partitions of fewer items stay exact.
 
         Raises:
@@ -152,7 +162,7 @@ class FaissGallery(Gallery):
             partition.build_index((settings or ListSettings(code_bytes=codes)) if large else None)
 
     def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n, D) embeddings and (n,) ids of a category, not to be written to."""
+        """(n, D) embeddings and (n,) ids of a category; they must not be written to."""
         vectors, ids = self._partitions[category_id - 1].arrays
         return np.asarray(vectors), ids
 
@@ -184,29 +194,35 @@ class FaissGallery(Gallery):
         return self._items.ids_where(name, values)
 
     def save(self, folder=None) -> None:
-        """Writes the gallery into a folder, in place of what was there; a kill leaves the old one or the new one.
+        """Writes the gallery into a folder, in place of what was there; a kill leaves the old gallery or the new one.
 
         Args:
-            folder: Where to; None for the folder that it was loaded from or last saved to.
+            folder: Where to write. None for the folder that the gallery was loaded from or last saved to.
 
         Raises:
-            GalleryError: The folder holds other things.
-            ValueError: No folder, and it came from none.
+            GalleryError: The folder holds files that belong to no gallery.
+            ValueError: No folder is given, and the gallery came from none.
         """
         folder = folder if folder is not None else self._folder
         if folder is None:
             raise ValueError('this gallery came from no folder: give one to save it in')
         with self._writing:
             parts = [partition.arrays for partition in self._partitions]
-            vectors = Stacked([part for stacked, _ in parts for part in stacked.parts])
-            ids = np.concatenate([ids for _, ids in parts])
-            counts = np.array([len(ids) for _, ids in parts])
-            write_folder(folder, Stored(self.similarity, vectors, ids, counts, self._items, self._next_id, self.model))
+            content = GalleryContent(
+                similarity=self.similarity,
+                model=self.model,
+                vectors=ChunkedRows([chunk for vectors, _ in parts for chunk in vectors.chunks]),
+                ids=np.concatenate([ids for _, ids in parts]),
+                counts=np.array([len(ids) for _, ids in parts]),
+                items=self._items,
+                next_id=self._next_id,
+            )
+            write_folder(folder, content)
             self._folder = folder
 
 
 def _rows_of(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Places in rising numbers of those ids that are among them."""
+    """The places, in rising numbers (n,), of those ids that are among them."""
     rows = np.searchsorted(numbers, ids)
     rows[rows == len(numbers)] = 0
     return rows[numbers[rows] == ids] if len(numbers) else rows[:0]

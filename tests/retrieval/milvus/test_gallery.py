@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.local.gallery import FaissGallery
 
-from .made_gallery import assert_same_hits, brute_force, make_embeddings, make_items, make_similarity
+from ..made_gallery import assert_same_hits, brute_force, make_embeddings, make_items, make_similarity
 
 _REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
 pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 
-from mmdf2.retrieval.milvus_gallery import MilvusGallery  # noqa: E402
+from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
 
-_WORKER = Path(__file__).with_name('milvus_worker.py')
+_WORKER = Path(__file__).parents[1] / 'milvus_worker.py'
 
 
 @pytest.fixture(name='made', params=[0.2, 0.0], ids=['mixed', 'negative'])
@@ -84,10 +84,10 @@ def test_a_graph_finds_nearly_all_and_gives_way_to_items_beyond_its_radius(made)
     far = vectors[:3] * 6
     assert faiss.add(far, items[:3]) == milvus.add(far, items[:3])
     if (milvus.similarity.difference > 0).any():
-        assert milvus._index.kind() == 'FLAT' and milvus._about.mixed
+        assert milvus._index.kind() == 'FLAT' and milvus._description.mixed
         assert_same_hits(faiss, milvus, np.concatenate([queries, far]))
         milvus.build_index(least_items=500)
-        assert not milvus._about.mixed
+        assert not milvus._description.mixed
     assert milvus._index.kind() == 'HNSW'
     assert _recall(faiss, milvus, queries) > 0.95
 
@@ -139,7 +139,8 @@ class TestFields:
         gallery, _ = small
         fields = [{'sku': text, text: 1, 'deep': {'a': [1, None, 2**70]}, 'price': 9.5} for text in self.HOSTILE]
         items = [
-            GalleryItem(text, (0.1, 2, 3, 4), 1, None, own) for text, own in zip(self.HOSTILE, fields, strict=True)
+            GalleryItem(image=text, box=(0.1, 2, 3, 4), category_id=1, fields=own)
+            for text, own in zip(self.HOSTILE, fields, strict=True)
         ]
         gallery.add(np.random.default_rng(0).normal(size=(len(items), 32)).astype(np.float32), items)
         assert gallery.items(range(len(items))) == dict(enumerate(items))
@@ -161,7 +162,7 @@ class TestFields:
     def test_numbers_are_equal_as_sqlite_has_them(self, small):
         gallery, _ = small
         values = [1, 1.0, True, 0, '1', 1.5, None]
-        items = [GalleryItem('a', (0, 0, 1, 1), 1, None, {'n': value}) for value in values]
+        items = [GalleryItem(image='a', box=(0, 0, 1, 1), category_id=1, fields={'n': value}) for value in values]
         vectors = np.zeros((len(items), 32), np.float32)
         faiss = FaissGallery(gallery.similarity)
         assert gallery.add(vectors, items) == faiss.add(vectors, items)
@@ -172,9 +173,9 @@ class TestFields:
         gallery, _ = small
         vectors = np.zeros((1, 32), np.float32)
         with pytest.raises(ValueError, match='fields of an item must be what JSON can hold'):
-            gallery.add(vectors, [GalleryItem('a', (0, 0, 1, 1), 1, None, {'price': object()})])
+            gallery.add(vectors, [GalleryItem(image='a', box=(0, 0, 1, 1), category_id=1, fields={'price': object()})])
         with pytest.raises(ValueError, match='take 70023 bytes, Milvus holds 65535'):
-            gallery.add(vectors, [GalleryItem('a', (0, 0, 1, 1), 1, None, {'t': 'x' * 69_984})])
+            gallery.add(vectors, [GalleryItem(image='a', box=(0, 0, 1, 1), category_id=1, fields={'t': 'x' * 69_984})])
         with pytest.raises(TypeError, match="got the string 'A1'"):
             gallery.ids_where('sku', 'A1')
         with pytest.raises(TypeError, match=r'searched by texts and numbers, got \[1\]'):

@@ -1,16 +1,16 @@
 """The embedded gallery against brute force: exact and approximate, while it grows and shrinks, across threads."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mmdf2.retrieval import faiss_gallery
-from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.graph import GraphSettings
-from mmdf2.retrieval.lists import ListSettings, share_probes
+from mmdf2.retrieval.local import gallery as faiss_gallery
+from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings, share_probes
 
-from .made_gallery import brute_force, make_embeddings, make_items, make_similarity
+from ..made_gallery import brute_force, make_embeddings, make_items, make_similarity
 
 
 @pytest.fixture(name='made')
@@ -161,7 +161,7 @@ def test_what_suits_the_number_of_items_is_built(monkeypatch):
     monkeypatch.setattr(faiss_gallery, '_WHOLE_VECTORS', 500)
     monkeypatch.setattr(faiss_gallery, '_CODE_BYTES', 16)
     gallery.build_index(least_items=200)
-    indexes = [gallery._partitions[row].snapshot().index for row in range(4)]
+    indexes = [gallery._partitions[row].state.index for row in range(4)]
     assert indexes[0] is None and indexes[3] is None
     assert [index.settings.code_bytes for index in indexes[1:3]] == [None, 16]
 
@@ -241,7 +241,7 @@ def test_a_gallery_of_a_folder_grows_in_memory_and_leaves_its_file_mapped(made, 
         everything = np.concatenate([everything, more])
         assert_exact(again, everything, ids, queries)
         for partition in again._partitions:
-            file = partition.snapshot().vectors.parts[0]
+            file = partition.state.vectors.chunks[0]
             assert not len(file) or (not file.flags.owndata and not file.flags.writeable)
     gone = [1, 599, 603, 670]
     assert again.remove(gone) == 4
@@ -282,7 +282,7 @@ class TestRefusals:
     def test_fields_that_json_cannot_hold_leave_the_gallery_as_it_was(self, made):
         gallery, vectors, items, queries = made
         before = gallery.search(queries, 3)
-        bad = type(items[0])('x.jpg', (0, 0, 1, 1), 1, None, {'price': object()})
+        bad = replace(items[0], fields={'price': object()})
         with pytest.raises(ValueError, match='fields of an item must be what JSON can hold'):
             gallery.add(vectors[:2], [items[0], bad])
         assert len(gallery) == 600 and gallery.search(queries, 3) == before

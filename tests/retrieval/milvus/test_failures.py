@@ -8,16 +8,16 @@ import time
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
+from mmdf2.retrieval.local.gallery import FaissGallery
 
-from .made_gallery import assert_same_hits, make_embeddings, make_items, make_similarity
+from ..made_gallery import assert_same_hits, make_embeddings, make_items, make_similarity
 
 _REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
 pymilvus = pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 
-from mmdf2.retrieval.milvus_gallery import MilvusGallery  # noqa: E402
+from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
 
 
 class TestOpening:
@@ -46,7 +46,7 @@ class TestOpening:
     @pytest.mark.parametrize('text', ['', '[]', '{"format": 1}', '{"format": 2}', None])
     def test_a_changed_description_is_refused(self, small, text):
         gallery, path = small
-        collection = gallery._about_collection
+        collection = gallery._descriptions
         if text is None:
             collection._write(1, 'AAAA')
         else:
