@@ -1,4 +1,4 @@
-"""The dense vector of 294 landmarks of the exchange formats, from and to category-local landmarks."""
+"""Conversion between a category's own landmarks and the dense vector of 294 landmarks of the exchange formats."""
 
 import numpy as np
 

@@ -68,7 +68,7 @@ class Problem:
 
     kind: str
     file: str
-    item: str
+    item: str = field(default='', kw_only=True)
     detail: str
 
     def __post_init__(self) -> None:
@@ -174,9 +174,9 @@ def read_annotation(path, size: Size | None = None, note: Note = refuse) -> Imag
     try:
         data = json.loads(path.read_bytes(), object_pairs_hook=_Object)
     except FileNotFoundError:
-        raise AnnotationError(Problem('missing annotation', path.name, '', f'no file {path}')) from None
+        raise AnnotationError(Problem('missing annotation', path.name, f'no file {path}')) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(Problem('unreadable annotation', path.name, '', f'{error}')) from error
+        raise AnnotationError(Problem('unreadable annotation', path.name, f'{error}')) from error
     return parse_annotation(data, path.name, size, note)
 
 
@@ -195,16 +195,16 @@ def parse_annotation(data: Any, name: str, size: Size | None = None, note: Note 
             ``note``, also any other problem.
     """
     if not isinstance(data, dict):
-        raise AnnotationError(Problem('unreadable annotation', name, '', f'an object is needed, got {_short(data)}'))
+        raise AnnotationError(Problem('unreadable annotation', name, f'an object is needed, got {_short(data)}'))
     source, pair_id = data.get('source'), data.get('pair_id')
     if source not in SOURCE_NAMES:
         detail = f"source must be 'user' or 'shop', got {_short(source)}"
-        raise AnnotationError(Problem('bad source', name, '', detail))
+        raise AnnotationError(Problem('bad source', name, detail))
     if not _is_integer(pair_id, 0, MAX_PAIR_ID):
-        raise AnnotationError(Problem('bad pair_id', name, '', f'an integer >= 0 is needed, got {_short(pair_id)}'))
+        raise AnnotationError(Problem('bad pair_id', name, f'an integer >= 0 is needed, got {_short(pair_id)}'))
     items = _parse_items(data, name, size, note)
     if not items:
-        note(Problem('no items', name, '', 'no usable item (item1, item2, ...)'))
+        note(Problem('no items', name, 'no usable item (item1, item2, ...)'))
     return ImageAnnotation(source=source, pair_id=int(pair_id), items=items)
 
 
@@ -242,16 +242,16 @@ def _parse_items(data: dict[str, Any], name: str, size: Size | None, note: Note)
             continue
         match = re.fullmatch(r'item(\d{1,9})', key, flags=re.ASCII)
         if not match:
-            note(Problem('bad item name', name, _short(key), 'items are named item1, item2, ...'))
+            note(Problem('bad item name', name, 'items are named item1, item2, ...', item=_short(key)))
             continue
         item_id = int(match[1])
         if item_id in items:
-            note(Problem('duplicate item id', name, key, f'item {item_id} is there more than once'))
+            note(Problem('duplicate item id', name, f'item {item_id} is there more than once', item=key))
             continue
         if isinstance(value, _Object) and len(value) != len(value.pairs):
-            note(Problem('repeated key', name, key, f'keys {[pair[0] for pair in value.pairs]}'))
+            note(Problem('repeated key', name, f'keys {[pair[0] for pair in value.pairs]}', item=key))
         items[item_id] = _parse_item(
-            item_id, value, size, lambda kind, detail, key=key: note(Problem(kind, name, key, detail))
+            item_id, value, size, lambda kind, detail, key=key: note(Problem(kind, name, detail, item=key))
         )
     return [item for _, item in sorted(items.items()) if item is not None]
 

@@ -231,12 +231,12 @@ def image_size(path) -> tuple[int, int]:
             width, height = image.size
             turned = 'exif' in image.info and image.getexif().get(ORIENTATION_TAG) in SWAPPED_ORIENTATIONS
     except FileNotFoundError:
-        raise AnnotationError(Problem('missing image', path.name, '', f'no file {path}')) from None
+        raise AnnotationError(Problem('missing image', path.name, f'no file {path}')) from None
     except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         detail = str(error).replace(str(path), path.name)
-        raise AnnotationError(Problem('unreadable image', path.name, '', detail)) from error
+        raise AnnotationError(Problem('unreadable image', path.name, detail)) from error
     if width < 1 or height < 1:
-        raise AnnotationError(Problem('unreadable image', path.name, '', f'its size is {width} x {height}'))
+        raise AnnotationError(Problem('unreadable image', path.name, f'its size is {width} x {height}'))
     return (height, width) if turned else (width, height)
 
 
