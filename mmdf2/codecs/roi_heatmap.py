@@ -76,7 +76,7 @@ def _window_around(maps: Tensor, peak: Tensor, size: int) -> Tensor:
 
 
 def _vertex(probability: Tensor) -> Tensor:
-    """Fits a parabola to log ``probability`` (n, K, 7), weighted by it; returns the offset of its vertex from the middle.
+    """Fits a parabola to log ``probability`` (n, K, 7), weighted by it; returns its vertex's offset from the middle.
 
     A cell counts only if its mirror image lies on the map too: a window that is cut off on one side would shift even
     a single peak to the other side. The offset is (n, K), and 0 where the fit has no maximum.

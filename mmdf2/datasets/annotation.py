@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdf2.categories import (
     ATTRIBUTES,
@@ -23,6 +24,7 @@ from mmdf2.categories import (
     Category,
     Visibility,
 )
+from mmdf2.files import AnyPath
 
 # Kind of problem -> what happens to the data when the problem is noted instead of refused.
 TREATMENTS: dict[str, str] = {
@@ -87,7 +89,7 @@ class AnnotationError(ValueError):
         super().__init__(str(problem))
         self.problem = problem
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return AnnotationError, (self.problem,)
 
 
@@ -158,7 +160,7 @@ class ImageAnnotation:
     items: list[Item]
 
 
-def read_annotation(path, size: Size | None = None, note: Note = refuse) -> ImageAnnotation:
+def read_annotation(path: AnyPath, size: Size | None = None, note: Note = refuse) -> ImageAnnotation:
     """Reads one annotation file and checks it with ``parse_annotation``.
 
     Args:
@@ -250,9 +252,11 @@ def _parse_items(data: dict[str, Any], name: str, size: Size | None, note: Note)
             continue
         if isinstance(value, _Object) and len(value) != len(value.pairs):
             note(Problem('repeated key', name, f'keys {[pair[0] for pair in value.pairs]}', item=key))
-        items[item_id] = _parse_item(
-            item_id, value, size, lambda kind, detail, key=key: note(Problem(kind, name, detail, item=key))
-        )
+
+        def note_in_item(kind: str, detail: str, key: str = key) -> None:
+            note(Problem(kind, name, detail, item=key))
+
+        items[item_id] = _parse_item(item_id, value, size, note_in_item)
     return [item for _, item in sorted(items.items()) if item is not None]
 
 
@@ -380,7 +384,7 @@ def _parse_attribute(name: str, value: Any, note: _ItemNote) -> int:
     return 0
 
 
-def _is_integer(value: Any, low: int, high: int) -> bool:
+def _is_integer(value: Any, low: int, high: int) -> TypeGuard[float]:
     # JSON's true and false are no numbers; 3.0 is the whole number 3.
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1 and low <= value <= high
@@ -398,7 +402,7 @@ def _numbers(value: Any) -> np.ndarray | None:
     return array if array.ndim == 1 else None
 
 
-def _rounded(values) -> list[float]:
+def _rounded(values: ArrayLike) -> list[float]:
     flat = np.round(np.asarray(values, dtype=np.float64).reshape(-1), 2).tolist()
     return [int(value) if value == int(value) else value for value in flat]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdf2.datasets.annotation import Problem
+from mmdf2.files import AnyPath
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -41,7 +42,7 @@ class Listing:
     digest: str
 
 
-def list_split(root, split: str) -> Listing:
+def list_split(root: AnyPath, split: str) -> Listing:
     """Lists ``ROOT/<split>/image`` and ``ROOT/<split>/annos``.
 
     Raises:
@@ -68,7 +69,7 @@ def list_split(root, split: str) -> Listing:
     return Listing(usable, problems, _digest(image_names, annotation_names))
 
 
-def files_digest(root, split: str) -> str:
+def files_digest(root: AnyPath, split: str) -> str:
     """Computes only the ``digest`` of a split's ``Listing``, at a tenth of the cost.
 
     Raises:
@@ -95,7 +96,7 @@ def _digest(image_names: list[str], annotation_names: list[str]) -> str:
     return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()
 
 
-def _names(root, split: str) -> tuple[list[str], list[str]]:
+def _names(root: AnyPath, split: str) -> tuple[list[str], list[str]]:
     return _names_in(Path(root, split, 'image')), _names_in(Path(root, split, 'annos'))
 
 
