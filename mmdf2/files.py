@@ -34,21 +34,16 @@ def path_beside(path: AnyPath, durable: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the last, because some writers choose the format by it.
-    beside = path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+    beside = _unfinished(path)
     try:
         yield beside
-        if durable:
-            _flush(beside)
-        os.replace(beside, path)
-        if durable:
-            flush_folder(path.parent)
+        _replace(beside, path, durable)
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def open_for_replacement(path: AnyPath, mode: str = 'w', durable: bool = True) -> Iterator[IO]:
+def open_for_replacement(path: AnyPath, mode: str = 'w', durable: bool = True) -> Iterator[IO[Any]]:
     """Opens a file whose content replaces that of ``path`` when the block ends without an error.
 
     Args:
@@ -59,6 +54,32 @@ def open_for_replacement(path: AnyPath, mode: str = 'w', durable: bool = True) -
     encoding, newline = (None, None) if 'b' in mode else ('utf-8', '\n')
     with path_beside(path, durable) as beside, open(beside, mode, encoding=encoding, newline=newline) as file:
         yield file
+
+
+def write_named_by_hash(path: AnyPath, write: Callable[[Path], None]) -> tuple[Path, str]:
+    """Writes a file whose name contains the hash of its content, so that different contents never have the same name.
+
+    The content is on the disk when the function returns. The name is on the disk after :func:`flush_folder`, which the
+    caller calls once for several files.
+
+    Args:
+        path: The file's path without the hash: 'folder/ids.npy' becomes 'folder/ids-<16 digits of the hash>.npy'.
+        write: Writes the content to the path that it is given.
+
+    Returns:
+        The file's path, and the SHA-256 of its content, hexadecimal.
+    """
+    path = Path(path)
+    beside = _unfinished(path)
+    try:
+        write(beside)
+        digest = sha256(beside)
+        path = path.with_name(f'{path.stem}-{digest[:16]}{path.suffix}')
+        _flush(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path, digest
 
 
 def write_text(path: AnyPath, text: str) -> None:
@@ -82,7 +103,7 @@ def write_json(path: AnyPath, value: Any, indent: int | None = 1, **options: Any
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
 
 
-def write_json_list(file: IO[str], entries: Iterable, end: str = '\n]') -> None:
+def write_json_list(file: IO[str], entries: Iterable[Any], end: str = '\n]') -> None:
     """Writes a JSON list to an open file, one entry per line; entries are written as they come and are not collected.
 
     Args:
@@ -183,6 +204,20 @@ def locked(path: AnyPath, on_wait: Callable[[], None] | None = None) -> Iterator
 def usable_cores() -> int:
     """Counts the CPU cores that this process may use: all of the machine, or those that it is confined to."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _unfinished(path: Path) -> Path:
+    """A new path in the same folder that :func:`is_unfinished` knows."""
+    # The suffix stays the last, because some writers choose the format by it.
+    return path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+
+
+def _replace(beside: Path, path: Path, durable: bool) -> None:
+    if durable:
+        _flush(beside)
+    os.replace(beside, path)
+    if durable:
+        flush_folder(path.parent)
 
 
 def _flush(path: Path) -> None:

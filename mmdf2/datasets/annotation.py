@@ -229,7 +229,7 @@ def to_json_dict(annotation: ImageAnnotation) -> dict[str, Any]:
     return result
 
 
-class _Object(dict):
+class _Object(dict[str, Any]):
     """A JSON object that also keeps its repeated keys, of which a dict keeps only the last."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
+from mmdf2.evaluation.evaluate import ResultFiles
 
 SIZE = 64
 DIMS = 8
@@ -95,3 +96,23 @@ def _embedding(rng, image, item):
     """Near for items of one identity."""
     centre = np.random.default_rng([image.pair_id, item.style]).normal(size=DIMS)
     return torch.tensor(centre + rng.normal(0, 0.6, DIMS), dtype=torch.float32)
+
+
+def files_of(folder, *kinds):
+    """The result files ``r.<kind>.json`` of a folder."""
+    return ResultFiles(**{kind: folder / f'r.{kind}.json' for kind in kinds})
+
+
+def run(metric, samples, batch=3):
+    """The figures of a metric that is given some samples at a time."""
+    for start in range(0, len(samples), batch):
+        metric.process(None, samples[start : start + batch])
+    return metric.evaluate(len(samples))
+
+
+def collected(metric, samples):
+    """The results that a metric keeps of samples; it forgets them."""
+    metric.process(None, samples)
+    results = list(metric.results)
+    metric.results.clear()
+    return results

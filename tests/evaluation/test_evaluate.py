@@ -17,10 +17,11 @@ from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.files.json_list import write_results
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError, column_members
+from mmdf2.evaluation.report.tables import report_text
 from mmdf2.evaluation.truth import ground_truth
 
 from .coco_reference import flagged_result
-from .small_split import DIMS, predict, write_split
+from .small_split import DIMS, files_of, predict, write_split
 from .test_retrieval import official
 
 KINDS = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
@@ -183,3 +184,27 @@ def test_retrieval_of_an_image_that_the_dataset_does_not_have(folder, files, tmp
     # The lists alone do not say which images there are without items.
     lists = {'query_gt': folder / 'gt' / 'val_query.json', 'gallery_gt': folder / 'gt' / 'val_gallery.json'}
     assert evaluate_files(ResultFiles(retrieval=path), **lists)['retrieval'][OVERALL]['queries'] > 3
+
+
+def test_verification_of_pairs(tmp_path):
+    path = tmp_path / 'pairs.json'
+    path.write_text(json.dumps([{'score': score, 'same': score > 2} for score in range(5)]))
+    report = evaluate_files(ResultFiles(verification=path))
+    assert report['verification']['overall']['auc'] == 1
+    assert report['verification']['overall']['positives'] == 2
+    assert 'Verification of pairs' in report_text(report)
+
+
+def test_refusals(result_folder):
+    with pytest.raises(EvaluationError, match='nothing to evaluate: give one of bbox, segm'):
+        evaluate_files(ResultFiles(), result_folder / 'data')
+    with pytest.raises(EvaluationError, match='results of bbox need ground truth'):
+        evaluate_files(files_of(result_folder, 'bbox'))
+    with pytest.raises(EvaluationError, match=r'instances_val\.json has no scale, occlusion, zoom_in and viewpoint'):
+        evaluate_files(files_of(result_folder, 'bbox'), result_folder / 'gt/instances_val.json', subsets=True)
+    with pytest.raises(EvaluationError, match='retrieval needs its ground truth'):
+        evaluate_files(files_of(result_folder, 'retrieval'))
+    with pytest.raises(EvaluationError, match='both the list of query items and that of gallery items'):
+        evaluate_files(files_of(result_folder, 'retrieval'), query_gt=result_folder / 'gt/val_query.json')
+    with pytest.raises(EvaluationError, match='keypoints is missing; it should be 882 finite numbers'):
+        evaluate_files(files_of(result_folder, 'keypoints'), result_folder / 'gt/instances_val.json')

@@ -175,7 +175,7 @@ def _precision_table(report: Mapping, number: int, title: str, tasks: Mapping[st
             rows.append((label, [report[task][column][figure] for column in columns] + published))
             if columns != [OVERALL]:
                 cells: list = [published_precision(PAPER, task, column)[figure] for column in columns]
-                rows.append((f'  published {label} ({PAPER})', [*cells, '', '']))
+                rows.append((f'  published ({PAPER})', [*cells, '', '']))
     return Table(f'Table {number}: {title}', header, rows)
 
 
