@@ -9,6 +9,11 @@ import math
 import sys
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
+
 from mmdf2.analysis.dataset_page import dataset_page
 from mmdf2.analysis.detection_errors import with_boxes
 from mmdf2.analysis.error_page import error_numbers, error_page

@@ -14,6 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start('The same command continues where this one stopped.')
+
 import numpy as np
 import torch
 from mmengine.config import Config

@@ -11,6 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
+
 from mmdf2.datasets.manifest import StoreError
 from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
 from mmdf2.evaluation.records import EvaluationError

@@ -25,6 +25,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start('An interrupted build or add continues when it is started again.')
+
 import numpy as np
 import torch
 from tqdm import tqdm

@@ -6,6 +6,11 @@ python tools/make_wardrobe.py --out data/wardrobe --identities 1000 --validation
 import argparse
 import sys
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
+
 from mmdf2.wardrobe import make_wardrobe
 from mmdf2.wardrobe.contact_sheet import write_contact_sheet
 

@@ -14,6 +14,11 @@ import os
 import sys
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm

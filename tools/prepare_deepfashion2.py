@@ -8,6 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
+
 from mmdf2.datasets.export import export
 from mmdf2.datasets.prepare import PrepareError, prepare
 from mmdf2.datasets.store import Store, StoreError

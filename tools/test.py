@@ -8,10 +8,14 @@ From the wheel:      mim test mmdf2 CONFIG --checkpoint CHECKPOINT
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
-from mmengine.runner import Runner
+from mmdf2.command_line import UserError, start
 
-from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config
+if __name__ == '__main__':
+    start()
+
+from mmengine.config import Config
+
+from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config, run_test
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             'draw': True,
             'test_out_dir': str(Path(args.show_dir).absolute()),
         }
-    Runner.from_cfg(config).test()
+    run_test(config)
 
 
 def set_up_metrics(config: Config, option: str, **arguments) -> None:
@@ -55,7 +59,7 @@ def set_up_metrics(config: Config, option: str, **arguments) -> None:
         if metric['type'].startswith('mmdf2.')
     ]
     if not metrics:
-        raise SystemExit(f'{option}: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric to do it')
+        raise UserError(f'{option}: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric to do it')
     for metric in metrics:
         metric.update(arguments)
 

@@ -7,11 +7,15 @@ From the wheel:      mim train mmdf2 CONFIG
 
 import argparse
 
+from mmdf2.command_line import UserError, start
+
+if __name__ == '__main__':
+    start('The same command with --resume continues from the last checkpoint in the work dir.')
+
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import Runner
 
-from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config
+from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config, run_training
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,12 +48,12 @@ def main(argv: list[str] | None = None) -> None:
         use_mixed_precision(config)
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
-            raise SystemExit(f'--auto-scale-lr: {args.config} sets no auto_scale_lr.base_batch_size')
+            raise UserError(f'--auto-scale-lr: {args.config} sets no auto_scale_lr.base_batch_size')
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    Runner.from_cfg(config).train()
+    run_training(config)
 
 
 def use_mixed_precision(config: Config) -> None:

@@ -3,7 +3,8 @@
 from mmdf2.engine.checkpoints import CheckpointError, guard_checkpoint_loading, load_checkpoint_file
 from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
-from mmdf2.engine.runner_config import add_common_arguments, load_config
+from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
+from mmdf2.engine.runs import run_test, run_training
 
 __all__ = [
     'ChannelsLastHook',
@@ -14,4 +15,7 @@ __all__ = [
     'guard_checkpoint_loading',
     'load_checkpoint_file',
     'load_config',
+    'read_config',
+    'run_test',
+    'run_training',
 ]
