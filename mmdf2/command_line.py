@@ -36,7 +36,9 @@ def start(after_interrupt: str = '') -> None:
     for message, category, module in _FOREIGN_WARNINGS:
         warnings.filterwarnings('ignore', message, category, module)
     sys.stdout = _Screen(sys.stdout)
-    sys.excepthook = lambda kind, error, trace: _end(error, after_interrupt)
+    # torch.distributed replaces sys.stderr while the hook runs, to name the process on every line.
+    stderr = sys.stderr
+    sys.excepthook = lambda kind, error, trace: _end(error, after_interrupt, stderr)
 
 
 # (message, category, module) as in warnings.filterwarnings: warnings of other libraries that a user cannot act on.
@@ -149,7 +151,7 @@ def _raised_on_purpose(error: BaseException) -> bool:
     return linecache.getline(frames[-1].filename, frames[-1].lineno).lstrip().startswith('raise ')
 
 
-def _end(error: BaseException, after_interrupt: str) -> None:
+def _end(error: BaseException, after_interrupt: str, stderr) -> None:
     """Prints what a process that ends with an exception has to say; Python then ends it with status 1.
 
     (After Ctrl-C, Python ends it by the signal, which a shell shows as 130; so a loop in a shell ends as well.)
@@ -165,7 +167,7 @@ def _end(error: BaseException, after_interrupt: str) -> None:
     if message is not None and _is_first_to_end():
         if isinstance(error, KeyboardInterrupt):
             message = f'{message} {after_interrupt}'.strip()
-        print(f'error: {message}', file=sys.stderr, flush=True)
+        print(f'error: {message}', file=stderr, flush=True)
 
 
 def _is_first_to_end() -> bool:

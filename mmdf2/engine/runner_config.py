@@ -114,15 +114,14 @@ def change_config(config: Config, options: dict) -> None:
         first = key.split('.')[0]
         if first not in known:
             close = difflib.get_close_matches(first, known, n=1)
-            hint = f'; did you mean {close[0]}' if close else ''
-            raise UserError(f'--cfg-options {key}: the config has no {first}{hint}?')
+            hint = f'did you mean {close[0]}?' if close else 'correct the key.'
+            raise UserError(f'--cfg-options {key}: the config has no {first}; {hint}')
         _check_type(key, _setting(config, key), value)
         try:
             config.merge_from_dict({key: value})
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError) as error:
             raise UserError(
-                f'--cfg-options {key}: this key does not fit the config: {_first_line(error)}; '
-                'python -m mmengine config or the file itself shows its keys.'
+                f'--cfg-options {key}: the config has no such key: {_first_line(error)[:200]}; correct the key.'
             ) from error
 
 
@@ -172,11 +171,13 @@ def _place_in_config(error: Exception, path: Path) -> tuple[Path, int | None]:
 
 
 def _similar_names(path: Path) -> str:
-    """A sentence with the configs beside a missing one, or in the installed package, that it might mean."""
+    """A sentence with the config, beside a missing one or in the installed package, whose name is nearest."""
     folders = [path.parent, Path(__file__).parents[1] / '.mim' / 'configs']
     names = {found.name: found for folder in reversed(folders) for found in folder.glob('**/*.py')}
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return f' Did you mean {names[close[0]]}?' if close else ''
+    if close:
+        return f' Did you mean {names[close[0]]}?'
+    return ' Give the path of a config file, such as those in the folder configs of mmdf2.'
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from mmdf2.command_line import UserError, explain, output_held
@@ -68,9 +69,12 @@ def _config_fault(error: Exception, config: Config) -> str | None:
     if isinstance(error, FileNotFoundError) and (root := _missing_root(config)) and str(root) in str(error):
         return _missing_data(config, root, name, error)
     if (text := str(error.args[0]) if error.args else '') and isinstance(error, KeyError):
-        match = re.match(r'(\S+) is not in the (\S+) registry', text)
+        match = re.match(r'(\S+) is not in the (.+?) registry', text)
         if match:
             return _unknown_type(match[1], match[2], name)
+    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
+    if isinstance(optimizer.get('type'), str) and OPTIMIZERS.get(optimizer['type']) is None:
+        return _unknown_type(optimizer['type'], 'mmengine::optimizer', name)
     own = explain(error)
     if own is not None:
         return None if not isinstance(error, ValueError) else f'{name}: {own}'
@@ -79,10 +83,12 @@ def _config_fault(error: Exception, config: Config) -> str | None:
     mismatch = isinstance(error, TypeError) and re.search(r'unexpected keyword|missing \d+ required', str(error))
     if _PACKAGE in frames[-1][1].parents and not mismatch:
         return None
-    what = f'{built[-1].f_locals.get("obj_type", "a part")} cannot be built as it says' if built else 'cannot be used'
-    subject = f'{name}: {what}' if built else f'{name} {what}'
-    reason = (text or str(error)).strip().split('\n')[0].rstrip('.')
-    return f'{subject}: {type(error).__name__}: {reason}. Correct the config; MMDF2_TRACEBACK=1 shows the place.'
+    if built:
+        subject = f'{name}: {built[-1].f_locals.get("obj_type", "a part")} cannot be built with these settings'
+    else:
+        subject = f'{name} cannot be used'
+    reason = (text or str(error)).strip().split('\n')[0].rstrip('.')[:300]
+    return f'{subject}: {type(error).__name__}: {reason}. Correct the config or option; MMDF2_TRACEBACK=1 shows where.'
 
 
 def _unknown_type(kind: str, registry: str, name: str) -> str:
@@ -132,9 +138,9 @@ def _missing_data(config: Config, root: Path, name, error: FileNotFoundError) ->
     """The sentence for a missing dataset: ``data_command`` of the config makes it, or the user has to fetch it."""
     command = config.get('data_command')
     if not command:
-        return f'{explain(error)}. Put or link the dataset there, or change data_root in {name}.'
+        return f'{name}: {explain(error)}. Put or link the dataset there, or change data_root in the config.'
     tool, *arguments = shlex.split(command)
     script = Path(sys.argv[0]).parent
     start = f'mim run mmdf2 {tool}' if '.mim' in script.parts else f'python {script / tool}.py'
-    where = f'{name} looks for its dataset in {root}, which is missing or incomplete; this command makes it:'
-    return f'{where}\n    {start} --out {shlex.quote(str(root))} {shlex.join(arguments)}'
+    made_by = f'{start} --out {shlex.quote(str(root))} {shlex.join(arguments)}'
+    return f'{name}: {explain(error).split(";")[0]}. This command makes the dataset:\n    {made_by}'
