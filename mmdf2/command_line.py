@@ -19,8 +19,18 @@ TRACEBACK = 'MMDF2_TRACEBACK'
 
 _PACKAGE = Path(__file__).resolve().parent
 _LIBRARIES = ('torch', 'numpy', 'PIL', 'cv2', 'pycocotools', 'faiss', 'safetensors', 'tqdm')
-# What mmdet and mmengine print, not log, when they are imported.
-_NOISE_ON_STDOUT = ('Could not import OneDL. Skipping OneDL datasets.',)
+# What other libraries print to standard output, or log there, and a user cannot act on.
+_FOREIGN_LINES = re.compile(
+    r'^Could not import OneDL\. Skipping OneDL datasets\.$'  # mmdet, when it is imported
+    r'|mmengine.* - .*"(FileClient|HardDiskBackend)" (will be deprecated|is the alias of)'  # its own CheckpointHook
+)
+# (message, category) of warnings of other libraries that a user cannot act on.
+_FOREIGN_WARNINGS = (
+    ('faster_coco_eval is not installed', UserWarning),  # mmdet, when its metrics are imported
+    ('Setting (OMP|MKL)_NUM_THREADS environment variable for each process', UserWarning),  # MMEngine
+    ('`broadcast_buffers` is deprecated', FutureWarning),  # MMEngine; what it recommends instead does something else
+    ('pkg_resources is deprecated as an API', UserWarning),  # the original line of OpenMMLab
+)
 
 
 class UserError(RuntimeError):
@@ -33,20 +43,16 @@ def start(after_interrupt: str = '') -> None:
     Args:
         after_interrupt: What the user can do after pressing Ctrl-C; a sentence.
     """
-    for message, category, module in _FOREIGN_WARNINGS:
-        warnings.filterwarnings('ignore', message, category, module)
+    for message, category in _FOREIGN_WARNINGS:
+        warnings.filterwarnings('ignore', message, category)
     sys.stdout = _Screen(sys.stdout)
     # torch.distributed replaces sys.stderr while the hook runs, to name the process on every line.
     stderr = sys.stderr
     sys.excepthook = lambda kind, error, trace: _end(error, after_interrupt, stderr)
 
 
-# (message, category, module) as in warnings.filterwarnings: warnings of other libraries that a user cannot act on.
-_FOREIGN_WARNINGS: list[tuple[str, type[Warning], str]] = []
-
-
 class _Screen:
-    """Standard output, without the lines of :data:`_NOISE_ON_STDOUT`, and held back for a while where that is asked."""
+    """Standard output without the lines of :data:`_FOREIGN_LINES`, held back for a while where that is asked for."""
 
     def __init__(self, stream) -> None:
         self._stream = stream
@@ -55,7 +61,7 @@ class _Screen:
 
     def write(self, text: str) -> int:
         """Writes or keeps the text, or drops it if it is noise, with the end of its line."""
-        if text.strip() in _NOISE_ON_STDOUT:
+        if _FOREIGN_LINES.search(text.rstrip('\n')):
             self._dropped = not text.endswith('\n')
         elif self._dropped and text == '\n':
             self._dropped = False

@@ -46,8 +46,8 @@ def load_checkpoint_file(path, map_location=None) -> dict:
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise CheckpointError(
-            f'{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {error}); give a file that training '
-            'wrote'
+            f'{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {error}); give a file that '
+            'training wrote'
         ) from error
 
 
