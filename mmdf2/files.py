@@ -20,14 +20,14 @@ _UNFINISHED = '.unfinished'
 
 @contextlib.contextmanager
 def path_beside(path, durable: bool = True) -> Iterator[Path]:
-    """A path in the same folder, to be written to; it replaces ``path`` when the block ends without an error.
+    """Gives a path in the same folder to write to; it replaces ``path`` when the block ends without an error.
 
-    For writers that want a path; :func:`open_for_replacement` serves those that want a file.
+    This is for writers that need a path; :func:`open_for_replacement` is for those that need an open file.
 
     Args:
         path: The file to create or replace. Its folder is created if it is missing.
-        durable: Whether to wait until the content is on the disk. Only files that are many and quickly made again
-            (pictures, images of a drawn dataset) do without.
+        durable: Whether to wait until the content is on the disk. Only files that are numerous and quickly made again
+            (such as the images of a drawn dataset) are written without.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +46,12 @@ def path_beside(path, durable: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterator[IO]:
-    """An open file whose content replaces that of ``path`` when the block ends without an error.
+    """Opens a file whose content replaces that of ``path`` when the block ends without an error.
 
     Args:
         path: The file to create or replace. Its folder is created if it is missing.
         mode: 'w' for UTF-8 text with '\\n' at the end of lines, 'wb' for bytes.
-        durable: See :func:`path_beside`.
+        durable: Whether to wait until the content is on the disk, as for :func:`path_beside`.
     """
     text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
     with path_beside(path, durable) as beside, open(beside, mode, **text) as file:
@@ -74,27 +74,32 @@ def write_json(path, value, indent: int | None = 1, **options) -> None:
     """Replaces a file by JSON; ``options`` are those of ``json.dumps``.
 
     Raises:
-        ValueError: A value that JSON has no word for (NaN, infinity).
+        ValueError: A number is not finite: JSON has no word for NaN and infinity.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
 
 
-def write_json_list(file: IO[str], entries: Iterable) -> None:
-    """Writes a JSON list to an open file, one entry per line, each as it comes: all of them are never in memory.
+def write_json_list(file: IO[str], entries: Iterable, end: str = '\n]') -> None:
+    """Writes a JSON list to an open file, one entry per line; entries are written as they come and are not collected.
+
+    Args:
+        file: Text file, open for writing.
+        entries: Values that ``json.dumps`` accepts.
+        end: The last characters; the exchange files of a dataset have the bracket right behind the last entry.
 
     Raises:
-        ValueError: A value that JSON has no word for (NaN, infinity).
+        ValueError: A number is not finite: JSON has no word for NaN and infinity.
     """
     file.write('[')
     for number, entry in enumerate(entries):
         file.write((',\n' if number else '\n') + json.dumps(entry, allow_nan=False))
-    file.write('\n]')
+    file.write(end)
 
 
 def finish_file(partial, path) -> None:
     """Gives a file that grew under a name of its own, such as ``predictions.jsonl.partial``, its final name.
 
-    For files that are worth reading before they are complete; :func:`open_for_replacement` serves all others.
+    This is for files that are worth reading before they are complete; :func:`open_for_replacement` is for all others.
     """
     _flush(Path(partial))
     os.replace(partial, path)
@@ -102,23 +107,26 @@ def finish_file(partial, path) -> None:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Puts the folder ``new`` in the place of ``folder``, which is deleted.
+    """Puts the folder ``new`` in the place of ``folder``, whose old content is deleted.
 
-    Between the two renames, ``folder`` does not exist and its old content is in ``.<name>.old`` beside it.
+    All files of ``new`` are flushed to the disk first. Between the two renames, ``folder`` does not exist and its old
+    content is in ``.<name>.old`` beside it.
     """
-    if not folder.exists():
-        os.replace(new, folder)
-        return
+    for parent, _, names in os.walk(new):
+        for name in names:
+            _flush(Path(parent, name))
+        flush_folder(parent)
     old = folder.with_name(f'.{folder.name}.old')
     shutil.rmtree(old, ignore_errors=True)
-    os.replace(folder, old)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
     flush_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def delete_folder(folder: Path) -> None:
-    """Deletes a folder; it is renamed first, so that a kill leaves no half of it under its name."""
+    """Deletes a folder. It is renamed first, so that a kill never leaves a part of it under its name."""
     doomed = folder.with_name(f'.{folder.name}.deleted')
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(folder, doomed)
@@ -126,7 +134,7 @@ def delete_folder(folder: Path) -> None:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file's name is one that :func:`path_beside` gives: what a killed process left behind."""
+    """Whether a name is one that :func:`path_beside` gives: such a file was left behind by a killed process."""
     return name.startswith('.') and _UNFINISHED in name
 
 
@@ -147,10 +155,11 @@ def sha256(path) -> str:
 
 @contextlib.contextmanager
 def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds a lock that one process at a time can have; the system frees it when the process ends, however it ends.
+    """Holds a lock that one process at a time can hold; the system frees it when the process ends, even by a kill.
 
     Args:
-        path: The lock's file, created if it is missing. It stays: deleting it would let two processes hold two locks.
+        path: The lock's file, created if it is missing. It is never deleted: otherwise two processes could hold locks
+            on two files of the same name.
         on_wait: Called once when another process holds the lock, before waiting for it.
 
     Raises:
@@ -169,10 +178,10 @@ def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use, at least 1; fewer than the machine has where it is confined to some."""
+    """Counts the CPU cores that this process may use: all of the machine, or those that it is confined to."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _flush(path: Path) -> None:
-    with open(path, 'rb+') as file:
+    with open(path, 'rb') as file:
         os.fsync(file.fileno())

@@ -117,7 +117,7 @@ def test_operators_need_torch_alone():
     assert not loaded & {'mmengine', 'mmcv', 'mmdet', 'torchvision', 'faiss', 'cv2', 'matplotlib'}
 
 
-@pytest.mark.parametrize('module', ['evaluation.evaluate_files', 'codecs.contour', 'wardrobe'])
+@pytest.mark.parametrize('module', ['evaluation.evaluate', 'codecs.contour', 'wardrobe'])
 def test_evaluation_and_drawing_need_no_torch(module):
     code = f'import sys, mmdf2.{module}; print(*sorted({{name.split(".")[0] for name in sys.modules}}))'
     loaded = set(run_python(code).split())

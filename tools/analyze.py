@@ -18,14 +18,14 @@ from mmdf2.analysis.dataset_page import dataset_page
 from mmdf2.analysis.detection_errors import with_boxes
 from mmdf2.analysis.error_page import error_numbers, error_page
 from mmdf2.analysis.error_report import TASKS, report_errors
-from mmdf2.analysis.page import write_numbers, write_text
+from mmdf2.analysis.page import write_numbers
 from mmdf2.analysis.statistics import dataset_statistics
 from mmdf2.datasets.prepare import PrepareError, open_annotation
 from mmdf2.datasets.store import StoreError
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.from_store import ground_truth
-from mmdf2.evaluation.retrieval_files import read_retrieved_lists
-from mmdf2.evaluation.truth_source import TruthSource
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.files.retrieval import read_retrieved_lists
+from mmdf2.evaluation.truth import TruthSource, ground_truth
+from mmdf2.files import write_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,10 +64,9 @@ def show_dataset(args: argparse.Namespace) -> list[Path]:
     store, _ = open_annotation(args.store, args.split)
     statistics = dataset_statistics(store)
     out = Path(args.out)
-    return [
-        write_text(out / 'dataset.html', dataset_page(statistics, store.folder.name)),
-        write_numbers(out / 'dataset.json', statistics),
-    ]
+    write_text(out / 'dataset.html', dataset_page(statistics, store.folder.name))
+    write_numbers(out / 'dataset.json', statistics)
+    return [out / 'dataset.html', out / 'dataset.json']
 
 
 def show_errors(args: argparse.Namespace) -> list[Path]:
@@ -85,10 +84,9 @@ def show_errors(args: argparse.Namespace) -> list[Path]:
     lists = {name: read_retrieved_lists(path) for name, path in zip(names, args.retrieval, strict=True)}
     report = report_errors(store, source.ground_truth, results, lists, args.score)
     out, images = Path(args.out), Path(args.images) if args.images else images
-    return [
-        write_text(out / 'errors.html', error_page(report, store, images, args.worst)),
-        write_numbers(out / 'errors.json', error_numbers(report)),
-    ]
+    write_text(out / 'errors.html', error_page(report, store, images, args.worst))
+    write_numbers(out / 'errors.json', error_numbers(report))
+    return [out / 'errors.html', out / 'errors.json']
 
 
 def main(argv: list[str] | None = None) -> None:

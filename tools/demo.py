@@ -24,17 +24,15 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdf2.analysis.retrieval_errors import rows_of_results
 from mmdf2.apis import ClothesInferencer
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import guard_checkpoint_loading
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
-from mmdf2.evaluation.report_files import write_report
-from mmdf2.evaluation.tables import summary_table
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
+from mmdf2.evaluation.report.tables import summary_table, write_report
 from mmdf2.files import usable_cores, write_json, write_text
 from mmdf2.images import write_image
-from mmdf2.visualization import draw_instance_data, draw_retrieval_rows
-from mmdf2.visualization.annotation import draw_items
-from mmdf2.visualization.retrieval_results import rows_of_results
+from mmdf2.visualization import draw_instance_data, draw_items, draw_retrieval_rows
 from mmdf2.wardrobe import make_wardrobe
 
 TOOLS = Path(__file__).resolve().parent

@@ -16,10 +16,10 @@ from mmdf2.command_line import start
 if __name__ == '__main__':
     start()
 
-from mmdf2.datasets.manifest import StoreError
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+from mmdf2.datasets.store import StoreError
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.report_files import report_text, write_report
+from mmdf2.evaluation.report.tables import report_text, write_report
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -20,14 +20,12 @@ if __name__ == '__main__':
     start()
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from mmdf2.analysis.contour_page import contour_page
-from mmdf2.analysis.item_contours import LEAST_INSIDE, ItemContour, item_contour, worst_first
-from mmdf2.datasets.annotation import ImageAnnotation, read_annotation, to_json_dict
-from mmdf2.datasets.listing import Entry, list_split
-from mmdf2.datasets.problems import AnnotationError, Problem
+from mmdf2.analysis.contours import LEAST_INSIDE, ItemContour, contour_page, item_contour, worst_first
+from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, Problem, read_annotation, to_json_dict
+from mmdf2.datasets.listing import ImageFiles, list_split
+from mmdf2.datasets.prepare import image_size
 from mmdf2.files import write_text
 
 
@@ -51,32 +49,31 @@ def main(argv: list[str] | None = None) -> None:
     except FileNotFoundError as error:
         sys.exit(f'error: {error}')
     contours, problems, filled = [], list(listing.problems), 0
-    for entry in tqdm(listing.entries, desc='contours', disable=None):
+    for files in tqdm(listing.images, desc='contours', disable=None):
         try:
-            annotation, found = contours_of(entry, problems)
+            annotation, found = contours_of(files, problems)
         except (AnnotationError, OSError) as error:
             problems.append(error)
             continue
         contours += found
         if args.fill:
-            filled += write_filled(args.out / 'annos' / entry.annotation.name, annotation, found)
+            filled += write_filled(args.out / 'annos' / files.annotation.name, annotation, found)
     paths = [args.out / 'contours.jsonl', args.out / 'contours.html']
     write_text(paths[0], ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours))
     write_text(paths[1], page_of(args, contours))
     report(args, contours, problems, filled, paths)
 
 
-def contours_of(entry: Entry, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
+def contours_of(files: ImageFiles, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
     """An image's annotation and the contours of its items; what is wrong with it is added to the problems."""
-    with Image.open(entry.image) as image:
-        width, height = image.size
+    width, height = image_size(files.image)
 
     def note(problem: Problem) -> None:
         if problem.kind != 'no mask':  # what --fill is for
             problems.append(problem)
 
-    annotation = read_annotation(entry.annotation, (width, height), note)
-    return annotation, [item_contour(entry.image.name, item, height, width) for item in annotation.items]
+    annotation = read_annotation(files.annotation, (width, height), note)
+    return annotation, [item_contour(files.image.name, item, height, width) for item in annotation.items]
 
 
 def write_filled(path: Path, annotation: ImageAnnotation, contours: list[ItemContour]) -> int:

@@ -13,7 +13,7 @@ from mmdf2.command_line import start
 if __name__ == '__main__':
     start()
 
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import PrepareError, prepare
 from mmdf2.datasets.store import Store, StoreError
 

@@ -9,10 +9,9 @@ from mmdf2.apis.inferencer import ClothesInferencer
 from mmdf2.apis.search import extracted_items
 from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.retrieval import MAX_HITS, summarize
-from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
+from mmdf2.evaluation.retrieval import MAX_HITS, RetrievedLists, evaluate_lists, summarize
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.retrieval.gallery import Gallery, Hit
 
 

@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdf2.datasets.problems import Problem
+from mmdf2.datasets.annotation import Problem
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One image of a split: its id and the paths of image and annotation."""
+class ImageFiles:
+    """The files of one image of a split: its id, and the paths of the image and of its annotation."""
 
     image_id: int
     image: Path
@@ -25,12 +25,12 @@ class Listing:
     """A split's files.
 
     Attributes:
-        entries: The usable ones, by rising image id.
-        problems: The others.
-        digest: Hash of all file names, to recognise a store made from other files.
+        images: The images that have an annotation, by rising image id.
+        problems: What is wrong with the other files.
+        digest: Hash of all file names, by which a store made from other files is recognised.
     """
 
-    entries: list[Entry]
+    images: list[ImageFiles]
     problems: list[Problem]
     digest: str
 
@@ -51,15 +51,19 @@ def list_split(root, split: str) -> Listing:
     for image_id in sorted(annotations.keys() - images.keys()):
         name = annotations[image_id]
         problems.append(Problem('missing image', f'annos/{name}', '', f'there is no image/{Path(name).stem}.jpg'))
-    entries = [
-        Entry(image_id, Path(root, split, 'image', images[image_id]), Path(root, split, 'annos', annotations[image_id]))
+    usable = [
+        ImageFiles(
+            image_id=image_id,
+            image=Path(root, split, 'image', images[image_id]),
+            annotation=Path(root, split, 'annos', annotations[image_id]),
+        )
         for image_id in sorted(images.keys() & annotations.keys())
     ]
-    return Listing(entries, problems, _digest(image_names, annotation_names))
+    return Listing(usable, problems, _digest(image_names, annotation_names))
 
 
 def files_digest(root, split: str) -> str:
-    """The ``digest`` of a split's ``Listing`` alone, at a tenth of the cost.
+    """Computes only the ``digest`` of a split's ``Listing``, at a tenth of the cost.
 
     Raises:
         FileNotFoundError: A folder is missing.
@@ -67,11 +71,11 @@ def files_digest(root, split: str) -> str:
     return _digest(*_names(root, split))
 
 
-def signature(entries: list[Entry]) -> str:
-    """Hash of names, sizes and modification times, which changes when a file does; a missing file has none."""
+def signature(images: list[ImageFiles]) -> str:
+    """Hash of names, sizes and modification times, which changes when a file does; a missing file counts as missing."""
     lines = []
-    for entry in entries:
-        for path in (entry.image, entry.annotation):
+    for files in images:
+        for path in (files.image, files.annotation):
             try:
                 status = path.stat()
                 lines.append(f'{path.name} {status.st_size} {status.st_mtime_ns}')

@@ -5,7 +5,6 @@ Source: the paper names the task and gives no protocol; these are the usual ones
 
 import numpy as np
 
-from mmdf2.evaluation.entries import Entry, read_entries
 from mmdf2.evaluation.records import EvaluationError
 
 # Shares of negative pairs that may pass as the same.
@@ -86,25 +85,6 @@ def draw_pairs(query_identities, gallery_identities, negatives: int, seed: int):
         np.concatenate([*entries, np.zeros(0, np.int64)]),
         np.concatenate([*same, np.zeros(0, bool)]),
     )
-
-
-def read_pairs(path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads pairs from a JSON list of objects with ``score`` (finite) and ``same`` (true or false, or 1 or 0).
-
-    Returns:
-        (p,) float64 scores and (p,) bool.
-
-    Raises:
-        EvaluationError: A file or an entry that is not of the format, with line, entry and field.
-    """
-    pairs = [(entry.finite('score'), _same(entry)) for entry in read_entries(path)]
-    scores, same = zip(*pairs, strict=True) if pairs else ((), ())
-    return np.array(scores, dtype=np.float64), np.array(same, dtype=bool)
-
-
-def _same(entry: Entry) -> bool:
-    value = entry.value.get('same')
-    return value if isinstance(value, bool) else bool(entry.integer('same', 0, 1, 'true or false, or 1 or 0'))
 
 
 def _curve(scores, same) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

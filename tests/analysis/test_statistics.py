@@ -1,4 +1,4 @@
-"""Statistics of a store against counts made one item at a time."""
+"""Statistics of a store against counts that are made one item at a time."""
 
 from collections import Counter, defaultdict
 

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
+from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import (
     MAX_HITS,
     TOP_K,
-    Items,
+    RetrievalItems,
     chance_top1,
     judge,
     right_identities,
     select_queries,
     summarize,
 )
-from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
 
 
 def iou(a, b):
@@ -129,7 +129,7 @@ def test_random_worlds_are_not_trivial():
 
 def items(*rows, image=1):
     boxes, identities, labels = zip(*rows, strict=True)
-    return Items(np.full(len(rows), image), np.array(boxes, float), np.array(identities), np.array(labels))
+    return RetrievalItems(np.full(len(rows), image), np.array(boxes, float), np.array(identities), np.array(labels))
 
 
 def select(truth, *rows, image=1):
@@ -177,7 +177,7 @@ def test_right_identities_ignore_category_and_count_every_item_overlapped():
 
 def test_chance_is_the_mean_over_every_order_of_the_gallery():
     queries = items((LEFT, 7, 0), (RIGHT, 8, 0), (RIGHT, 99, 0), (RIGHT, -1, 0))
-    gallery = Items(
+    gallery = RetrievalItems(
         np.array([20, 21, 21, 22]), np.array([LEFT, LEFT, LEFT, FAR], float), np.array([7, 7, 8, -1]), np.zeros(4, int)
     )
     # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 for 8, none for 99.

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from mmdf2.evaluation.files.retrieval import read_pairs
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.verification import FALSE_ACCEPT_RATES, draw_pairs, read_pairs, verification_figures
+from mmdf2.evaluation.verification import FALSE_ACCEPT_RATES, draw_pairs, verification_figures
 
 
 def by_brute_force(scores, same):

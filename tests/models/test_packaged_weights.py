@@ -1,4 +1,4 @@
-"""Weights in the wheel: small, close to what was trained, found by name."""
+"""The weights in the wheel are small, close to the trained ones, and found by name."""
 
 import pytest
 import torch
