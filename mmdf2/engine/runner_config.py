@@ -55,7 +55,8 @@ def load_config(args: argparse.Namespace) -> Config:
         args: Parsed arguments of :func:`add_common_arguments`, and ``config``.
 
     Raises:
-        UserError: The config cannot be read, an option does not fit it, or the launcher did not start this process.
+        FileNotFoundError: There is no such config.
+        UserError: The config cannot be read, an option does not fit it, or no launcher started this process.
         ValueError: The launcher cannot start processes on a machine without an accelerator.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -81,11 +82,12 @@ def read_config(path) -> Config:
     """Reads a config file.
 
     Raises:
-        UserError: The file, or one that it inherits, is missing or wrong; the message names that file.
+        FileNotFoundError: There is no such file.
+        UserError: The file, or one that it inherits, is wrong, or that one is missing; the message names the file.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'there is no config {path}.{_similar_names(path)}')
+        raise FileNotFoundError(f'there is no config {path}.{_similar_names(path)}')
     try:
         return Config.fromfile(str(path))
     except Exception as error:  # a config is a program, which can fail in any way

@@ -1,11 +1,13 @@
-"""Training and testing by a config, with faults of the config and missing data told in one sentence."""
+"""Training and testing by a config, whose faults, and missing data, are told in one sentence."""
 
+import contextlib
 import difflib
 import importlib
 import re
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine.registry
@@ -45,9 +47,19 @@ def _run(config: Config, method: str):
             runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
             return getattr(runner, method)()
         except Exception as error:
-            if screen.held and (message := _config_fault(error, config)):
-                raise UserError(message) from error
+            if screen.held:
+                _raise_config_fault(error, config)
             raise
+
+
+@contextlib.contextmanager
+def config_faults_explained(config: Config) -> Iterator[None]:
+    """A block that builds what a config describes; an error that the config causes becomes a UserError."""
+    try:
+        yield
+    except Exception as error:
+        _raise_config_fault(error, config)
+        raise
 
 
 class _ReleaseHook(Hook):
@@ -61,6 +73,12 @@ class _ReleaseHook(Hook):
         self.screen.release()
 
     before_test = before_val = before_train
+
+
+def _raise_config_fault(error: Exception, config: Config) -> None:
+    """Raises a UserError if the config is to blame for an error."""
+    if message := _config_fault(error, config):
+        raise UserError(message) from error
 
 
 def _config_fault(error: Exception, config: Config) -> str | None:
