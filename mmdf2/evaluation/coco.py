@@ -230,6 +230,7 @@ def _similarity(
     detected: np.ndarray,
     candidates: Candidates,
 ) -> np.ndarray:
+    # The assertions tell a type checker what ``_check_task`` has made sure.
     found, wanted = detected[candidates.pair_detections], rows[candidates.pair_truths]
     if task == 'bbox':
         assert detections.boxes is not None

@@ -166,6 +166,8 @@ def select_queries(
             f'detection {bad[0]} (image {image_ids[bad[0]]}) has score {scores[bad[0]]} and box {boxes[bad[0]]}; both '
             'must be finite: the model has probably diverged'
         )
+    if items.labels is None:
+        raise EvaluationError('the items of user images need labels')
     queries = np.flatnonzero(items.identities >= 0)
     detection, item, iou = _overlaps(image_ids, boxes, items)
     order = np.lexsort((item, -iou, detection))
