@@ -134,7 +134,7 @@ def evaluate_task(
             precision[column, ..., label], recall[column, :, label] = precision_recall(
                 scores, matched, unwanted, int(num_truths[column, label])
             )
-    return TaskResult(columns, precision, recall, num_truths)
+    return TaskResult(columns=columns, precision=precision, recall=recall, num_truths=num_truths)
 
 
 def _check_task(truth: GroundTruth, detections: Detections, task: str) -> None:

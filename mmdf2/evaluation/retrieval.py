@@ -252,7 +252,9 @@ def judge(
     query = hit_queries[found]
     precision = (np.arange(len(found)) - np.searchsorted(query, query) + 1) / (place[found] + 1)
     average_precision = np.bincount(query, precision, len(queries)) / np.clip(matches, 1, MAX_HITS)
-    return Outcome(queries, first_right, missed, matches, average_precision)
+    return Outcome(
+        queries=queries, first_right=first_right, missed=missed, matches=matches, average_precision=average_precision
+    )
 
 
 def chance_top1(items: RetrievalItems, gallery: RetrievalItems) -> float:

@@ -92,7 +92,7 @@ def _add_item(items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmark
         kept['segmentation'] = value.get('segmentation')
         if 'segmentation' not in value:
             raise entry.wrong('segmentation', 'there, since masks are evaluated')
-    items.entries.append(JsonEntry(entry.source, entry.number, entry.line, kept))
+    items.entries.append(JsonEntry(source=entry.source, number=entry.number, line=entry.line, value=kept))
 
 
 def _own_landmarks(entry: JsonEntry, label: int) -> Sequence[float]:

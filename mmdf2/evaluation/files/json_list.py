@@ -81,7 +81,7 @@ class JsonEntry:
 def list_entries(what: str, values: list) -> Iterator[JsonEntry]:
     """The entries of a list in memory; EvaluationError when one is not an object. ``what`` names the list in errors."""
     for number, value in enumerate(values):
-        entry = JsonEntry(what, number, None, value)
+        entry = JsonEntry(source=what, number=number, line=None, value=value)
         if not isinstance(value, dict):
             raise entry.error(f'an object is needed, got {repr(value)[:80]}')
         yield entry
@@ -177,7 +177,7 @@ class _Window:
                 self.skip('')
             line = self._line()
             value = self.value(f', entry {number}')
-            entry = JsonEntry(self.path, number, line, value)
+            entry = JsonEntry(source=self.path, number=number, line=line, value=value)
             if not isinstance(value, dict):
                 raise entry.error(f'an object is needed, got {repr(value)[:80]}')
             yield entry
