@@ -101,6 +101,11 @@ def test_every_page_is_read():
     assert {'README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/README.md', 'benchmarks/README.md'} <= names
 
 
+def test_readme_has_one_block_of_python():
+    """Another test runs its lines as they stand."""
+    assert (ROOT / 'README.md').read_text(encoding='utf-8').count('```python\n') == 1
+
+
 @each(PAGES)
 def test_relative_links_resolve(page):
     for target in LINK.findall(split_page(page)[0]):

@@ -1,4 +1,4 @@
-"""Makes the stores that mmdf2 reads DeepFashion2 through, and on request the official exchange files.
+"""Makes the stores of a dataset in DeepFashion2's layout and, on request, the official exchange files.
 
 python tools/prepare_deepfashion2.py ROOT
 python tools/prepare_deepfashion2.py ROOT --split validation --export ground_truth
@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--store', help='folder of the store, for one split (default: ROOT/<split>.store)')
     parser.add_argument('--workers', type=int, help='number of processes (default: one per core)')
     parser.add_argument('--strict', action='store_true', help='refuse the dataset if anything is wrong with it')
-    parser.add_argument('--force', action='store_true', help='make the stores again even if they are there')
+    parser.add_argument('--force', action='store_true', help='make the stores again, even if they exist')
     parser.add_argument('--export', metavar='DIR', help='also write COCO-style ground truth and the retrieval files')
     args = parser.parse_args(argv)
     args.split = args.split or [name for name in ('train', 'validation') if Path(args.root, name).is_dir()]

@@ -211,7 +211,7 @@ def column_chart(
 
 def curve_chart(
     title: str,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     x_label: str,
     y_label: str,
     x_range: tuple[float, float] = (0.0, 1.0),

@@ -116,10 +116,11 @@ def best_threshold(scores: ArrayLike, right: ArrayLike, num_truths: int) -> floa
         The threshold, the highest of several that are equally good; detections with at least this score are kept. 0
         without detections.
     """
+    scores = np.asarray(scores)
     if not len(scores):
         return 0.0
-    order = np.argsort(-np.asarray(scores), kind='stable')
-    scores = np.asarray(scores)[order]
+    order = np.argsort(-scores, kind='stable')
+    scores = scores[order]
     true = np.cumsum(np.asarray(right)[order])
     f1 = 2 * true / (np.arange(1, len(scores) + 1) + num_truths)
     # Detections of equal score are kept together or not at all.

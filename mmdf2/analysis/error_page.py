@@ -95,12 +95,12 @@ def error_numbers(report: ErrorReport) -> dict:
         numbers['confusion'] = {'names': [*CATEGORY_NAMES, 'background'], 'counts': report.confusion}
     if report.landmarks is not None:
         numbers['landmarks'] = landmark_table(report.truth, report.landmarks)
-    for name, errors in report.retrieval.items():
-        outcome = errors.outcome
+    for name, found in report.retrieval.items():
+        outcome = found.outcome
         numbers.setdefault('retrieval', {})[name] = {
             'queries': len(outcome.queries),
             'missed': int(outcome.missed.sum()),
-            'wrong identity': int(errors.wrong.sum()),
+            'wrong identity': int(found.wrong.sum()),
             'cmc': [outcome.top_k(k) for k in range(1, 21)],
         }
     return numbers

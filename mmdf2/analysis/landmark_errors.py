@@ -56,12 +56,12 @@ def landmark_errors(truth: GroundTruth, detections: Detections) -> LandmarkError
     likeness = np.full((count, MAX_LANDMARKS), np.nan)
     distances = np.full((count, MAX_LANDMARKS), np.nan)
     worst = np.full(count, -1, dtype=np.int64)
-    hit = np.flatnonzero(found_by >= 0)
-    if len(hit):
-        likeness[hit], distances[hit] = landmark_likeness(
-            detections.landmarks[found_by[hit]], truth.landmarks[hit], truth.boxes[hit], truth.labels[hit]
+    found = np.flatnonzero(found_by >= 0)
+    if len(found):
+        likeness[found], distances[found] = landmark_likeness(
+            detections.landmarks[found_by[found]], truth.landmarks[found], truth.boxes[found], truth.labels[found]
         )
-        worst[hit] = np.nanargmin(likeness[hit], axis=1)
+        worst[found] = np.nanargmin(likeness[found], axis=1)
     return LandmarkErrors(
         counted=counted, found_by=found_by, oks=oks, likeness=likeness, distances=distances, worst=worst
     )

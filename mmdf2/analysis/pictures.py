@@ -185,7 +185,7 @@ def wrong_identity_figures(
 
 
 def closeup(
-    image: np.ndarray, box: Sequence[float], context: float, longer_side: int
+    image: np.ndarray, box: Sequence[float] | np.ndarray, context: float, longer_side: int
 ) -> tuple[np.ndarray, Callable[[ArrayLike], np.ndarray]]:
     """Cuts out a box with its surroundings, enlarged or reduced to be drawn on.
 

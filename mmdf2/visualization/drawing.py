@@ -221,7 +221,7 @@ def line_width(shape: Sequence[int]) -> int:
 
     A diagonal of less than 675 pixels gives 1, of 900 pixels 2, of 1,350 pixels 3.
     """
-    return max(1, round(float(np.hypot(*shape[:2])) / 450))
+    return max(1, round(float(np.hypot(shape[0], shape[1])) / 450))
 
 
 def letter_height(shape: Sequence[int]) -> int:
@@ -229,7 +229,7 @@ def letter_height(shape: Sequence[int]) -> int:
 
     Images with a diagonal of up to 600 pixels give 7, a diagonal of 1,000 pixels gives 12.
     """
-    return max(7, round(float(np.hypot(*shape[:2])) / 85))
+    return max(7, round(float(np.hypot(shape[0], shape[1])) / 85))
 
 
 def _font(height: int) -> tuple[float, int]:

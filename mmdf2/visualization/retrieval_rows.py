@@ -34,11 +34,11 @@ class RetrievalRow:
     """
 
     image: str | Path | np.ndarray
-    box: Sequence[float] | None
+    box: Sequence[float] | np.ndarray | None
     hit_images: Sequence[str | Path | np.ndarray]
-    hit_boxes: Sequence[Sequence[float]]
-    correct: Sequence[bool] | None
-    scores: Sequence[float] | None = None
+    hit_boxes: Sequence[Sequence[float]] | np.ndarray
+    correct: Sequence[bool] | np.ndarray | None
+    scores: Sequence[float] | np.ndarray | None = None
     title: str = 'query'
 
 
@@ -86,7 +86,7 @@ def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: 
     return sheet
 
 
-def crop_box(image: np.ndarray, box: Sequence[float], context: float) -> np.ndarray:
+def crop_box(image: np.ndarray, box: Sequence[float] | np.ndarray, context: float) -> np.ndarray:
     """The part of an image around a box: a square where the image has room for it, cut at the image's borders.
 
     Args:
@@ -109,7 +109,11 @@ def crop_box(image: np.ndarray, box: Sequence[float], context: float) -> np.ndar
 
 
 def _view(
-    image: str | Path | np.ndarray, box: Sequence[float] | None, cell: int, context: float | None, colour: RGB
+    image: str | Path | np.ndarray,
+    box: Sequence[float] | np.ndarray | None,
+    cell: int,
+    context: float | None,
+    colour: RGB,
 ) -> np.ndarray:
     """(cell, cell, 3) picture of a garment, fitted into its cell."""
     pixels = image if isinstance(image, np.ndarray) else read_image(image)

@@ -15,9 +15,9 @@ from mmdf2.apis import ClothesInferencer, FashionSearch, gallery_building
 from mmdf2.apis.gallery_building import add_images
 from mmdf2.apis.search import extracted_items, model_identity, model_similarity, open_gallery_of
 from mmdf2.retrieval.expansion import expand_by_gallery
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.local.gallery import FaissGallery
 from mmdf2.retrieval.locations import create_gallery, open_gallery
 from mmdf2.retrieval.similarity import Similarity
 

@@ -1,4 +1,4 @@
-"""Result files in, a report out: the metrics' very numbers, pycocotools' in every cell, and the protocol's in loops."""
+"""Reports of result files: the same figures as the metrics, as pycocotools and as the protocol in loops."""
 
 import contextlib
 import io
@@ -17,10 +17,11 @@ from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.files.json_list import write_results
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError, column_members
+from mmdf2.evaluation.report.tables import report_text
 from mmdf2.evaluation.truth import ground_truth
 
 from .coco_reference import flagged_result
-from .small_split import DIMS, predict, write_split
+from .small_split import DIMS, files_of, predict, write_split
 from .test_retrieval import official
 
 KINDS = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
@@ -50,7 +51,7 @@ def store(folder):
 
 @pytest.fixture(scope='module')
 def printed(folder, store):
-    """What the metrics return; writes the result files."""
+    """What the metrics return; the fixture also writes the result files."""
     similarity = {'weight': np.stack([-np.ones(DIMS), np.ones(DIMS)]).astype('f4'), 'bias': np.zeros(2, 'f4')}
     samples = predict(store, np.random.default_rng(6), similarity)
     figures = {}
@@ -88,7 +89,7 @@ def test_figures_are_those_that_the_metrics_printed(report, printed):
     figures = as_printed(report)
     others = {name for name in printed if name.startswith('verification') or name == 'retrieval_chance_top1'}
     expected = {name: value for name, value in printed.items() if name not in others}
-    # NaN is no number equal to itself, and equal here.
+    # NaN is not equal to itself, but counts as equal here.
     assert figures == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
     assert len(others) == 13 and {'bbox_AP', 'keypoints_AP50_all_viewpoint_side_or_back'} <= set(figures)
     assert 0 < figures['retrieval_missed_scale_small'] < figures['retrieval_missed'] < figures['retrieval_queries']
@@ -180,6 +181,30 @@ def test_retrieval_of_an_image_that_the_dataset_does_not_have(folder, files, tmp
     path = write_results(tmp_path / 'r.json', results)
     with pytest.raises(EvaluationError, match=rf'r\.json, line 4, entry 2: {message}'):
         evaluate_files(ResultFiles(retrieval=path), folder / 'data')
-    # The lists alone do not say which images there are without items.
+    # The lists do not name images without items.
     lists = {'query_gt': folder / 'gt' / 'val_query.json', 'gallery_gt': folder / 'gt' / 'val_gallery.json'}
     assert evaluate_files(ResultFiles(retrieval=path), **lists)['retrieval'][OVERALL]['queries'] > 3
+
+
+def test_verification_of_pairs(tmp_path):
+    path = tmp_path / 'pairs.json'
+    path.write_text(json.dumps([{'score': score, 'same': score > 2} for score in range(5)]))
+    report = evaluate_files(ResultFiles(verification=path))
+    assert report['verification']['overall']['auc'] == 1
+    assert report['verification']['overall']['positives'] == 2
+    assert 'Verification of pairs' in report_text(report)
+
+
+def test_refusals(result_folder):
+    with pytest.raises(EvaluationError, match='nothing to evaluate: give one of bbox, segm'):
+        evaluate_files(ResultFiles(), result_folder / 'data')
+    with pytest.raises(EvaluationError, match='results of bbox need ground truth'):
+        evaluate_files(files_of(result_folder, 'bbox'))
+    with pytest.raises(EvaluationError, match=r'instances_val\.json has no scale, occlusion, zoom_in and viewpoint'):
+        evaluate_files(files_of(result_folder, 'bbox'), result_folder / 'gt/instances_val.json', subsets=True)
+    with pytest.raises(EvaluationError, match='retrieval needs its ground truth'):
+        evaluate_files(files_of(result_folder, 'retrieval'))
+    with pytest.raises(EvaluationError, match='both the list of query items and that of gallery items'):
+        evaluate_files(files_of(result_folder, 'retrieval'), query_gt=result_folder / 'gt/val_query.json')
+    with pytest.raises(EvaluationError, match='keypoints is missing; it should be 882 finite numbers'):
+        evaluate_files(files_of(result_folder, 'keypoints'), result_folder / 'gt/instances_val.json')

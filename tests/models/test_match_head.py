@@ -4,8 +4,7 @@ import torch
 
 from mmdf2.models import MatchHead
 from mmdf2.models.losses import contrastive_loss, contrastive_targets, match_loss, pair_targets, pair_weights
-from mmdf2.retrieval.reduction import DistanceSpace
-from mmdf2.retrieval.similarity import Similarity
+from mmdf2.retrieval.similarity import DistanceSpace, Similarity
 
 
 def make_head(**kwargs):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def _precision_table(report: Mapping, number: int, title: str, tasks: Mapping[st
             rows.append((label, [report[task][column][figure] for column in columns] + published))
             if columns != [OVERALL]:
                 cells: list = [published_precision(PAPER, task, column)[figure] for column in columns]
-                rows.append((f'  published {label} ({PAPER})', [*cells, '', '']))
+                rows.append((f'  published ({PAPER})', [*cells, '', '']))
     return Table(f'Table {number}: {title}', header, rows)
 
 
@@ -330,7 +331,7 @@ def report_csv(report: Mapping) -> str:
     return file.getvalue()
 
 
-def write_report(report: Mapping, path) -> list[Path]:
+def write_report(report: Mapping, path: str | PathLike[str]) -> list[Path]:
     """Writes ``path`` (JSON), and files of the same name ending in .md and .csv; each appears complete or not at all.
 
     Raises:

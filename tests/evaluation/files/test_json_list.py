@@ -1,11 +1,11 @@
-"""Reading JSON an entry at a time: any layout that JSON allows, at any size of window, and errors that say where."""
+"""JSON lists, read one entry at a time in any layout and window, and written completely or not at all."""
 
 import json
 
 import pytest
 
 from mmdf2.evaluation.files import json_list
-from mmdf2.evaluation.files.json_list import read_entries, read_lists
+from mmdf2.evaluation.files.json_list import read_entries, read_lists, write_results
 from mmdf2.evaluation.records import EvaluationError
 
 VALUES = [
@@ -101,7 +101,7 @@ def test_malformed_objects(tmp_path, text, message):
 class TestFields:
     @staticmethod
     def entry(**value):
-        return json_list.JsonEntry('f.json', 3, 14, value)
+        return json_list.JsonEntry(source='f.json', number=3, line=14, value=value)
 
     @pytest.mark.parametrize('value', [True, '1', 1.5, None, [], float('nan'), float('inf'), 0, 14, 10**400])
     def test_integers(self, value):
@@ -124,3 +124,27 @@ class TestFields:
     def test_missing(self):
         with pytest.raises(EvaluationError, match='n is missing; it should be a finite number'):
             self.entry().finite('n')
+
+
+def test_an_empty_list_is_a_list(tmp_path):
+    assert json.loads(write_results(tmp_path / 'deep' / 'er' / 'e.json', []).read_text()) == []
+
+
+@pytest.mark.parametrize('failure', [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_beside(tmp_path, failure):
+    path = write_results(tmp_path / 'r.json', [{'score': 1}])
+
+    def broken():
+        yield {'score': 2}
+        raise failure
+
+    with pytest.raises(failure):
+        write_results(path, broken())
+    assert json.loads(path.read_text()) == [{'score': 1}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_values_that_json_cannot_say_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='JSON compliant'):
+        write_results(tmp_path / 'r.json', [{'score': float('nan')}])
+    assert not list(tmp_path.iterdir())
