@@ -1,4 +1,4 @@
-"""Makes the stores of a DeepFashion2 folder, and on request the official exchange files.
+"""Makes the stores of a dataset in DeepFashion2's layout and, on request, the official exchange files.
 
 python tools/prepare_deepfashion2.py ROOT
 python tools/prepare_deepfashion2.py ROOT --split validation --export ground_truth
@@ -19,9 +19,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('root', help='folder with train/ and validation/, each with image/ and annos/')
     parser.add_argument('--split', nargs='+', help='splits to prepare (default: train, validation)')
     parser.add_argument('--store', help='folder of the store, for one split (default: ROOT/<split>.store)')
-    parser.add_argument('--workers', type=int, help='processes (default: one a core)')
+    parser.add_argument('--workers', type=int, help='number of processes (default: one per core)')
     parser.add_argument('--strict', action='store_true', help='refuse the dataset if anything is wrong with it')
-    parser.add_argument('--force', action='store_true', help='make the stores again, whatever is there')
+    parser.add_argument('--force', action='store_true', help='make the stores again, even if they exist')
     parser.add_argument('--export', metavar='DIR', help='also write COCO-style ground truth and the retrieval files')
     args = parser.parse_args(argv)
     args.split = args.split or [name for name in ('train', 'validation') if Path(args.root, name).is_dir()]
