@@ -48,8 +48,8 @@ def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterato
         mode: 'w' for UTF-8 text with '\\n' at the end of lines, 'wb' for bytes.
         durable: Whether to wait until the content is on the disk, as for :func:`path_beside`.
     """
-    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
-    with path_beside(path, durable) as beside, open(beside, mode, **text) as file:
+    encoding, newline = (None, None) if 'b' in mode else ('utf-8', '\n')
+    with path_beside(path, durable) as beside, open(beside, mode, encoding=encoding, newline=newline) as file:
         yield file
 
 

@@ -93,13 +93,14 @@ def evaluate_files(
     source = None
     if gt is not None:
         source = open_truth(gt, split, masks='segm' in given, landmarks='keypoints' in given)
-    if subsets and detections and source.ground_truth.attributes is None:
+    if subsets and detections and source is not None and source.ground_truth.attributes is None:
         raise EvaluationError(
             f'{gt} has no scale, occlusion, zoom_in and viewpoint of items, which the columns of subsets need; '
             'give the folder or the store of the dataset as ground truth, or leave the subsets out'
         )
     report = {ABOUT: _about(given, gt, split, source), CATEGORIES: {}}
     for kind in detections:
+        assert source is not None  # refused above
         _add_detections(report, source, kind, given[kind], columns)
     retrievals = [kind for kind in RETRIEVAL_TASKS if kind in given]
     if retrievals:

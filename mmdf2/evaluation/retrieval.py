@@ -171,6 +171,7 @@ def select_queries(
     order = np.lexsort((item, -iou, detection))
     _, first = np.unique(detection[order], return_index=True)
     detection, item = detection[order[first]], item[order[first]]
+    assert items.labels is not None  # only the items of a gallery have none
     fitting = labels[detection] == items.labels[item]
     detection, item = detection[fitting], item[fitting]
     order = np.lexsort((detection, -scores[detection], item))

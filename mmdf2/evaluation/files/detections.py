@@ -4,7 +4,8 @@ Source of the formats: the dataset's ``evaluation.md``.
 """
 
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def _read_boxes(path, rows: _Rows) -> Detections:
     return rows.detections(boxes=np.array(boxes).reshape(-1, 4))
 
 
-def box_of(entry: JsonEntry) -> list[float]:
+def box_of(entry: JsonEntry) -> Sequence[float]:
     """The ``bbox`` of an entry: x, y, width and height, finite, width and height not negative."""
     expected = 'x, y, width, height, finite, width and height not negative'
     box = entry.numbers('bbox', 4, expected)
@@ -163,7 +164,7 @@ def detection_results(detections: Detections, kind: str) -> Iterator[dict]:
         raise ValueError(f'kind must be one of {", ".join(RESULT_KINDS)} that the detections carry, got {kind!r}')
     for row in range(len(detections.scores)):
         label = int(detections.labels[row])
-        result = {'image_id': int(detections.image_ids[row]), 'category_id': CATEGORIES[label].id}
+        result: dict[str, Any] = {'image_id': int(detections.image_ids[row]), 'category_id': CATEGORIES[label].id}
         if kind == 'bbox':
             result['bbox'] = column[row].tolist()
         elif kind == 'segm':

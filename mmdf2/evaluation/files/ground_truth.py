@@ -1,7 +1,9 @@
 """Ground truth in COCO's format, as the official converter or ``tools/prepare_deepfashion2.py`` writes it."""
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +84,7 @@ def _add_item(items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmark
     if landmarks:
         items.own.extend(_own_landmarks(entry, label))
     # Masks are drawn when the sizes of all images are known. The dense vectors are not kept.
-    kept = {'image_id': int(value['image_id'])}
+    kept: dict[str, Any] = {'image_id': int(value['image_id'])}
     if masks:
         kept['segmentation'] = value.get('segmentation')
         if 'segmentation' not in value:
@@ -90,7 +92,7 @@ def _add_item(items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmark
     items.entries.append(JsonEntry(entry.source, entry.number, entry.line, kept))
 
 
-def _own_landmarks(entry: JsonEntry, label: int) -> list[float]:
+def _own_landmarks(entry: JsonEntry, label: int) -> Sequence[float]:
     values = entry.numbers('keypoints', 3 * TOTAL_LANDMARKS, KEYPOINTS)
     visibility = values[2::3]
     if not set(visibility) <= {0, 1, 2}:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,21 +58,21 @@ class JsonEntry:
 
     def integer(self, name: str, low: int, high: int, expected: str | None = None) -> int:
         """The integer of a field, within a range, written with or without a decimal point."""
-        value = self.value.get(name)
+        value: Any = self.value.get(name)
         if not _is_finite(value) or not float(value).is_integer() or not low <= value <= high:
             raise self.wrong(name, expected or f'an integer from {low} to {high}')
         return int(value)
 
     def finite(self, name: str) -> float:
         """The finite number of a field."""
-        value = self.value.get(name)
+        value: Any = self.value.get(name)
         if not _is_finite(value):
             raise self.wrong(name, 'a finite number')
         return float(value)
 
-    def numbers(self, name: str, count: int, expected: str) -> list:
+    def numbers(self, name: str, count: int, expected: str) -> Sequence:
         """The list of a field, of exactly ``count`` finite numbers; errors say what was ``expected``."""
-        values = self.value.get(name)
+        values: Any = self.value.get(name)
         if not isinstance(values, list | tuple) or len(values) != count or not all_finite(values):
             raise self.wrong(name, expected)
         return values
@@ -256,7 +256,7 @@ def write_results(path, results: Iterable[dict]) -> Path:
     return Path(path)
 
 
-def all_finite(values: list) -> bool:
+def all_finite(values: Sequence) -> bool:
     """Whether all values of a list are finite numbers; booleans are not numbers."""
     if not set(map(type, values)) <= {int, float}:
         return False

@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,8 @@ def retrieved_lists(entries: Iterable[JsonEntry], images: Container[int] | None 
 
 
 def _hits(entry: JsonEntry) -> tuple[list[int], np.ndarray]:
-    images, boxes = entry.value.get('gallery_image_id'), entry.value.get('gallery_bbox')
+    images: Any = entry.value.get('gallery_image_id')
+    boxes: Any = entry.value.get('gallery_bbox')
     if not isinstance(images, list) or not all(type(image) is int and 0 <= image <= _LARGEST_ID for image in images):
         raise entry.wrong('gallery_image_id', 'a list of image ids')
     fits = isinstance(boxes, list) and all(isinstance(box, list | tuple) and len(box) == 4 for box in boxes)
