@@ -1,4 +1,4 @@
-"""The parts of the package that `make lint` checks the type hints of: all of them, unless pyproject.toml says why not."""
+"""The parts of the package whose type hints `make lint` checks: all, unless pyproject.toml says why not."""
 
 import re
 import tomllib

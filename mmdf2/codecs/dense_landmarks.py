@@ -1,11 +1,12 @@
-"""The dense vector of 294 landmarks of the exchange formats, from and to category-local landmarks."""
+"""Conversion between a category's own landmarks and the dense vector of 294 landmarks of the exchange formats."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, TOTAL_LANDMARKS
 
 
-def to_dense(landmarks, label: int) -> np.ndarray:
+def to_dense(landmarks: ArrayLike, label: int) -> np.ndarray:
     """Puts the landmarks of one garment, or of several of one category, into the columns of the category.
 
     Args:
@@ -24,7 +25,7 @@ def to_dense(landmarks, label: int) -> np.ndarray:
     return dense
 
 
-def from_dense(dense, label: int) -> np.ndarray:
+def from_dense(dense: ArrayLike, label: int) -> np.ndarray:
     """Takes the landmarks of one category out of a dense vector.
 
     Args:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from mmdf2.datasets import prepare as prepare_module
 from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, read_annotation
-from mmdf2.datasets.prepare import PrepareError, image_size, open_or_prepare, prepare
+from mmdf2.datasets.prepare import PrepareError, image_size, open_annotation, open_or_prepare, prepare
 from mmdf2.datasets.store import Store, StoreError
 
 
@@ -328,3 +328,17 @@ def test_two_runs_at_once_make_one_store(root):
     runs = [python(code, root), python(code, root)]
     outputs = [run.communicate(timeout=60)[0].splitlines()[-1] for run in runs]
     assert sorted(outputs) == ['False', 'True'] and all(run.returncode == 0 for run in runs)
+
+
+def test_annotation_is_found_by_store_split_or_dataset(tiny_root, tmp_path):
+    images = tiny_root / 'validation' / 'image'
+    for path in (tiny_root, tiny_root / 'validation', tiny_root / 'validation.store'):
+        store, folder = open_annotation(path)
+        assert len(store) == 16 and folder.resolve() == images.resolve()
+    assert len(open_annotation(tiny_root, 'train')[0]) == 24
+    with pytest.raises(FileNotFoundError, match='is neither a store'):
+        open_annotation(tmp_path)
+    (tmp_path / 'broken.store').mkdir()
+    (tmp_path / 'broken.store' / 'manifest.json').write_text('{"format": "mmdf2-store", "version": 99}')
+    with pytest.raises(StoreError, match='version 99'):
+        open_annotation(tmp_path / 'broken.store')

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ class _AnnotationColumns:
     entries: list[JsonEntry] = field(default_factory=list)
 
 
-def read_coco_truth(path, masks: bool, landmarks: bool) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
+def read_coco_truth(
+    path: str | PathLike[str], masks: bool, landmarks: bool
+) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
     """Reads a ground-truth file.
 
     Args:
@@ -89,7 +92,7 @@ def _add_item(items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmark
         kept['segmentation'] = value.get('segmentation')
         if 'segmentation' not in value:
             raise entry.wrong('segmentation', 'there, since masks are evaluated')
-    items.entries.append(JsonEntry(entry.source, entry.number, entry.line, kept))
+    items.entries.append(JsonEntry(source=entry.source, number=entry.number, line=entry.line, value=kept))
 
 
 def _own_landmarks(entry: JsonEntry, label: int) -> Sequence[float]:
@@ -110,7 +113,11 @@ def _own_landmarks(entry: JsonEntry, label: int) -> Sequence[float]:
 
 
 def _ground_truth(
-    path, sizes: dict[int, tuple[int, int]], items: _AnnotationColumns, masks: bool, landmarks: bool
+    path: str | PathLike[str],
+    sizes: dict[int, tuple[int, int]],
+    items: _AnnotationColumns,
+    masks: bool,
+    landmarks: bool,
 ) -> GroundTruth:
     count = len(items.labels)
     if 0 < len(items.attributes) < count * len(ATTRIBUTES):

@@ -70,9 +70,9 @@ class JsonEntry:
             raise self.wrong(name, 'a finite number')
         return float(value)
 
-    def numbers(self, name: str, count: int, expected: str) -> Sequence:
+    def numbers(self, name: str, count: int, expected: str) -> Sequence[float]:
         """The list of a field, of exactly ``count`` finite numbers; errors say what was ``expected``."""
-        values: Any = self.value.get(name)
+        values = self.value.get(name)
         if not isinstance(values, list | tuple) or len(values) != count or not all_finite(values):
             raise self.wrong(name, expected)
         return values
@@ -81,13 +81,13 @@ class JsonEntry:
 def list_entries(what: str, values: list) -> Iterator[JsonEntry]:
     """The entries of a list in memory; EvaluationError when one is not an object. ``what`` names the list in errors."""
     for number, value in enumerate(values):
-        entry = JsonEntry(what, number, None, value)
+        entry = JsonEntry(source=what, number=number, line=None, value=value)
         if not isinstance(value, dict):
             raise entry.error(f'an object is needed, got {repr(value)[:80]}')
         yield entry
 
 
-def read_entries(path) -> Iterator[JsonEntry]:
+def read_entries(path: str | os.PathLike[str]) -> Iterator[JsonEntry]:
     """Reads the objects of a JSON list one after another; shows a progress bar on a terminal.
 
     Raises:
@@ -99,7 +99,7 @@ def read_entries(path) -> Iterator[JsonEntry]:
         window.expect('', 'nothing after the list')
 
 
-def read_lists(path, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
+def read_lists(path: str | os.PathLike[str], names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
     """Reads the objects of some lists of a JSON object, each with the list's name, in the order of the file.
 
     Args:
@@ -129,7 +129,7 @@ def read_lists(path, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
 
 
 @contextlib.contextmanager
-def _opened(path) -> Iterator['_Window']:
+def _opened(path: str | os.PathLike[str]) -> Iterator['_Window']:
     path = Path(path)
     try:
         file = open(path, encoding='utf-8-sig', newline='')  # noqa: SIM115, closed below
@@ -177,7 +177,7 @@ class _Window:
                 self.skip('')
             line = self._line()
             value = self.value(f', entry {number}')
-            entry = JsonEntry(self.path, number, line, value)
+            entry = JsonEntry(source=self.path, number=number, line=line, value=value)
             if not isinstance(value, dict):
                 raise entry.error(f'an object is needed, got {repr(value)[:80]}')
             yield entry
@@ -242,7 +242,7 @@ class _Window:
         return not self.ended
 
 
-def write_results(path, results: Iterable[dict]) -> Path:
+def write_results(path: str | os.PathLike[str], results: Iterable[dict]) -> Path:
     """Writes a JSON list, one entry per line; the file appears complete or not at all.
 
     Entries are written as they come, so that dense landmark vectors are never all in memory.
