@@ -1,6 +1,8 @@
 # make install   a virtual environment with everything, built once; seconds when nothing changed
-# make demo      make a wardrobe, train on it, test, show (IMAGES=folder: then run the model on your own images)
-# make test      the tests, on the installed wheel (PYTEST_ARGS='ops -k topk')
+# make demo      draw a wardrobe, train on it, test, show (IMAGES=folder: then run the model on your own images)
+# make wheel     write the wheel to dist/
+# make test      the tests, on that wheel (PYTEST_ARGS='ops -k topk')
+# make test-all  the same with the slow tests
 # make sanitize  tests/ops under AddressSanitizer and UndefinedBehaviorSanitizer
 # make lint      what pre-commit and CI check
 # make help      this list
@@ -26,20 +28,28 @@ endif
 
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: help install demo test sanitize lint clean clean-venv
+.PHONY: help install demo wheel test test-all sanitize lint clean clean-venv
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
+INSTALL = $(PYTHON) scripts/install.py --venv '$(VENV)' --stack '$(STACK)' --torch-index '$(TORCH_INDEX)'
 install:
-	@$(PYTHON) scripts/install.py --venv '$(VENV)' --stack '$(STACK)' --torch-index '$(TORCH_INDEX)'
+	@$(INSTALL)
+
+wheel:
+	@$(INSTALL) --wheel
 
 demo: install
 	$(BIN)/python tools/demo.py --work-dir '$(WORK_DIR)' $(if $(IMAGES),--images '$(IMAGES)')
 
-# From tests/, so that no Python started by a test finds the checkout's mmdf2 in front of the installed one.
-test: install
-	cd tests && $(BIN)/pytest $(patsubst tests/%,%,$(PYTEST_ARGS))
+# In the environment that has the wheel, and from tests/: no Python started by a test finds the checkout's mmdf2.
+TEST = cd tests && $(abspath $(VENV))/mmdf2-install/wheel/bin/python -m pytest
+test: wheel
+	$(TEST) -m 'not slow' $(patsubst tests/%,%,$(PYTEST_ARGS))
+
+test-all: wheel
+	$(TEST) $(patsubst tests/%,%,$(PYTEST_ARGS))
 
 sanitize: install
 	$(BIN)/python scripts/sanitize.py

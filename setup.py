@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the compiled operators, and a copy of .mim where onedl-mim looks for it."""
+"""What pyproject.toml cannot say: the compiled operators, the torch that they fit, and a copy of ``.mim`` for mim."""
 
 import shutil
 import sys
@@ -10,7 +10,10 @@ from setuptools.command.egg_info import egg_info
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / 'csrc'))
 
-from extension import setup_options  # noqa: E402
+from extension import OLDEST_TORCH, setup_options, torch_release  # noqa: E402
+
+# No OpenCV here: the OpenMMLab line brings its own, and two distributions of OpenCV overwrite each other.
+REQUIREMENTS = ['faiss-cpu>=1.8', 'numpy', 'pillow', 'pycocotools', 'safetensors', 'tqdm']
 
 
 class MimEggInfo(egg_info):
@@ -28,5 +31,7 @@ class MimEggInfo(egg_info):
 
 
 options = setup_options()
-options['cmdclass'] = {**options['cmdclass'], 'egg_info': MimEggInfo}
-setup(**options)
+options['cmdclass'] |= {'egg_info': MimEggInfo}
+# The sources can be compiled against any of many releases of torch; what is compiled works with that one alone.
+torch = f'torch>={".".join(map(str, OLDEST_TORCH))}' if 'sdist' in sys.argv else f'torch=={torch_release()}'
+setup(install_requires=[*REQUIREMENTS, torch], **options)

@@ -3,10 +3,10 @@
     python benchmarks/benchmark_evaluation.py --dir /some/disk
     python benchmarks/benchmark_evaluation.py --dir /some/disk --images 2000 --part 500
 
-The released validation split has 32,153 images with 51,490 items; here each image has four detections. The whole is
-evaluated in all four tasks and thirteen columns, files read included. On the part, one task and one column at a time,
-mmdf2, pycocotools and (if installed) faster-coco-eval read the same files. The made files are left in place, so that a
-second run measures alone.
+The released validation split has 32,153 images with 51,490 items; here each image has four detections. The whole split
+is evaluated in all four tasks and thirteen columns, and the time includes reading the files. On the part, mmdf2,
+pycocotools and (if it is installed) faster-coco-eval read the same files, one task and one column at a time. The made
+files are left in place, so that a second run only measures.
 """
 
 import argparse
@@ -20,21 +20,21 @@ from pathlib import Path
 
 from made_split import IMAGES, make_results, make_split
 
-from mmdf2.datasets.export import export
+from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import prepare
 from mmdf2.datasets.store import Store
 
-TOOLS = Path(__file__).resolve().parent
+TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 TASKS = {'bbox': 'bbox', 'segm': 'segm', 'keypoints_all': 'keypoints'}
 OTHERS = {'pycocotools': 'pycocotools', 'faster-coco-eval': 'faster_coco_eval'}
 
 
 def main() -> None:
-    """Makes what is missing, measures and prints."""
+    """Makes the files that are missing, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dir', type=Path, required=True, help='where the made files lie (about 1 GB)')
-    parser.add_argument('--images', type=int, default=IMAGES, help='images of the whole')
-    parser.add_argument('--part', type=int, default=2000, help='images of the part')
+    parser.add_argument('--dir', type=Path, required=True, help='the folder of the made files (about 1 GB)')
+    parser.add_argument('--images', type=int, default=IMAGES, help='number of images of the whole split')
+    parser.add_argument('--part', type=int, default=2000, help='number of images of the part')
     parser.add_argument('--run', nargs=4, help=argparse.SUPPRESS)
     parser.add_argument('--make', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -50,14 +50,14 @@ def main() -> None:
     command = [str(TOOLS / 'evaluate.py'), f'--gt={whole}', *results, '--subsets', f'--out={whole / "report.json"}']
     seconds, megabytes, _ = measured(command)
     print(f'{args.images} images, four tasks, thirteen columns, {size:.0f} MB of results read:')
-    print(f'    {seconds:.1f} s, {megabytes:.0f} MB at most (the start of Python included)\n')
+    print(f'    {seconds:.1f} s, peak memory {megabytes:.0f} MB (both include the start of Python)\n')
     compare(part, args.part)
 
 
 def made(folder: Path, images: int) -> Path:
-    """The folder of a split with its store, exchange files and results, made if it is not there."""
+    """Returns the folder of a split with its store, exchange files and results, and makes it when it is missing."""
     if not (folder / 'finished').exists():
-        # In another process: the largest memory of one that is started later begins at that of this one.
+        # This is done in another process, because the peak memory of a process that is started later begins at ours.
         command = [sys.executable, __file__, '--make', '--dir', str(folder), '--images', str(images)]
         subprocess.run(command, check=True)
     return folder
@@ -72,7 +72,7 @@ def make(folder: Path, images: int) -> None:
 
 def compare(folder: Path, images: int) -> None:
     """Prints time, peak memory and AP of every evaluator on every task."""
-    print(f'{images} images, one task and the overall column, reading included:')
+    print(f'{images} images, one task and the overall column; the time includes reading the files:')
     print(f'    {"task":<15}{"evaluator":<18}{"seconds":>8}{"ratio":>8}{"MB":>7}{"AP":>12}')
     for task in TASKS:
         own = None
@@ -91,13 +91,13 @@ def compare(folder: Path, images: int) -> None:
 
 
 def exchange_files(folder: Path, task: str) -> tuple[Path, Path]:
-    """Ground truth and results of a task in COCO's format."""
+    """Returns the paths of a task's ground truth and results in COCO's format."""
     gt = 'keypoints_val_vis_and_occ.json' if task.startswith('keypoints') else 'instances_val.json'
     return folder / gt, folder / f'results.{TASKS[task]}.json'
 
 
 def measured(command) -> tuple[float, float, str]:
-    """Runs a Python script; returns its seconds, its largest resident memory in MB, and what it printed."""
+    """Runs a Python script; returns its seconds, its peak resident memory in MB, and what it printed."""
     start = time.perf_counter()
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore'}
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
@@ -109,7 +109,7 @@ def measured(command) -> tuple[float, float, str]:
 
 
 def run_one(evaluator: str, task: str, gt: str, found: str) -> dict[str, float]:
-    """Seconds and AP of one evaluator on one task; imports are not counted."""
+    """Returns seconds and AP of one evaluator on one task; imports are not counted."""
     run = run_own if evaluator == 'mmdf2' else prepare_other(evaluator)
     start = time.perf_counter()
     precision = run(task, gt, found)
@@ -117,18 +117,23 @@ def run_one(evaluator: str, task: str, gt: str, found: str) -> dict[str, float]:
 
 
 def run_own(task: str, gt: str, found: str) -> float:
-    """mmdf2's evaluation of files."""
-    from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+    """Evaluates the files with mmdf2 and returns the AP."""
+    # Imported here, so that the other evaluators are measured without it.
+    from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 
     return evaluate_files(ResultFiles(**{TASKS[task]: Path(found)}), gt)[task]['overall']['AP']
 
 
 def prepare_other(evaluator: str):
-    """The same by pycocotools or faster-coco-eval, with the official sigmas and number of detections."""
+    """Returns a function as :func:`run_own`, of pycocotools or faster-coco-eval.
+
+    It uses the official OKS sigmas and the official limit of detections per image.
+    """
+    # Imported here, so that the time and the memory of one evaluator do not include another one.
     import numpy as np
 
     from mmdf2.categories import CATEGORIES
-    from mmdf2.evaluation.evaluator import MAX_DETECTIONS
+    from mmdf2.evaluation.coco import MAX_DETECTIONS
 
     if evaluator == 'pycocotools':
         from pycocotools.coco import COCO

@@ -21,10 +21,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.graph import GraphSettings
 from mmdf2.retrieval.items import GalleryItem
-from mmdf2.retrieval.lists import ListSettings
+from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
 from mmdf2.retrieval.similarity import Similarity
 
 WIDTH, K, QUERIES = 256, 20, 300

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from benchmark_gallery import WIDTH, K, make, own_memory
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.milvus_gallery import MilvusGallery
+from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval.milvus.gallery import MilvusGallery
 from mmdf2.retrieval.transfer import transfer
 
 

@@ -1,7 +1,5 @@
-"""RoI features of ground-truth boxes from a frozen detector, in one file: what trains its match head alone."""
+"""RoI features of ground-truth boxes from a frozen detector, in one file, to train its match head alone."""
 
-import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmdf2.apis import ClothesInferencer
+from mmdf2.files import path_beside, sha256
 from mmdf2.models.mirroring import mirrored_boxes, mirrored_images
 from mmdf2.models.roi_heads.match_head import ROI_SIZE
 from mmdf2.models.roi_heads.roi_features import RoIFeatures
@@ -24,35 +23,34 @@ SPLITS = ('train', 'validation')
 
 
 def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features of all garments of both splits, extracted when the file is missing.
+    """Features of all items of both splits; they are extracted if the file does not exist.
 
     Args:
-        path: The file.
-        config: Of the detector; its test pipeline prepares the images.
-        checkpoint: Of the detector.
-        data_root: The dataset's folder.
+        path: The file of features.
+        config: Config of the detector; its test pipeline prepares the images.
+        checkpoint: Checkpoint of the detector.
+        data_root: Folder of the dataset.
 
     Returns:
-        Split -> what the match head convolves, (n, C, 7, 7) float16, of the images and of the mirrored images; a row
-        for each row of the split's store.
+        Split -> the features that the match head convolves, (n, C, 7, 7) float16, of the images and of the mirrored
+        images; one row per item of the split's store.
 
     Raises:
-        SystemExit: The file is of another detector or dataset.
+        SystemExit: The file has the features of another detector or dataset.
     """
-    origin = {'checkpoint': hashlib.sha256(checkpoint.read_bytes()).hexdigest(), 'data_root': str(data_root.resolve())}
+    origin = {'checkpoint': sha256(checkpoint), 'data_root': str(data_root.resolve())}
     if not path.exists():
         inferencer = ClothesInferencer(config, checkpoint, device='cpu')
         tensors = {}
         for split in SPLITS:
             tensors[split], tensors[f'{split}_mirrored'] = extract(inferencer.model, config, split, data_root)
-        beside = path.with_name(f'{path.name}.tmp')
-        save_file(tensors, beside, metadata=origin)
-        os.replace(beside, path)
+        with path_beside(path) as beside:
+            save_file(tensors, beside, metadata=origin)
     with safe_open(path, framework='pt') as file:
         for name, value in origin.items():
             found = (file.metadata() or {}).get(name)
             if found != value:
-                raise SystemExit(f'{path} holds features of {name} {found}, not {value}; remove it, or name another')
+                raise SystemExit(f'{path} holds features of {name} {found}, not {value}; delete or rename it')
         return {split: (file.get_tensor(split), file.get_tensor(f'{split}_mirrored')) for split in SPLITS}
 
 
@@ -60,7 +58,18 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
 def extract(
     model: nn.Module, config: Config, split: str, data_root: Path, batch_size: int = 8
 ) -> tuple[Tensor, Tensor]:
-    """Features of the ground-truth boxes of a split, and of those on the mirrored images, as ``cached_features``."""
+    """Features of the ground-truth boxes of a split on the images and on the mirrored images.
+
+    Args:
+        model: The detector.
+        config: Config of the detector; its test pipeline prepares the images.
+        split: 'train' or 'validation'.
+        data_root: Folder of the dataset.
+        batch_size: Images per batch.
+
+    Returns:
+        (n, C, 7, 7) float16 twice, one row per item of the split's store.
+    """
     dataset = DATASETS.build({**config.test_dataloader.dataset, 'split': split, 'data_root': str(data_root)})
     rows, mirrored = [], []
     for start in tqdm(range(0, len(dataset), batch_size), desc=split, disable=None):
@@ -79,7 +88,7 @@ def extract(
 
 
 def _joined(model: nn.Module, inputs: Tensor, boxes: list[Tensor]) -> Tensor:
-    """(n, C, 7, 7): what ``MatchHead.forward`` makes of its sources before the first convolution."""
+    """(n, C, 7, 7) input of the match head's first convolution: the joined features of its sources."""
     head = model.roi_head
     levels = tuple(level.float().contiguous() for level in model.extract_feat(inputs))
     features = RoIFeatures(head, levels, bbox2roi(boxes))

@@ -1,18 +1,17 @@
-"""Compares the options of matching that go beyond the paper, by training the match head alone on a frozen detector.
+"""Compares the options of matching that go beyond the paper, by training only the match head of a frozen detector.
 
     python benchmarks/compare_match_options.py work_dirs/demo/config.py work_dirs/demo/epoch_2.pth
 
-The detector is frozen: RoI features of the ground-truth boxes of both splits are extracted once into --features. For
-each option and seed a match head is trained on those of the training split, in batches of image pairs, and judged on
-the validation split by the official protocol with ground-truth boxes. An option and the plain head share, for each
-seed, the numbers that they start from and the batches. The table has the mean and standard deviation over the seeds,
-and the mean and standard deviation of the differences to the plain head of the same seed, all in points of a hundred.
+The RoI features of the ground-truth boxes of both splits are extracted once into the file --features. Per option and
+seed a match head is trained on the features of the training split, in batches of image pairs, and evaluated on the
+validation split by the official protocol with ground-truth boxes. All options of a seed start from the same random
+numbers and see the same batches. The table shows the mean and standard deviation over the seeds, and the mean and
+standard deviation of the differences from the plain head of the same seed, in percent and percentage points.
 """
 
 import argparse
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,12 +26,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmdf2.categories import Source
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.samplers import IdentityPairs
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.store import Store
 from mmdf2.engine import guard_checkpoint_loading
-from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.metrics.retrieval_metric import EmbeddedBoxes, judged
-from mmdf2.evaluation.retrieval import Items, summarize
+from mmdf2.evaluation.retrieval import RetrievalItems, summarize
+from mmdf2.evaluation.truth import retrieval_items
+from mmdf2.files import write_text
 from mmdf2.models import MatchHead
 from mmdf2.registry import MODELS
 from mmdf2.retrieval.expansion import expand_queries
@@ -44,13 +45,13 @@ WARM_UP = 100
 
 @dataclass(frozen=True)
 class Option:
-    """What is compared: keys of the match head, and what is done with its embeddings.
+    """An option that is compared: settings of the match head, and of the use of its embeddings.
 
     Attributes:
-        head: Keys of the head's config that differ.
+        head: Keys of the match head's config that differ from the plain head.
         flip: Whether embeddings are averaged with those of the mirrored images.
-        hits: Hits that expand a query.
-        power: Of the expansion.
+        hits: Number of hits that expand a query.
+        power: Exponent of the weights of the expansion, see ``expand_queries``.
     """
 
     head: dict = field(default_factory=dict)
@@ -81,7 +82,13 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Split:
-    """A split's store, and the features of its garments and of the mirrored ones."""
+    """A split.
+
+    Attributes:
+        store: The store of the split.
+        features: (n, C, 7, 7) features of its items.
+        mirrored: (n, C, 7, 7) features of the items on the mirrored images.
+    """
 
     store: Store
     features: Tensor
@@ -89,10 +96,10 @@ class Split:
 
 
 def main() -> None:
-    """Trains, judges and prints."""
+    """Trains and evaluates the heads, and prints the table."""
     args = parse_args()
     guard_checkpoint_loading()
-    # How each weight was initialised is of no interest thirty times.
+    # Otherwise every head would log how each of its weights is initialised.
     MMLogger.get_instance('match_options', log_level='WARNING')
     config = Config.fromfile(args.config)
     init_default_scope(config.get('default_scope', 'mmdet'))
@@ -106,7 +113,7 @@ def main() -> None:
         for seed in range(args.seeds):
             for name in names:
                 option = OPTIONS[name]
-                # Options that change no training are judged on the plain head itself.
+                # Options that do not change the training are evaluated on the plain head itself.
                 key = (seed, json.dumps(option.head, sort_keys=True))
                 if key not in trained:
                     trained[key] = train(config, option.head, splits['train'], seed, args.iterations, args.pairs)
@@ -114,30 +121,31 @@ def main() -> None:
                 bar.update()
     print(table(results, args))
     if args.out:
-        beside = args.out.with_name(f'{args.out.name}.tmp')
-        beside.write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
-        os.replace(beside, args.out)
+        write_text(args.out, json.dumps(results, indent=2) + '\n')
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', type=Path, help='of the trained detector')
-    parser.add_argument('checkpoint', type=Path)
-    parser.add_argument('--data-root', type=Path, help="the dataset's folder, where it is not the config's")
+    parser.add_argument('config', type=Path, help='config of the trained detector')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint of the trained detector')
+    parser.add_argument('--data-root', type=Path, help='folder of the dataset, if it is not that of the config')
     parser.add_argument(
-        '--features', type=Path, default=Path('match_features.safetensors'), help='made when missing; 16 KB a garment'
+        '--features',
+        type=Path,
+        default=Path('match_features.safetensors'),
+        help='file of features, extracted if it does not exist; 16 KB per item',
     )
-    parser.add_argument('--seeds', type=positive, default=3)
-    parser.add_argument('--iterations', type=positive, default=1500, help='of training a head')
-    parser.add_argument('--pairs', type=positive, default=8, help='image pairs of a batch')
-    parser.add_argument('--only', nargs='+', choices=OPTIONS, help='these options alone, beside the plain head')
-    parser.add_argument('--out', type=Path, help='also write the figures of every seed as JSON')
+    parser.add_argument('--seeds', type=positive, default=3, help='number of seeds')
+    parser.add_argument('--iterations', type=positive, default=1500, help='iterations to train a head')
+    parser.add_argument('--pairs', type=positive, default=8, help='image pairs per batch')
+    parser.add_argument('--only', nargs='+', choices=OPTIONS, help='compare only these options with the plain head')
+    parser.add_argument('--out', type=Path, help='also write the figures of every seed to this JSON file')
     return parser.parse_args()
 
 
 def positive(text: str) -> int:
-    """An integer from 1 on."""
+    """Parses an integer of 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'must be 1 or more, got {value}')
@@ -145,7 +153,7 @@ def positive(text: str) -> int:
 
 
 def train(config: Config, changes: dict, split: Split, seed: int, iterations: int, pairs: int) -> MatchHead:
-    """A head trained by the config's optimiser, its learning rate warmed up and then falling as a cosine."""
+    """Trains a head with the optimiser of the config; the learning rate is warmed up and then falls as a cosine."""
     torch.manual_seed(seed)
     head = MODELS.build({**config.model.roi_head.match_head, **changes})
     head.init_weights()
@@ -170,7 +178,7 @@ def train(config: Config, changes: dict, split: Split, seed: int, iterations: in
 
 
 def garments_of(store: Store) -> tuple[Tensor, ...]:
-    """is_shop, identities, pair_ids and labels of all garments, as ``MatchHead.loss`` takes them."""
+    """``is_shop``, ``identities``, ``pair_ids`` and ``labels`` of all items, as ``MatchHead.loss`` takes them."""
     columns = (
         store.sources[store.item_images] == Source.SHOP,
         store.identities,
@@ -181,7 +189,7 @@ def garments_of(store: Store) -> tuple[Tensor, ...]:
 
 
 def batches(store: Store, rng: np.random.Generator, iterations: int, pairs: int):
-    """Yields the images of each batch, user and shop images of one identity, every user image once an epoch."""
+    """Yields the images of each batch: user images, each once per epoch, with a shop image of the same identity."""
     known = np.flatnonzero(store.identities >= 0)
     sampler = IdentityPairs(store.item_images[known], store.identities[known], store.sources)
     size = min(pairs, len(sampler.user_images))
@@ -194,7 +202,7 @@ def batches(store: Store, rng: np.random.Generator, iterations: int, pairs: int)
 
 
 def garment_rows(store: Store, images: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(n,) rows of all garments of these images, and whether each is to be mirrored, as one half of the images is."""
+    """The rows (n,) of all items of the images, and whether each is mirrored (n,), as half of the images are."""
     spans = [np.arange(store.item_offsets[image], store.item_offsets[image + 1]) for image in images]
     mirrored = np.repeat(rng.random(len(images)) < 0.5, [len(span) for span in spans])
     return torch.from_numpy(np.concatenate(spans)), torch.from_numpy(mirrored)
@@ -202,7 +210,7 @@ def garment_rows(store: Store, images: np.ndarray, rng: np.random.Generator) -> 
 
 @torch.no_grad()
 def judge(head: MatchHead, split: Split, option: Option) -> dict[str, float]:
-    """Shares of right queries, and of dimensions whose weight is positive."""
+    """Top-1, top-10 and mAP of a head, and the share of dimensions whose weight is positive."""
     embeddings = embed(head, split.features)
     if option.flip:
         embeddings = (embeddings + embed(head, split.mirrored)) / 2
@@ -223,17 +231,23 @@ def judge(head: MatchHead, split: Split, option: Option) -> dict[str, float]:
 
 
 def embed(head: MatchHead, features: Tensor) -> Tensor:
-    """(n, D) embeddings."""
+    """(n, D) embeddings of n features."""
     return torch.cat([head([rows.float()]) for rows in features.split(256)])
 
 
-def as_boxes(items: Items, embeddings: np.ndarray) -> EmbeddedBoxes:
-    """Items' own boxes as sure detections."""
-    return EmbeddedBoxes(items.image_ids, items.boxes, items.labels, np.ones(len(items.boxes)), embeddings)
+def as_boxes(items: RetrievalItems, embeddings: np.ndarray) -> EmbeddedBoxes:
+    """The boxes of items as detections of score 1."""
+    return EmbeddedBoxes(
+        image_ids=items.image_ids,
+        boxes=items.boxes,
+        labels=items.labels,
+        scores=np.ones(len(items.boxes)),
+        embeddings=embeddings,
+    )
 
 
 def table(results: dict[str, list[dict]], args: argparse.Namespace) -> str:
-    """Markdown."""
+    """The table of results in Markdown."""
     queries = int(results[PLAIN][0]['queries'])
     lines = [
         f'{queries} queries; mean and standard deviation over {args.seeds} seeds, {args.iterations} iterations of '
@@ -253,7 +267,7 @@ def table(results: dict[str, list[dict]], args: argparse.Namespace) -> str:
 
 
 def spread(values: list[float], sign: str = '') -> str:
-    """Mean and standard deviation."""
+    """Mean and standard deviation as text; ``sign`` is that of the format specification."""
     deviation = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
     return f'{np.mean(values):{sign}.1f}{deviation}'
 

@@ -1,4 +1,4 @@
-"""A made validation split of any size and results for it, for benchmark_evaluation.py: what a fair detector finds."""
+"""A made validation split of any size for benchmark_evaluation.py, and results for it as a fair detector finds them."""
 
 import json
 import os
@@ -11,22 +11,30 @@ from tqdm import tqdm
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
-from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
 from mmdf2.evaluation.records import Detections
 
 WIDTH, HEIGHT = 468, 702
-# Of the released validation split.
+# The numbers of images and items of the released validation split.
 IMAGES, ITEMS = 32_153, 51_490
 DETECTIONS_PER_IMAGE = 4
-LINKS_PER_FILE = 50_000  # file systems allow a little more
+# Hard links to one file; ext4 allows 65,000.
+LINKS_PER_FILE = 50_000
 POLYGON_POINTS = 60
 
 
 def make_split(root: Path, images: int, seed: int = 0) -> list[ImageAnnotation]:
-    """Writes a validation split of so many images, every third a user's, with items in the published number per image.
+    """Writes a validation split with the published number of items per image; every third image is a user's.
+
+    Args:
+        root: The folder that gets ``validation/image`` and ``validation/annos``.
+        images: Number of images.
+        seed: Seed of the random numbers.
 
     Returns:
-        The annotation, in the order of the image ids 1, 2, ...
+        The annotation of each image, in the order of the image ids 1, 2, ...
     """
     rng = np.random.default_rng(seed)
     folder = root / 'validation'
@@ -53,35 +61,54 @@ def _item(rng, number: int) -> Item:
     corner, size = rng.integers((0, 0), (150, 200)), rng.integers((120, 150), (310, 500))
     landmarks = corner + rng.random((category.num_landmarks, 2)) * size
     visibility = rng.choice([0, 1, 2], (category.num_landmarks, 1), p=[0.1, 0.3, 0.6])
+    style = int(rng.integers(0, 3))
+    outline = _outline(rng, corner, size)
+    scale, occlusion, zoom_in, viewpoint = rng.integers(1, 4, 4).tolist()
     return Item(
-        number,
-        category.id,
-        int(rng.integers(0, 3)),
-        tuple(float(value) for value in (*corner, *(corner + size))),
-        np.concatenate([landmarks.round() * (visibility > 0), visibility], axis=1).astype(np.float32),
-        [_outline(rng, corner, size)],
-        *rng.integers(1, 4, 4).tolist(),
+        item_id=number,
+        category_id=category.id,
+        style=style,
+        bbox=tuple(float(value) for value in (*corner, *(corner + size))),
+        landmarks=np.concatenate([landmarks.round() * (visibility > 0), visibility], axis=1).astype(np.float32),
+        segmentation=[outline],
+        scale=scale,
+        occlusion=occlusion,
+        zoom_in=zoom_in,
+        viewpoint=viewpoint,
     )
 
 
 def _outline(rng, corner, size) -> np.ndarray:
-    """A closed wavy line that fills most of a box."""
+    """Returns the (P, 2) points of a closed wavy line that fills most of a box."""
     angles = np.linspace(0, 2 * np.pi, POLYGON_POINTS, endpoint=False)
     radius = 0.45 + 0.05 * np.sin(angles * rng.integers(3, 9))
     return (corner + size * (0.5 + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1))).round(2)
 
 
 def make_results(folder: Path, annotations: list[ImageAnnotation], seed: int = 1) -> dict[str, Path]:
-    """Writes the official result files for a split: kind -> path.
+    """Writes the official result files for a split.
 
-    Each item has a detection near it, mostly of its category; the others of an image lie anywhere.
+    Each item has a detection near it, mostly of its category. The other detections of an image lie anywhere.
+
+    Args:
+        folder: Where the files go.
+        annotations: The annotation of each image, as :func:`make_split` returns it.
+        seed: Seed of the random numbers.
+
+    Returns:
+        Kind ('bbox', 'segm', 'keypoints', 'retrieval') -> path.
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row for number, annotation in enumerate(annotations) for row in _found(rng, number + 1, annotation)]
     images, labels, scores, boxes, masks, landmarks = zip(*rows, strict=True)
     detections = Detections(
-        np.array(images), np.array(labels), np.array(scores), np.array(boxes), list(masks), np.array(landmarks)
+        image_ids=np.array(images),
+        labels=np.array(labels),
+        scores=np.array(scores),
+        boxes=np.array(boxes),
+        masks=list(masks),
+        landmarks=np.array(landmarks),
     )
     paths = {}
     for kind in ('bbox', 'segm', 'keypoints'):
@@ -111,7 +138,7 @@ def _found(rng, image_id: int, annotation: ImageAnnotation):
 
 
 def _float32(values) -> np.ndarray:
-    """What a model's float32 becomes in a file: 17 digits."""
+    """Rounds values to float32, so that they have as many digits in a file as those of a model."""
     return np.asarray(values, dtype=np.float32).astype(np.float64)
 
 
@@ -121,7 +148,7 @@ def _retrieved(rng, annotations, detections: Detections):
     corners = np.concatenate([detections.boxes[:, :2], detections.boxes[:, :2] + detections.boxes[:, 2:]], axis=1)
     for row in tqdm(np.flatnonzero(on_user), 'writing retrieval', disable=None):
         hits = rng.choice(shop, 20)
-        # A fifth is from near by, where the same garment is.
+        # A fifth of the hits is from images near by, which show the same garment.
         near = rng.random(20) < 0.2
         hits[near] = shop[np.searchsorted(shop, row + rng.integers(-20, 20, near.sum())) % len(shop)]
         yield retrieval_result(

@@ -1,10 +1,12 @@
 """Whether, and for which GPUs, the operators are compiled with CUDA.
 
-Environment variables, as other extensions of torch read them:
+These environment variables are read, as other extensions of torch read them:
 
-- ``FORCE_CUDA``: 1 makes a missing part an error; 0 builds for the CPU alone; unset builds what can be built.
-- ``TORCH_CUDA_ARCH_LIST``: the architectures; unset means those of the visible GPUs, or DEFAULT_ARCHITECTURES.
-- ``CUDA_HOME``: the toolkit's folder, where it is not found by itself.
+- ``FORCE_CUDA``: 1 makes a missing part an error; 0 builds for the CPU alone; if it is unset, CUDA's part is built
+  where nothing is missing.
+- ``TORCH_CUDA_ARCH_LIST``: the architectures; if it is unset, those of the visible GPUs, or DEFAULT_ARCHITECTURES
+  where there are none.
+- ``CUDA_HOME``: the toolkit's folder, for a toolkit that torch does not find by itself.
 """
 
 import os
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEFAULT_ARCHITECTURES = '7.5;8.0;8.6;9.0+PTX'
-"""Turing (float32), Ampere and newer (tensor cores); what comes after Hopper runs by PTX."""
+"""Turing (float32), Ampere and newer (tensor cores). GPUs that came after Hopper compile the PTX when they load it."""
 
 NVCC_FLAGS = ['-O3', '--expt-relaxed-constexpr']
 
@@ -32,7 +34,7 @@ class CannotBuild(Exception):
 
 
 def choose_cuda_build(torch_version, torch_cuda, cuda_home, visible, environment=os.environ):
-    """Decides from what is there.
+    """Decides whether and how to build with CUDA, from what is installed.
 
     Args:
         torch_version: The installed torch.
@@ -80,6 +82,12 @@ def _find_toolkit(torch_version, torch_cuda, cuda_home):
         raise CannotBuild(
             f'{nvcc} is of CUDA {release[1]}, but torch {torch_version} is built with CUDA {torch_cuda}, and their '
             'first numbers must agree. Install that toolkit or set CUDA_HOME to it'
+        )
+    headers = [Path(cuda_home) / 'include', *Path(cuda_home).glob('targets/*/include')]
+    if not any((folder / 'cuda_runtime.h').is_file() for folder in headers):
+        raise CannotBuild(
+            f'{nvcc} is of CUDA {release[1]}, but {cuda_home}/include has no cuda_runtime.h: set CUDA_HOME to the '
+            'folder of the toolkit itself'
         )
     return release[1]
 

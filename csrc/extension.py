@@ -2,9 +2,10 @@
 
 It is built against the installed torch and works with that release only, so the build must see it: pip has to be
 called with ``--no-build-isolation``. The library uses nothing of Python, so one wheel serves every Python version.
-CUDA's part is built where it can be; cuda_build.py says when.
+The CUDA kernels are compiled where that is possible; cuda_build.py says when.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from cuda_build import NVCC_FLAGS, CannotBuild, choose_cuda_build
 
 CSRC = Path(__file__).resolve().parent
+LIBRARY = CSRC.parent / 'mmdf2/ops/_C.abi3.so'
 # mmdf2.ops registers fake kernels and autograd formulas with torch.library, which has them since this release.
 OLDEST_TORCH = (2, 4)
 
@@ -33,7 +35,7 @@ def setup_options(extra_flags=()):
         raise SystemExit(
             f'mmdf2 compiles its operators against torch, which this Python cannot import ({error}).\n'
             'Install torch and ninja first, then let the build see them:\n'
-            '    pip install --no-build-isolation <mmdf2>'
+            '    pip install --no-build-isolation <folder, archive or wheel of mmdf2>'
         ) from error
     version = torch.__version__
     if tuple(int(part) for part in version.split('.')[:2]) < OLDEST_TORCH:
@@ -47,12 +49,19 @@ def setup_options(extra_flags=()):
     openmp = ['-fopenmp'] if sys.platform.startswith('linux') else []  # at::parallel_for, as torch itself is built
     flags = ['-O3', '-g0', '-fvisibility=hidden', '-Wall', *openmp, *extra_flags]
     facts = {'torch': version, 'flags': ' '.join(flags), 'cuda': None, 'architectures': None}
+    facts['sources'] = runtime_checks().digest_of_sources(CSRC)
     if cuda is not None:
         facts.update(cuda=cuda.toolkit, architectures=cuda.architectures)
         os.environ['TORCH_CUDA_ARCH_LIST'] = cuda.architectures
 
     class BuildLibrary(BuildExtension):
-        """Records what the library is built for inside the library."""
+        """Records what the library is built for inside the library; compiles nothing when it is there already."""
+
+        def run(self):
+            if self.inplace and is_current(facts):
+                print(f'mmdf2: {LIBRARY} is current', flush=True)
+            else:
+                super().run()
 
         def build_extensions(self):
             folder = Path(self.build_temp).resolve()
@@ -73,8 +82,32 @@ def setup_options(extra_flags=()):
     return {
         'ext_modules': [library],
         'cmdclass': {'build_ext': BuildLibrary},
-        'options': {'bdist_wheel': {'py_limited_api': 'cp310'}},
+        'options': {'bdist_wheel': {'py_limited_api': 'cp311'}},
     }
+
+
+def torch_release():
+    """The installed torch, such as '2.13.0', without what follows a '+'. The library works with that release only."""
+    import torch
+
+    return torch.__version__.split('+')[0]
+
+
+def runtime_checks():
+    """The module mmdf2/ops/library.py, without the package around it, which would load the library."""
+    spec = importlib.util.spec_from_file_location('mmdf2_ops_library', CSRC.parent / 'mmdf2/ops/library.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def is_current(facts):
+    """Whether the library in the source folder was compiled from the same sources, in the same way, for this torch."""
+    try:
+        info = runtime_checks().build_info(LIBRARY)
+    except ImportError:
+        return False
+    return {name: info.get(name) for name in facts} == facts
 
 
 def visible_capabilities(torch):

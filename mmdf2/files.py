@@ -13,102 +13,144 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+# What is accepted as a path.
+AnyPath = str | os.PathLike[str]
 
 _UNFINISHED = '.unfinished'
 
 
 @contextlib.contextmanager
-def path_beside(path, durable: bool = True) -> Iterator[Path]:
-    """A path in the same folder, to be written to; it replaces ``path`` when the block ends without an error.
+def path_beside(path: AnyPath, durable: bool = True) -> Iterator[Path]:
+    """Gives a path in the same folder to write to; it replaces ``path`` when the block ends without an error.
 
-    For writers that want a path; :func:`open_for_replacement` serves those that want a file.
+    This is for writers that need a path; :func:`open_for_replacement` is for those that need an open file.
 
     Args:
         path: The file to create or replace. Its folder is created if it is missing.
-        durable: Whether to wait until the content is on the disk. Only files that are many and quickly made again
-            (pictures, images of a drawn dataset) do without.
+        durable: Whether to wait until the content is on the disk. Only files that are numerous and quickly made again
+            (such as the images of a drawn dataset) are written without.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the last, because some writers choose the format by it.
-    beside = path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+    beside = _unfinished(path)
     try:
         yield beside
-        if durable:
-            _flush(beside)
-        os.replace(beside, path)
-        if durable:
-            flush_folder(path.parent)
+        _replace(beside, path, durable)
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterator[IO]:
-    """An open file whose content replaces that of ``path`` when the block ends without an error.
+def open_for_replacement(path: AnyPath, mode: str = 'w', durable: bool = True) -> Iterator[IO[Any]]:
+    """Opens a file whose content replaces that of ``path`` when the block ends without an error.
 
     Args:
         path: The file to create or replace. Its folder is created if it is missing.
         mode: 'w' for UTF-8 text with '\\n' at the end of lines, 'wb' for bytes.
-        durable: See :func:`path_beside`.
+        durable: Whether to wait until the content is on the disk, as for :func:`path_beside`.
     """
-    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
-    with path_beside(path, durable) as beside, open(beside, mode, **text) as file:
+    encoding, newline = (None, None) if 'b' in mode else ('utf-8', '\n')
+    with path_beside(path, durable) as beside, open(beside, mode, encoding=encoding, newline=newline) as file:
         yield file
 
 
-def write_text(path, text: str) -> None:
+def write_named_by_hash(path: AnyPath, write: Callable[[Path], None]) -> tuple[Path, str]:
+    """Writes a file whose name contains the hash of its content, so that different contents never have the same name.
+
+    The content is on the disk when the function returns. The name is on the disk after :func:`flush_folder`, which the
+    caller calls once for several files.
+
+    Args:
+        path: The file's path without the hash: 'folder/ids.npy' becomes 'folder/ids-<16 digits of the hash>.npy'.
+        write: Writes the content to the path that it is given.
+
+    Returns:
+        The file's path, and the SHA-256 of its content, hexadecimal.
+    """
+    path = Path(path)
+    beside = _unfinished(path)
+    try:
+        write(beside)
+        digest = sha256(beside)
+        path = path.with_name(f'{path.stem}-{digest[:16]}{path.suffix}')
+        _flush(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path, digest
+
+
+def write_text(path: AnyPath, text: str) -> None:
     """Replaces a file by UTF-8 text."""
     with open_for_replacement(path) as file:
         file.write(text)
 
 
-def write_bytes(path, content: bytes, durable: bool = True) -> None:
+def write_bytes(path: AnyPath, content: bytes, durable: bool = True) -> None:
     """Replaces a file by bytes; ``durable`` as in :func:`path_beside`."""
     with open_for_replacement(path, 'wb', durable) as file:
         file.write(content)
 
 
-def write_json(path, value, indent: int | None = 1, **options) -> None:
+def write_json(path: AnyPath, value: Any, indent: int | None = 1, **options: Any) -> None:
     """Replaces a file by JSON; ``options`` are those of ``json.dumps``.
 
     Raises:
-        ValueError: A value that JSON has no word for (NaN, infinity).
+        ValueError: A number is not finite: JSON has no word for NaN and infinity.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
 
 
-def write_json_list(file: IO[str], entries: Iterable) -> None:
-    """Writes a JSON list to an open file, one entry per line, each as it comes: all of them are never in memory.
+def write_json_list(file: IO[str], entries: Iterable[Any], end: str = '\n]') -> None:
+    """Writes a JSON list to an open file, one entry per line; entries are written as they come and are not collected.
+
+    Args:
+        file: Text file, open for writing.
+        entries: Values that ``json.dumps`` accepts.
+        end: The last characters; the exchange files of a dataset have the bracket right behind the last entry.
 
     Raises:
-        ValueError: A value that JSON has no word for (NaN, infinity).
+        ValueError: A number is not finite: JSON has no word for NaN and infinity.
     """
     file.write('[')
     for number, entry in enumerate(entries):
         file.write((',\n' if number else '\n') + json.dumps(entry, allow_nan=False))
-    file.write('\n]')
+    file.write(end)
+
+
+def finish_file(partial: AnyPath, path: AnyPath) -> None:
+    """Gives a file that grew under a name of its own, such as ``predictions.jsonl.partial``, its final name.
+
+    This is for files that are worth reading before they are complete; :func:`open_for_replacement` is for all others.
+    """
+    _flush(Path(partial))
+    os.replace(partial, path)
+    flush_folder(Path(path).parent)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Puts the folder ``new`` in the place of ``folder``, which is deleted.
+    """Puts the folder ``new`` in the place of ``folder``, whose old content is deleted.
 
-    Between the two renames, ``folder`` does not exist and its old content is in ``.<name>.old`` beside it.
+    All files of ``new`` are flushed to the disk first. Between the two renames, ``folder`` does not exist and its old
+    content is in ``.<name>.old`` beside it.
     """
-    if not folder.exists():
-        os.replace(new, folder)
-        return
+    for parent, _, names in os.walk(new):
+        for name in names:
+            _flush(Path(parent, name))
+        flush_folder(parent)
     old = folder.with_name(f'.{folder.name}.old')
     shutil.rmtree(old, ignore_errors=True)
-    os.replace(folder, old)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
     flush_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def delete_folder(folder: Path) -> None:
-    """Deletes a folder; it is renamed first, so that a kill leaves no half of it under its name."""
+    """Deletes a folder. It is renamed first, so that a kill never leaves a part of it under its name."""
     doomed = folder.with_name(f'.{folder.name}.deleted')
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(folder, doomed)
@@ -116,11 +158,11 @@ def delete_folder(folder: Path) -> None:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file's name is one that :func:`path_beside` gives: what a killed process left behind."""
+    """Whether a name is one that :func:`path_beside` gives: such a file was left behind by a killed process."""
     return name.startswith('.') and _UNFINISHED in name
 
 
-def flush_folder(folder) -> None:
+def flush_folder(folder: AnyPath) -> None:
     """Waits until the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -129,18 +171,19 @@ def flush_folder(folder) -> None:
         os.close(descriptor)
 
 
-def sha256(path) -> str:
+def sha256(path: AnyPath) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @contextlib.contextmanager
-def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds a lock that one process at a time can have; the system frees it when the process ends, however it ends.
+def locked(path: AnyPath, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds a lock that one process at a time can hold; the system frees it when the process ends, even by a kill.
 
     Args:
-        path: The lock's file, created if it is missing. It stays: deleting it would let two processes hold two locks.
+        path: The lock's file, created if it is missing. It is never deleted: otherwise two processes could hold locks
+            on two files of the same name.
         on_wait: Called once when another process holds the lock, before waiting for it.
 
     Raises:
@@ -159,10 +202,24 @@ def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use, at least 1; fewer than the machine has where it is confined to some."""
+    """Counts the CPU cores that this process may use: all of the machine, or those that it is confined to."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def _unfinished(path: Path) -> Path:
+    """A new path in the same folder that :func:`is_unfinished` knows."""
+    # The suffix stays the last, because some writers choose the format by it.
+    return path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+
+
+def _replace(beside: Path, path: Path, durable: bool) -> None:
+    if durable:
+        _flush(beside)
+    os.replace(beside, path)
+    if durable:
+        flush_folder(path.parent)
+
+
 def _flush(path: Path) -> None:
-    with open(path, 'rb+') as file:
+    with open(path, 'rb') as file:
         os.fsync(file.fileno())

@@ -1,27 +1,28 @@
-"""Images read and written without surprises: orientation applied, damage noticed, no half-written file."""
+"""Reading and writing images: the orientation is applied, damage is noticed, and no file is left half written."""
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-# What Pillow raises on files that are no image, cut short, damaged, or unreasonably large when decoded.
+from mmdf2.files import AnyPath, write_bytes
+
+# What Pillow raises for files that are no image, are cut short or damaged, or are unreasonably large when decoded.
 _DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-def read_image(path) -> np.ndarray:
+def read_image(path: AnyPath) -> np.ndarray:
     """Decodes a whole image file.
 
-    The orientation tag is applied. What is transparent becomes white. (OpenCV would paint the missing part of a file
-    that was cut short grey and go on.)
+    The orientation tag is applied. Transparent parts become white. A file that was cut short is refused (OpenCV would
+    paint the missing part grey and say nothing).
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        OSError: The file is missing, is no image or is damaged.
+        OSError: The file is missing, is no image or is damaged; a missing file is a FileNotFoundError.
     """
     try:
         with Image.open(path) as file:
@@ -36,22 +37,19 @@ def read_image(path) -> np.ndarray:
         raise OSError(f'{path} is not a readable image: {error}') from error
 
 
-def write_image(path, image: np.ndarray) -> None:
-    """Writes an image; a reader never sees half of it. The folder is made where it is missing.
+def write_image(path: AnyPath, image: np.ndarray) -> None:
+    """Writes an image file, so that a reader never sees half of it. The folder is created if it is missing.
 
     Args:
         path: The file; its suffix chooses the format.
         image: (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: A suffix that OpenCV cannot write.
+        ValueError: OpenCV cannot write files with this suffix.
     """
     path = Path(path)
     try:
         _, data = cv2.imencode(path.suffix or '.', np.ascontiguousarray(image[..., ::-1]))
     except cv2.error:
         raise ValueError(f"{path}: cannot write images of type '{path.suffix}'; use .jpg or .png") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    beside.write_bytes(data.tobytes())
-    os.replace(beside, path)
+    write_bytes(path, data.tobytes(), durable=False)

@@ -1,6 +1,7 @@
 """A virtual environment that remembers what was installed into it, and whether that was interrupted."""
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -8,8 +9,7 @@ import sys
 import venv
 from pathlib import Path
 
-import lock
-import mmcv_wheel
+GIB_PER_COMPILER = 1.5
 
 
 class Environment:
@@ -18,6 +18,7 @@ class Environment:
     def __init__(self, folder: Path):
         self.folder = folder
         self.python = folder / 'bin/python'
+        self.site_packages = folder / f'lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages'
         self.state = folder / 'mmdf2-install'
         self._notes = self.state / 'notes.json'
         self._lock = Path(f'{folder}.lock')
@@ -25,8 +26,7 @@ class Environment:
     @contextlib.contextmanager
     def locked(self):
         """Lets one installation at a time work on the folder."""
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.held(self._lock, str(self.folder)) as self._held:
+        with lock(self._lock, str(self.folder)) as self._held:
             yield
 
     @contextlib.contextmanager
@@ -41,7 +41,7 @@ class Environment:
         self._lock.write_text('')
 
     def notes(self) -> dict:
-        """What was installed, from what; empty when the environment is new, was interrupted or is another Python's."""
+        """What each stage was made from; empty when the environment is new, was interrupted or is another Python's."""
         if not self.python.exists() or self._lock.read_text():
             return {}
         try:
@@ -52,8 +52,8 @@ class Environment:
 
     def is_usable(self, stack: str) -> bool:
         """Whether installing may go on here, rather than in an emptied folder."""
-        foreign = self.python.exists() and not self._notes.exists() and not self._lock.read_text()
-        return foreign or self.notes().get('stack') == stack
+        made_by_hand = self.python.exists() and not self._notes.exists() and not self._lock.read_text()
+        return made_by_hand or self.notes().get('stack') == stack
 
     def note(self, **changes) -> None:
         """Adds to the notes; writes beside and renames, so that a killed run leaves the old ones or the new ones."""
@@ -70,16 +70,24 @@ class Environment:
 
     def pip_install(self, *arguments, quiet: bool = True) -> None:
         """Runs ``pip install``."""
-        options = ['--disable-pip-version-check', *(['--quiet'] if quiet else [])]
         with self.marked_unfinished():
-            command = [self.python, '-m', 'pip', 'install', *options, *arguments]
-            subprocess.run(command, check=True, env=self.variables(), pass_fds=[self._held])
+            self.run('-m', 'pip', 'install', '--disable-pip-version-check', *(['--quiet'] if quiet else []), *arguments)
+
+    def run(self, *arguments, **options) -> subprocess.CompletedProcess:
+        """Runs the environment's Python under the lock.
+
+        Raises:
+            subprocess.CalledProcessError: The program failed; its messages are on the screen.
+        """
+        command = [self.python, *arguments]
+        return subprocess.run(command, check=True, env=self.variables(), pass_fds=[self._held], **options)
 
     def variables(self) -> dict:
         """Environment variables for pip and the compilers: the venv's ninja is found, foreign site-packages are not."""
         variables = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONHOME')}
         variables['PATH'] = f'{self.folder / "bin"}{os.pathsep}{variables.get("PATH", "")}'
-        variables.setdefault('MAX_JOBS', str(mmcv_wheel.parallel_jobs()))
+        variables.setdefault('MAX_JOBS', str(parallel_jobs()))
+        variables.setdefault('PYTHONWARNINGS', 'ignore')  # of setuptools, about what is meant here
         return variables
 
     def torch_facts(self) -> dict:
@@ -89,4 +97,31 @@ class Environment:
             'print(json.dumps(dict(version=torch.__version__, cuda=torch.version.cuda, gpu=gpu, '
             "architecture='sm%d%d' % torch.cuda.get_device_capability() if gpu else None)))"
         )
-        return json.loads(subprocess.run([self.python, '-c', code], check=True, stdout=subprocess.PIPE).stdout)
+        return json.loads(self.run('-c', code, stdout=subprocess.PIPE).stdout)
+
+
+@contextlib.contextmanager
+def lock(path: Path, work: str):
+    """Waits until nobody else holds ``path``; yields the descriptor to pass on to programs that do the work.
+
+    The lock outlives a killed holder for as long as a program that it started is at work.
+
+    Args:
+        path: File that stands for the lock; its content is left alone.
+        work: What is waited for, in the message.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'make install: waiting for another one that is at work on {work}', flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def parallel_jobs() -> int:
+    """Compilers to run at once: one per core, as long as the memory lasts."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+    return max(1, min(cores, int(memory / GIB_PER_COMPILER)))

@@ -1,12 +1,17 @@
-"""What ``make install`` does: a virtual environment with pinned libraries, the OpenMMLab trio and mmdf2's own wheel.
+"""What ``make install`` does: a virtual environment with pinned libraries, the OpenMMLab trio and mmdf2 itself.
 
 Runs on a bare Python (standard library alone). Each stage notes in the environment what it was made from, so a second
 run does only what has changed. A killed run goes on: mmcv's compilation where it stopped, pip's work from a new
 environment.
+
+mmdf2 is installed in editable mode, with its compiled library in the source folder: the same code is imported from
+the checkout, from a notebook there and from anywhere else. With ``--wheel`` it is packed as well, into ``dist/``, and
+installed into a second environment that has nothing else of its own: there the tests see what a stranger gets.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -16,7 +21,7 @@ import sysconfig
 from pathlib import Path
 
 import mmcv_wheel
-from environment import Environment
+from environment import Environment, lock
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / 'requirements'
@@ -24,6 +29,7 @@ PINS = ROOT / 'requirements'
 SOURCES = ('mmdf2', 'csrc', 'configs', 'tools', 'model-index.yml', 'setup.py', 'pyproject.toml', 'MANIFEST.in')
 SOURCES += ('README.md', 'LICENSE', 'CHANGELOG.md')
 NOT_SOURCES = ('__pycache__', '*.pyc', '*.so')
+LIBRARY = ROOT / 'mmdf2/ops/_C.abi3.so'
 
 
 class InstallError(RuntimeError):
@@ -36,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--venv', type=Path, required=True, help='folder of the virtual environment')
     parser.add_argument('--stack', choices=('onedl', 'openmmlab'), default='onedl', help='line of OpenMMLab')
     parser.add_argument('--torch-index', default='', help="package index to take torch from; empty: pip's own setting")
+    parser.add_argument('--wheel', action='store_true', help='also write the wheel to dist/ and install it for tests')
     return parser.parse_args()
 
 
@@ -48,6 +55,10 @@ def main() -> None:
         environment = Environment(folder)
         with environment.locked():
             install(environment, args.stack, args.torch_index)
+            with lock(ROOT / 'build/lock', f'{ROOT / "build"}'):
+                install_editable(environment)
+                if args.wheel:
+                    install_wheel(environment)
     except (InstallError, mmcv_wheel.BuildError) as error:
         sys.exit(f'make install: {error}')
     except subprocess.CalledProcessError as error:
@@ -59,10 +70,10 @@ def main() -> None:
 def check_machine() -> None:
     """Raises InstallError naming all that is missing at once, with Debian's names."""
     missing = []
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  an older one may run this
         raise InstallError(
-            f'the pinned libraries need Python 3.11 or newer, {sys.executable} is {platform.python_version()}; '
-            'name another one with PYTHON=. (mmdf2 itself runs on 3.10: pip install "mmdf2[onedl]".)'
+            f'mmdf2 and the pinned libraries need Python 3.11 or newer, {sys.executable} is '
+            f'{platform.python_version()}; name another one with PYTHON='
         )
     try:
         import ensurepip  # noqa: F401  Debian splits it off
@@ -84,10 +95,15 @@ def check_folder(folder: Path) -> None:
         raise InstallError(f'VENV={folder} exists and is not a virtual environment; name another folder')
 
 
+def say(stage: str, usual_time: str) -> None:
+    """Announces a stage and how long it usually takes."""
+    print(f'make install: {stage} (usually {usual_time})', flush=True)
+
+
 def install(environment: Environment, stack: str, torch_index: str) -> None:
-    """Brings ``environment`` to what the pins and the sources say now; does nothing that is done."""
+    """Brings all but mmdf2 itself to what the pins say now; does nothing that is done."""
     if not environment.is_usable(stack):
-        print(f'make install: a new virtual environment in {environment.folder}', flush=True)
+        say(f'a new virtual environment in {environment.folder}', '5 s')
         environment.create(stack)
     notes = environment.notes()
 
@@ -95,36 +111,30 @@ def install(environment: Environment, stack: str, torch_index: str) -> None:
     if notes.get('libraries') != libraries:
         install_libraries(environment, torch_index)
         notes = {}
-        environment.note(stack=stack, libraries=libraries, trio=None, mmdf2=None)
+        environment.note(stack=stack, libraries=libraries, trio=None, editable=None, wheel=None)
 
     pins = PINS / f'{stack}.txt'
     trio = digest_of([pins])
     if notes.get('trio') != trio:
         wheel = mmcv_wheel.get(environment.python, pins, environment.torch_facts(), environment.variables())
-        print(f'make install: the OpenMMLab line of {pins.name}', flush=True)
+        say(f'the OpenMMLab line of {pins.name}', 'less than 1 min')
         environment.pip_install('--no-deps', '--force-reinstall', wheel)
         environment.pip_install('--no-deps', '-r', pins)
         environment.note(trio=trio)
 
-    own = digest_of(source_files())
-    if notes.get('mmdf2') != own:
-        print('make install: mmdf2, its operators compiled', flush=True)
-        environment.pip_install('--no-deps', '--force-reinstall', build_own_wheel(environment))
-        environment.note(mmdf2=own)
-
 
 def install_libraries(environment: Environment, torch_index: str) -> None:
     """Installs torch and everything that comes as ready wheels."""
-    print('make install: build tools', flush=True)
+    say('build tools', '10 s')
     environment.pip_install('-r', PINS / 'build.txt')
-    print('make install: torch', flush=True)
     pin = next(line for line in (PINS / 'torch.txt').read_text().splitlines() if line.startswith('torch=='))
+    say(pin, '1 min of download for a CPU build, 5 min or more for one with CUDA')
     if torch_index:
         environment.pip_install('--index-url', torch_index, pin, quiet=False)
     else:
         # '==' takes a +cpu build where pip is offered one, '===' only the plain one, which has CUDA.
         environment.pip_install(pin.replace('==', '===') if has_gpu() else pin, quiet=False)
-    print('make install: libraries', flush=True)
+    say('libraries', '1 min')
     environment.pip_install('-r', PINS / 'runtime.txt', '-r', PINS / 'dev.txt')
 
 
@@ -136,34 +146,71 @@ def has_gpu() -> bool:
         return False
 
 
-def build_own_wheel(environment: Environment) -> Path:
-    """Builds mmdf2's wheel in a mirror of the sources inside the venv.
+def install_editable(environment: Environment) -> None:
+    """Compiles the operators into the source folder and makes the environment import mmdf2 from there."""
+    made_from = digest_of(source_files('csrc', 'setup.py', 'pyproject.toml', 'mmdf2/__init__.py', 'mmdf2/.mim'))
+    # Another environment, with another torch, may have put its own library there since.
+    if LIBRARY.exists() and environment.notes().get('editable') == [made_from, digest_of([LIBRARY])]:
+        return
+    say('mmdf2, its operators compiled', '1 min; less when few of their sources have changed')
+    environment.run('setup.py', '--quiet', 'build_ext', '--inplace', cwd=ROOT, stdout=subprocess.DEVNULL)
+    environment.pip_install('--no-build-isolation', '--no-deps', '--force-reinstall', '--editable', ROOT)
+    remove_leftovers()
+    point_mim_at_the_package(environment.site_packages)
+    environment.note(editable=[made_from, digest_of([LIBRARY])])
 
-    There, nothing stale of the checkout gets into the wheel, and the objects of the last build stay for ninja.
+
+def point_mim_at_the_package(site_packages: Path) -> None:
+    """Lets mim find .mim of the editable installation.
+
+    onedl-mim 0.5.1 searches the whole folder that pip recorded for an editable installation, and refuses a config that
+    is there twice: in configs/ and under mmdf2/.mim, which links to it. In mmdf2/ alone it finds each config once.
     """
-    mirror = environment.state / 'source'
-    wheels = environment.state / 'wheel'
-    mirror.mkdir(parents=True, exist_ok=True)
-    for old in [*mirror.iterdir(), *(mirror / 'build').glob('*')]:
-        if old.name != 'build' and not old.name.startswith('temp.'):
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, mirror / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCES))
-        elif source.exists():
-            shutil.copy2(source, mirror / name)
-    shutil.rmtree(wheels, ignore_errors=True)
-    command = [environment.python, '-m', 'pip', 'wheel', '--quiet', '--disable-pip-version-check']
-    command += ['--no-build-isolation', '--no-deps', '--wheel-dir', wheels, mirror]
-    subprocess.run(command, check=True, env=environment.variables())
-    return next(wheels.glob('mmdf2-*.whl'))
+    record = next(site_packages.glob('mmdf2-*.dist-info/direct_url.json'))
+    record.write_text(json.dumps({**json.loads(record.read_text()), 'url': (ROOT / 'mmdf2').as_uri()}))
 
 
-def source_files() -> list[Path]:
-    """Files that mmdf2's wheel depends on, in a fixed order."""
+def install_wheel(environment: Environment) -> None:
+    """Writes the wheel to dist/ and installs it into an environment of its own, which borrows the other libraries."""
+    made_from = digest_of(source_files(*SOURCES)) + environment.notes()['editable'][1]
+    wheel = next((ROOT / 'dist').glob('mmdf2-*.whl'), None)
+    packed = Environment(environment.state / 'wheel')
+    as_noted = wheel and packed.python.exists() and environment.notes().get('wheel') == [made_from, digest_of([wheel])]
+    if not as_noted:
+        say('the wheel of mmdf2', '30 s')
+        wheel = build_wheel(environment)
+        environment.run('-m', 'venv', '--clear', '--without-pip', packed.folder)
+        options = ['--quiet', '--disable-pip-version-check', '--no-index', '--no-deps']
+        environment.run('-m', 'pip', '--python', packed.python, 'install', *options, wheel)
+        # A path in a .pth file is searched after the environment's own packages, and .pth files that lie there are not
+        # read: the editable mmdf2 stays out of sight.
+        (packed.site_packages / 'libraries.pth').write_text(f'{environment.site_packages}\n')
+        environment.note(wheel=[made_from, digest_of([wheel])])
+    print(f'make install: the wheel is {wheel.relative_to(ROOT)}', flush=True)
+
+
+def build_wheel(environment: Environment) -> Path:
+    """Packs the sources and the library; nothing that an earlier build left gets in, but ninja finds its objects."""
+    remove_leftovers()
+    for old in (ROOT / 'dist').glob('mmdf2-*.whl'):
+        old.unlink()
+    command = ['-m', 'pip', 'wheel', '--quiet', '--disable-pip-version-check', '--no-build-isolation', '--no-deps']
+    environment.run(*command, '--wheel-dir', ROOT / 'dist', ROOT)
+    remove_leftovers()
+    return next((ROOT / 'dist').glob('mmdf2-*.whl'))
+
+
+def remove_leftovers() -> None:
+    """Removes what setuptools collects for a wheel, and metadata that Python would find first in the source folder."""
+    for pattern in ('build/lib*', 'build/bdist.*', 'mmdf2.egg-info'):
+        for folder in ROOT.glob(pattern):
+            shutil.rmtree(folder)
+
+
+def source_files(*names: str) -> list[Path]:
+    """Files of the checkout below the named ones, in a fixed order, without what was compiled from them."""
     files = []
-    for name in SOURCES:
+    for name in names:
         path = ROOT / name
         files += sorted(path.rglob('*')) if path.is_dir() else [path]
     return [file for file in files if file.is_file() and not any(file.match(pattern) for pattern in NOT_SOURCES)]

@@ -13,10 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-import lock
+from environment import lock
 
 SECONDS_BETWEEN_LINES = 20  # where there is no terminal to redraw a line on
-GIB_PER_COMPILER = 1.5
 
 
 class BuildError(RuntimeError):
@@ -40,7 +39,7 @@ def get(python: Path, pins: Path, torch: dict, variables: dict) -> Path:
     tag = f'cp{sys.version_info.major}{sys.version_info.minor}-{platform.machine()}'
     folder = cache_folder() / f'{name}-{version}-torch{torch["version"]}-{device}-{tag}'
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.held(folder / 'lock', f'mmcv in {folder}') as held:
+    with lock(folder / 'lock', f'mmcv in {folder}') as held:
         wheel = next(folder.glob('*.whl'), None)
         if wheel is None:
             wheel = build(python, f'{name}=={version}', folder, device, variables, held)
@@ -76,8 +75,8 @@ def build(python: Path, pin: str, folder: Path, device: str, variables: dict, he
     if device == 'cpu':
         variables['CUDA_VISIBLE_DEVICES'] = ''
     print(
-        f'make install: compiling the operators of {pin} for {device}, {variables["MAX_JOBS"]} at a time: about ten '
-        f'minutes on two cores, once (log: {log})',
+        f'make install: the operators of {pin} for {device}, compiled once per release of torch (usually 10 min on '
+        f'two cores; {variables["MAX_JOBS"]} files at a time; log: {log})',
         flush=True,
     )
     command = [python, '-m', 'pip', 'wheel', '-v', '--disable-pip-version-check', '--no-cache-dir']
@@ -125,7 +124,7 @@ def run_with_progress(command: list, log: Path, variables: dict, held: int) -> N
             step = re.match(r'\s*\[(\d+)/(\d+)\]', line)
             if step and (sys.stdout.isatty() or time.monotonic() - last > SECONDS_BETWEEN_LINES):
                 last = time.monotonic()
-                show(f'  mmcv: {step[1]} of {step[2]} files compiled, {(last - started) / 60:.1f} min')
+                show(progress(int(step[1]), int(step[2]), last - started))
     if sys.stdout.isatty():
         print()
     if process.wait():
@@ -133,13 +132,12 @@ def run_with_progress(command: list, log: Path, variables: dict, held: int) -> N
         raise BuildError(f'mmcv did not compile. The end of {log}:\n{tail}')
 
 
+def progress(done: int, total: int, seconds: float) -> str:
+    """What has been compiled so far, and how long the rest takes at the rate so far."""
+    left = seconds / done * (total - done) / 60
+    return f'  mmcv: {done} of {total} files compiled in {seconds / 60:.1f} min, about {left:.1f} min left '
+
+
 def show(line: str) -> None:
     """One line that redraws itself on a terminal, a new one elsewhere."""
     print(f'\r{line}' if sys.stdout.isatty() else line, end='' if sys.stdout.isatty() else '\n', flush=True)
-
-
-def parallel_jobs() -> int:
-    """Compilers to run at once: a core each, as long as the memory lasts."""
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
-    return max(1, min(cores, int(memory / GIB_PER_COMPILER)))

@@ -5,20 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_photos import write_photos
 from PIL import Image
 
 from mmdf2.categories import CATEGORIES
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
 
-SAMPLE = Path(__file__).resolve().parents[2] / 'shared' / 'sample'
-
 
 @pytest.fixture(scope='session')
-def sample_root() -> Path:
-    """The two real images that may lie beside the checkout."""
-    if not SAMPLE.is_dir():
-        pytest.skip('the sample of real images (../shared/sample beside the checkout) is not there')
-    return SAMPLE
+def photo_root(tmp_path_factory) -> Path:
+    """A dataset of two made photos with the properties of real ones; see ``made_photos``."""
+    return write_photos(tmp_path_factory.mktemp('photos'))
 
 
 @pytest.fixture(scope='session')

@@ -1,7 +1,11 @@
-"""The installed wheel, as a stranger gets it: what it holds, what it leaves out, what importing it costs."""
+"""The installed wheel, as a stranger gets it: what it holds, what it leaves out, what importing it costs.
+
+tests/test_first_lines.py has the tests of the editable installation.
+"""
 
 import collections
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -16,6 +20,7 @@ import pytest
 import yaml
 
 import mmdf2
+from mmdf2.ops import build_info
 
 ROOT = Path(__file__).resolve().parents[1]
 MIM = Path(mmdf2.__file__).parent / '.mim'
@@ -103,11 +108,29 @@ def test_the_source_distribution_builds_the_same_wheel(distribution, tmp_path):
     assert done.returncode == 0, done.stderr
     with tarfile.open(checkout / 'out' / done.stdout.split()[-1]) as archive:
         kinds = {member.name.split('/', 1)[-1]: member for member in archive.getmembers()}
+        metadata = archive.extractfile(kinds['PKG-INFO']).read().decode()
     assert not [name for name, member in kinds.items() if member.issym() or member.islnk()]
     packed = {str(file) for file in distribution.files if '__pycache__' not in file.parts}
     expected = {file for file in packed if file.startswith('mmdf2/') and not file.endswith('.so')}
     expected |= {f'csrc/{file}' for file in files_below(ROOT / 'csrc')} | {'LICENSE', 'setup.py', 'pyproject.toml'}
     assert expected <= set(kinds)
+    # The sources fit any of these releases; what is compiled from them fits one.
+    assert 'Requires-Dist: torch>=2.4\n' in metadata and 'torch==' not in metadata
+
+
+def test_the_wheel_asks_for_the_torch_that_it_was_compiled_for(distribution):
+    release = build_info()['torch'].split('+')[0]
+    assert [name for name in distribution.requires if name.startswith('torch')] == [f'torch=={release}']
+
+
+def test_the_wheel_tells_type_checkers_that_it_has_hints(distribution):
+    assert (Path(mmdf2.__file__).parent / 'py.typed').is_file()
+
+
+def test_benchmarks_stay_in_the_checkout(distribution):
+    names = {path.name for path in (ROOT / 'benchmarks').glob('*.py')}
+    assert names
+    assert not [file for file in distribution.files if file.name in names or 'benchmarks' in file.parts]
 
 
 def test_operators_need_torch_alone():
@@ -117,7 +140,7 @@ def test_operators_need_torch_alone():
     assert not loaded & {'mmengine', 'mmcv', 'mmdet', 'torchvision', 'faiss', 'cv2', 'matplotlib'}
 
 
-@pytest.mark.parametrize('module', ['evaluation.evaluate_files', 'codecs.contour', 'wardrobe'])
+@pytest.mark.parametrize('module', ['evaluation.evaluate', 'codecs.contour', 'wardrobe'])
 def test_evaluation_and_drawing_need_no_torch(module):
     code = f'import sys, mmdf2.{module}; print(*sorted({{name.split(".")[0] for name in sys.modules}}))'
     loaded = set(run_python(code).split())
@@ -147,17 +170,16 @@ def test_requirements_are_met_but_for_those_left_out_on_purpose():
 
 @pytest.fixture(scope='module')
 def mim():
-    found = Path(sysconfig.get_path('scripts')) / 'mim'
-    if not found.exists():
+    if importlib.util.find_spec('mim') is None:
         pytest.skip(
             'mim is not installed: on the original line openmim would replace setuptools by one that is too old'
         )
-    return found
+    return [sys.executable, '-m', 'mim']
 
 
 def test_mim_search_lists_the_models(distribution, mim, tmp_path):
     done = subprocess.run(
-        [mim, 'search', 'mmdf2', '--valid-config'], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [*mim, 'search', 'mmdf2', '--valid-config'], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     index = yaml.safe_load((MIM / 'model-index.yml').read_text())
@@ -177,7 +199,7 @@ def test_mim_trains_and_tests_a_config_of_the_wheel(distribution, mim, tiny_root
         options += [f'{mode}_dataloader.dataset.pipeline.{resize}.scale=(96,96)']
     environment = {**os.environ, 'OMP_NUM_THREADS': '2', 'CUDA_VISIBLE_DEVICES': ''}
     for command in (['train'], ['test', '--checkpoint', 'work/epoch_1.pth']):
-        arguments = [mim, command[0], 'mmdf2', SYNTHETIC, *command[1:], '--work-dir', 'work', *options]
+        arguments = [*mim, command[0], 'mmdf2', SYNTHETIC, *command[1:], '--work-dir', 'work', *options]
         done = subprocess.run(
             arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
         )

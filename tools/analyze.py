@@ -13,19 +13,18 @@ from mmdf2.analysis.dataset_page import dataset_page
 from mmdf2.analysis.detection_errors import with_boxes
 from mmdf2.analysis.error_page import error_numbers, error_page
 from mmdf2.analysis.error_report import TASKS, report_errors
-from mmdf2.analysis.page import write_numbers, write_text
-from mmdf2.analysis.sources import open_annotation
+from mmdf2.analysis.page import write_numbers
 from mmdf2.analysis.statistics import dataset_statistics
-from mmdf2.datasets.prepare import PrepareError
+from mmdf2.datasets.prepare import PrepareError, open_annotation
 from mmdf2.datasets.store import StoreError
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.from_store import ground_truth
-from mmdf2.evaluation.retrieval_files import read_retrieved_lists
-from mmdf2.evaluation.truth_source import TruthSource
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.files.retrieval import read_retrieved_lists
+from mmdf2.evaluation.truth import TruthSource, ground_truth
+from mmdf2.files import write_text
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
     dataset = commands.add_parser('dataset', help="the paper's statistics: OUT/dataset.html, OUT/dataset.json")
@@ -44,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     errors.add_argument('--out', required=True, metavar='DIR', help='where to write')
     errors.add_argument('--score', type=float, help='look at detections from this score on (default: best F1 at 0.5)')
     errors.add_argument('--worst', type=int, default=12, metavar='N', help='pictures of each kind (default: 12)')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.command == 'errors':
         if not args.retrieval and not any(getattr(args, kind) for kind in TASKS):
             parser.error('give at least one of --bbox, --segm, --keypoints, --retrieval')
@@ -60,10 +59,9 @@ def show_dataset(args: argparse.Namespace) -> list[Path]:
     store, _ = open_annotation(args.store, args.split)
     statistics = dataset_statistics(store)
     out = Path(args.out)
-    return [
-        write_text(out / 'dataset.html', dataset_page(statistics, store.folder.name)),
-        write_numbers(out / 'dataset.json', statistics),
-    ]
+    write_text(out / 'dataset.html', dataset_page(statistics, store.folder.name))
+    write_numbers(out / 'dataset.json', statistics)
+    return [out / 'dataset.html', out / 'dataset.json']
 
 
 def show_errors(args: argparse.Namespace) -> list[Path]:
@@ -81,15 +79,14 @@ def show_errors(args: argparse.Namespace) -> list[Path]:
     lists = {name: read_retrieved_lists(path) for name, path in zip(names, args.retrieval, strict=True)}
     report = report_errors(store, source.ground_truth, results, lists, args.score)
     out, images = Path(args.out), Path(args.images) if args.images else images
-    return [
-        write_text(out / 'errors.html', error_page(report, store, images, args.worst)),
-        write_numbers(out / 'errors.json', error_numbers(report)),
-    ]
+    write_text(out / 'errors.html', error_page(report, store, images, args.worst))
+    write_numbers(out / 'errors.json', error_numbers(report))
+    return [out / 'errors.html', out / 'errors.json']
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Runs one of the commands."""
-    args = parse_args()
+    args = parse_args(argv)
     commands = {'dataset': show_dataset, 'errors': show_errors}
     try:
         for path in commands[args.command](args):

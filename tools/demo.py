@@ -19,16 +19,15 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdf2.analysis.retrieval_errors import rows_of_results
 from mmdf2.apis import ClothesInferencer
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import guard_checkpoint_loading
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
-from mmdf2.evaluation.report_files import write_report
-from mmdf2.evaluation.tables import summary_table
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
+from mmdf2.evaluation.report.tables import summary_table, write_report
+from mmdf2.files import usable_cores, write_json, write_text
 from mmdf2.images import write_image
-from mmdf2.visualization import draw_instance_data, draw_retrieval_rows
-from mmdf2.visualization.annotation import draw_items
-from mmdf2.visualization.retrieval_results import rows_of_results
+from mmdf2.visualization import draw_instance_data, draw_items, draw_retrieval_rows
 from mmdf2.wardrobe import make_wardrobe
 
 TOOLS = Path(__file__).resolve().parent
@@ -49,8 +48,8 @@ SUMMARY_KEYS = (
 )
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--config', type=Path, default=CONFIG)
@@ -60,12 +59,12 @@ def parse_args() -> argparse.Namespace:
     # The backbone that the recipe starts from was trained on the garments of seed 0.
     parser.add_argument('--seed', type=int, default=1, help='of the wardrobe and of the training')
     parser.add_argument('--fresh', action='store_true', help='start over, whatever --work-dir holds')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Runs the demo."""
-    args = parse_args()
+    args = parse_args(argv)
     guard_checkpoint_loading()
     config = load_config(args)
     begin(args, config)
@@ -110,7 +109,7 @@ def begin(args: argparse.Namespace, config: Config) -> None:
     elif not mark.exists() and args.work_dir.exists() and any(args.work_dir.iterdir()):
         raise SystemExit(f'--work-dir {args.work_dir} holds something else than a run of the demo; name another folder')
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    write_beside(mark, recipe)
+    write_text(mark, recipe)
 
 
 def train(config: Config) -> tuple[Path, float]:
@@ -125,7 +124,7 @@ def train(config: Config) -> tuple[Path, float]:
             run_training(config)
         finally:
             before += time.monotonic() - start
-            write_beside(clock, json.dumps(before))
+            write_json(clock, before)
     return checkpoint, before
 
 
@@ -136,7 +135,7 @@ def run_training(config: Config) -> None:
     MMDetection's Python do not run in parallel.
     """
     config = config.copy()
-    processes = 1 if torch.cuda.is_available() else min(2, cores())
+    processes = 1 if torch.cuda.is_available() else min(2, usable_cores())
     config.train_dataloader.batch_size //= processes
     path = Path(config.work_dir) / 'config.py'
     config.dump(path)
@@ -145,13 +144,8 @@ def run_training(config: Config) -> None:
     if processes > 1:
         launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
         tool = [*launch, *tool, '--launcher', 'pytorch']
-        environment['OMP_NUM_THREADS'] = str(max(1, cores() // processes))
+        environment['OMP_NUM_THREADS'] = str(max(1, usable_cores() // processes))
     subprocess.run([sys.executable, *tool], check=True, env=environment)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def test(config: Config, checkpoint: Path) -> dict[str, float]:
@@ -181,8 +175,8 @@ def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
 def report(work_dir: Path, metrics: dict[str, float], train_seconds: float) -> None:
     """Prints the table of all tasks and writes summary.json, results.md and the paper's tables as tables.*."""
     summary = {key: metrics[key] for key in SUMMARY_KEYS} | {'train_seconds': train_seconds}
-    write_beside(work_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
-    write_beside(work_dir / 'results.md', summary_table(metrics, markdown=True) + '\n')
+    write_json(work_dir / 'summary.json', summary)
+    write_text(work_dir / 'results.md', summary_table(metrics, markdown=True) + '\n')
     print(f'\n{summary_table(metrics)}\n')
     print(f'Trained in {train_seconds / 60:.1f} minutes. Pictures: {work_dir / "pictures"}')
     kinds = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
@@ -196,13 +190,6 @@ def predict(images: Path, out_dir: Path, config: Config, checkpoint: Path) -> No
     """Runs the trained model on a folder of photos."""
     ClothesInferencer(config, checkpoint)(images, out_dir=out_dir)
     print(f'Your images: {out_dir}')
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Writes a file that appears whole or not at all."""
-    beside = path.with_name(f'{path.name}.tmp')
-    beside.write_text(text, encoding='utf-8')
-    os.replace(beside, path)
 
 
 if __name__ == '__main__':

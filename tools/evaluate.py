@@ -11,14 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmdf2.datasets.manifest import StoreError
-from mmdf2.evaluation.evaluate_files import ResultFiles, evaluate_files
+from mmdf2.datasets.store import StoreError
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.report_files import report_text, write_report
+from mmdf2.evaluation.report.tables import report_text, write_report
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gt', help='ground truth: a dataset folder, a store or a COCO-style JSON file')
     parser.add_argument('--split', default='validation', help="of a dataset's folder (default: validation)")
@@ -35,15 +35,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--gallery-gt', metavar='F', help='val_gallery.json (likewise)')
     parser.add_argument('--subsets', action='store_true', help='the thirteen columns of the paper, not only overall')
     parser.add_argument('--out', type=Path, metavar='REPORT.json', help='write the report, with .md and .csv beside it')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.out and args.out.suffix != '.json':
         parser.error(f'--out: the report is a .json file, with .md and .csv beside it; got {args.out}')
     return args
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Evaluates, prints and writes."""
-    args = parse_args()
+    args = parse_args(argv)
     files = ResultFiles(**{name: getattr(args, name) for name in ResultFiles.__dataclass_fields__})
     try:
         report = evaluate_files(files, args.gt, args.split, args.query_gt, args.gallery_gt, args.subsets)

@@ -29,25 +29,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmdf2.analysis.page import write_text
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.apis.embedded_garments import model_similarity
 from mmdf2.apis.gallery_building import add_images, process_rank, start_processes
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
-from mmdf2.apis.model_identity import model_identity, open_gallery_of
+from mmdf2.apis.search import model_identity, model_similarity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, Source
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import CheckpointError
 from mmdf2.evaluation.records import EvaluationError
+from mmdf2.files import write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError
 from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     # torch.distributed.launch gives one or the other spelling, by its version.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -80,7 +79,7 @@ def parse_args() -> argparse.Namespace:
     command.add_argument('--queries', required=True, metavar='ROOT', help="folder in the dataset's layout")
     command.add_argument('--split', default='validation', help='its split (default: validation)')
     _add_model(command)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -101,9 +100,9 @@ def _add_building(command: argparse.ArgumentParser) -> None:
     command.add_argument('--launcher', choices=('none', 'pytorch'), default='none', help='what started the processes')
 
 
-def main() -> None:
-    """Does the command."""
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    """Runs one of the commands."""
+    args = parse_args(argv)
     command = {'build': build, 'add': build, 'remove': remove, 'search': search, 'info': info, 'evaluate': evaluate}
     try:
         command[args.command](args)
@@ -132,7 +131,8 @@ def build(args: argparse.Namespace) -> None:
         print(f'{added.empty} images without a garment of score {args.score_threshold} or more')
     if added.broken:
         lines = ''.join(f'{image}\t{error}\n' for image, error in added.broken.items())
-        path = write_text(beside(args.gallery, 'broken.txt'), lines)
+        path = beside(args.gallery, 'broken.txt')
+        write_text(path, lines)
         print(f'{len(added.broken)} images could not be read, such as {next(iter(added.broken))}; all are in {path}')
 
 
@@ -177,7 +177,8 @@ def search(args: argparse.Namespace) -> None:
     if not found:
         print(f'no garment of score {args.score_threshold} or more on {args.image}')
     if args.out:
-        print(write_text(args.out / 'search.json', json.dumps(answer, indent=1) + '\n'))
+        write_json(args.out / 'search.json', answer)
+        print(args.out / 'search.json')
         if found:
             path = args.out / 'search.jpg'
             write_image(path, draw_retrieval_rows([_row(args.image, garment) for garment in found]))

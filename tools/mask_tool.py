@@ -15,19 +15,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from mmdf2.analysis.contour_page import contour_page
-from mmdf2.analysis.item_contours import LEAST_INSIDE, ItemContour, item_contour, worst_first
-from mmdf2.analysis.page import write_text
-from mmdf2.datasets.annotation import ImageAnnotation, read_annotation, to_json_dict
-from mmdf2.datasets.listing import Entry, list_split
-from mmdf2.datasets.problems import AnnotationError, Problem
+from mmdf2.analysis.contours import LEAST_INSIDE, ItemContour, contour_page, item_contour, worst_first
+from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, Problem, read_annotation, to_json_dict
+from mmdf2.datasets.listing import ImageFiles, list_split
+from mmdf2.datasets.prepare import image_size
+from mmdf2.files import write_text
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help="folder in the dataset's layout")
     parser.add_argument('--split', default='validation', help='its split (default: validation)')
@@ -35,44 +33,42 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--fill', action='store_true', help='write annotation with contours where masks are missing')
     parser.add_argument('--least-inside', type=float, default=LEAST_INSIDE, metavar='SHARE', help=argparse.SUPPRESS)
     parser.add_argument('--worst', type=int, default=24, metavar='N', help='pictures (default: 24)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Reads, draws, writes and prints."""
-    args = parse_args()
+    args = parse_args(argv)
     try:
         listing = list_split(args.root, args.split)
     except FileNotFoundError as error:
         sys.exit(f'error: {error}')
     contours, problems, filled = [], list(listing.problems), 0
-    for entry in tqdm(listing.entries, desc='contours', disable=None):
+    for files in tqdm(listing.images, desc='contours', disable=None):
         try:
-            annotation, found = contours_of(entry, problems)
+            annotation, found = contours_of(files, problems)
         except (AnnotationError, OSError) as error:
             problems.append(error)
             continue
         contours += found
         if args.fill:
-            filled += write_filled(args.out / 'annos' / entry.annotation.name, annotation, found)
-    paths = [
-        write_text(args.out / 'contours.jsonl', ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours)),
-        write_text(args.out / 'contours.html', page_of(args, contours)),
-    ]
+            filled += write_filled(args.out / 'annos' / files.annotation.name, annotation, found)
+    paths = [args.out / 'contours.jsonl', args.out / 'contours.html']
+    write_text(paths[0], ''.join(json.dumps(line_of(contour)) + '\n' for contour in contours))
+    write_text(paths[1], page_of(args, contours))
     report(args, contours, problems, filled, paths)
 
 
-def contours_of(entry: Entry, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
+def contours_of(files: ImageFiles, problems: list) -> tuple[ImageAnnotation, list[ItemContour]]:
     """An image's annotation and the contours of its items; what is wrong with it is added to the problems."""
-    with Image.open(entry.image) as image:
-        width, height = image.size
+    width, height = image_size(files.image)
 
     def note(problem: Problem) -> None:
         if problem.kind != 'no mask':  # what --fill is for
             problems.append(problem)
 
-    annotation = read_annotation(entry.annotation, (width, height), note)
-    return annotation, [item_contour(entry.image.name, item, height, width) for item in annotation.items]
+    annotation = read_annotation(files.annotation, (width, height), note)
+    return annotation, [item_contour(files.image.name, item, height, width) for item in annotation.items]
 
 
 def write_filled(path: Path, annotation: ImageAnnotation, contours: list[ItemContour]) -> int:

@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='the checkpoint file')
@@ -23,12 +23,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--dump', metavar='DIR', help="write the predictions here, in the benchmark's own result files")
     parser.add_argument('--subsets', action='store_true', help="the paper's thirteen columns, not only overall")
     parser.add_argument('--show-dir', metavar='DIR', help='draw ground truth and predictions of every image into here')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Reads the config, applies the command line and tests."""
-    args = parse_args()
+    args = parse_args(argv)
     guard_checkpoint_loading()
     config = load_config(args)
     config.load_from = args.checkpoint

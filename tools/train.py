@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config
 
 
-def parse_args() -> argparse.Namespace:
-    """Command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='the config file')
     add_common_arguments(parser)
@@ -32,12 +32,12 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="scale the learning rate to the batch, by the config's auto_scale_lr",
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Reads the config, applies the command line and trains."""
-    args = parse_args()
+    args = parse_args(argv)
     guard_checkpoint_loading()
     config = load_config(args)
     if args.amp:

@@ -1,4 +1,4 @@
-# Trains the backbone that the demo starts from: no weights to begin with, more epochs, averaged weights.
+# Trains the backbone that the demo starts from: from random weights, with more epochs and averaged weights.
 _base_ = './match-rcnn_r18-narrow_wardrobe.py'
 
 max_epochs = 4

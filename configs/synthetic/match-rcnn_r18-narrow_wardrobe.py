@@ -1,7 +1,8 @@
-# Match R-CNN small enough to train on two CPU cores in a quarter of an hour, on `tools/make_wardrobe.py`'s images.
-_base_ = ['../_base_/models/match-rcnn_r50_fpn.py', '../_base_/wardrobe.py', '../_base_/default_runtime.py']
+# A Match R-CNN that trains on two CPU cores in a quarter of an hour, on the images that tools/make_wardrobe.py draws.
+_base_ = ['../_base_/models/match-rcnn_r50_fpn.py', '../_base_/datasets/wardrobe.py', '../_base_/default_runtime.py']
 
-# Clothes fill much of an image, so the pyramid starts at stride 8: stride 4 costs half the time and finds nothing more.
+# Garments fill much of an image, so the pyramid starts at stride 8; stride 4 would take half of the time and improve
+# nothing.
 strides = [8, 16, 32]
 channels = 64
 base_channels = 48
@@ -14,7 +15,7 @@ model = dict(
         stem_channels=base_channels,
         frozen_stages=-1,
         norm_eval=False,
-        # Trained on another wardrobe by match-rcnn_r18-narrow_4e_wardrobe.py, see README.md.
+        # These weights were trained on another wardrobe with match-rcnn_r18-narrow_4e_wardrobe.py, see README.md.
         init_cfg=dict(type='Pretrained', checkpoint='mmdf2://resnet18-narrow_wardrobe'),
     ),
     neck=dict(

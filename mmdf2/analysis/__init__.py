@@ -1,5 +1,6 @@
-"""Seeing the data and the errors: statistics of a store, failures of result files, and the pages that show them.
+"""Analysis of data and of errors: statistics of a store, failures of result files, contours, and pages that show them.
 
-What counts (``statistics``, ``detection_errors``, ``landmark_errors``, ``retrieval_errors``, ``weak_spots``) is pure
-functions on arrays; ``svg``, ``charts`` and ``page`` draw, ``dataset_page`` and ``error_page`` put both together.
+``statistics``, ``detection_errors``, ``landmark_errors``, ``retrieval_errors`` and ``error_report`` count, as functions
+from arrays and a store to records. ``charts``, ``pictures`` and ``page`` draw. ``dataset_page``, ``error_page`` and
+``contours`` make a page of each kind.
 """

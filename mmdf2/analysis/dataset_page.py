@@ -1,20 +1,20 @@
-"""The page of a dataset's statistics, from the counts of ``statistics.dataset_statistics``."""
+"""The page that shows the statistics of a dataset, from the counts of ``statistics.dataset_statistics``."""
 
 import math
+from collections.abc import Sequence
 
-from mmdf2.analysis.charts import bar_chart, column_chart, heat_map
+from mmdf2.analysis.charts import bar_chart, column_chart, heat_map, number
 from mmdf2.analysis.page import Section, build_page, paragraph, row, table
 from mmdf2.analysis.statistics import PUBLISHED_SHARES, PUBLISHED_TABLE
-from mmdf2.analysis.svg import number
-from mmdf2.evaluation.subsets import ATTRIBUTE_VALUES
+from mmdf2.evaluation.records import ATTRIBUTE_VALUES
 
 
 def dataset_page(statistics: dict, name: str) -> str:
-    """The page's text.
+    """The text of the page.
 
     Args:
-        statistics: What ``dataset_statistics`` returns.
-        name: What the counts are of.
+        statistics: The counts, as ``dataset_statistics`` returns them.
+        name: Name of the dataset or split that was counted.
     """
     images = statistics['images']
     lead = (
@@ -32,20 +32,22 @@ def dataset_page(statistics: dict, name: str) -> str:
     return build_page('Statistics of the dataset', lead, sections)
 
 
-def _sizes(statistics) -> list[str]:
+def _sizes(statistics: dict) -> list[str]:
+    """The paper's Table 1, counted here and as published."""
     names = list(statistics['table'])
     rows = [
         [name, number(statistics['table'][name]), number(PUBLISHED_TABLE[name]) if name in PUBLISHED_TABLE else '']
         for name in names
     ]
     note = (
-        "The paper's Table 1 is of the whole dataset, of which a part was released. 'landmarks' and 'masks' count "
+        "The paper's Table 1 describes the whole dataset, of which a part was released. 'landmarks' and 'masks' count "
         'the items that have them; a pair is a consumer item and a shop item of one identity.'
     )
     return [table(['', 'here', 'paper (whole dataset)'], rows), paragraph(note, note=True)]
 
 
-def _attributes(attributes) -> list[str]:
+def _attributes(attributes: dict[str, dict[str, int]]) -> list[str]:
+    """The paper's Figure 3, counted here and as published."""
     charts, unknown = [], []
     for attribute, names in ATTRIBUTE_VALUES.items():
         counts = [attributes[attribute][value] for value in names]
@@ -58,15 +60,18 @@ def _attributes(attributes) -> list[str]:
             unknown.append(f'{attribute}: {attributes[attribute]["unknown"]:,}')
     blocks = [row(charts)]
     if unknown:
-        blocks.append(paragraph(f'Items without the attribute, in no share: {", ".join(unknown)}.', note=True))
+        blocks.append(
+            paragraph(f'Items whose attribute is unknown, which no share includes: {", ".join(unknown)}.', note=True)
+        )
     return blocks
 
 
 def _percent(value: float) -> str:
-    return '-' if value != value else f'{value:.1%}'
+    return '-' if math.isnan(value) else f'{value:.1%}'
 
 
-def _categories(categories) -> list[str]:
+def _categories(categories: dict[str, dict[str, int]]) -> list[str]:
+    """Items per category and source."""
     series = {'consumer': [c['user'] for c in categories.values()], 'shop': [c['shop'] for c in categories.values()]}
     chart = bar_chart('Items per category', list(categories), series, stacked=True, show=_whole, width=900)
     total = max(sum(map(sum, series.values())), 1)
@@ -81,7 +86,8 @@ def _whole(value: float) -> str:
     return f'{value:,.0f}'
 
 
-def _landmarks(statistics) -> list[str]:
+def _landmarks(statistics: dict) -> list[str]:
+    """Landmarks per category, per item, and how often each is visible."""
     counts = statistics['landmarks']
     sums = {name: [sum(column) for column in zip(*rows, strict=True)] for name, rows in counts.items()}
     series = {
@@ -106,11 +112,13 @@ def _landmarks(statistics) -> list[str]:
     ]
 
 
-def _visible_share(triple) -> float:
+def _visible_share(triple: Sequence[int]) -> float:
+    """The share of visible ones among the numbers of landmarks with visibility 0, 1 and 2; NaN without landmarks."""
     return triple[2] / sum(triple) if sum(triple) else math.nan
 
 
-def _identities(statistics) -> list[str]:
+def _identities(statistics: dict) -> list[str]:
+    """Identities with one side or both, and what belongs to an identity."""
     identities = statistics['identities']
     sides = ('with both sides', 'consumer only', 'shop only')
     rows = [[f'identities {side}', number(identities[side])] for side in sides]
@@ -123,7 +131,8 @@ def _identities(statistics) -> list[str]:
     return [table(['', 'count'], rows), row(charts)]
 
 
-def _boxes(statistics) -> list[str]:
+def _boxes(statistics: dict) -> list[str]:
+    """Sizes of boxes, and items per image."""
     return [
         column_chart('Box size: square root of its area, pixels', *_bars(statistics['box_side_pixels']), width=900),
         row(
@@ -136,4 +145,5 @@ def _boxes(statistics) -> list[str]:
 
 
 def _bars(counts: dict[str, int]) -> tuple[list[str], list[int]]:
+    """Labels and values of a column chart."""
     return list(counts), list(counts.values())

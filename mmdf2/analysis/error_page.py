@@ -1,22 +1,31 @@
-"""The page of a system's failures, from an ``ErrorReport``."""
+"""The page that shows the failures of a system, and its figures as numbers, both from an ``ErrorReport``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mmdf2.analysis.charts import bar_chart, curve_chart, heat_map
+from mmdf2.analysis.charts import bar_chart, curve_chart, heat_map, number, rgb
 from mmdf2.analysis.detection_errors import DETECTION_KINDS
-from mmdf2.analysis.error_report import ErrorReport, failures_of, kinds_by_category, right_share
+from mmdf2.analysis.error_report import (
+    ALL_CATEGORIES,
+    Cell,
+    ErrorReport,
+    failures_of,
+    kinds_by_category,
+    rank,
+    right_share,
+    tally,
+)
 from mmdf2.analysis.landmark_errors import landmark_table
 from mmdf2.analysis.page import Section, build_page, heading, paragraph, row, table
-from mmdf2.analysis.retrieval_sections import retrieval_section
-from mmdf2.analysis.svg import number, rgb
-from mmdf2.analysis.weak_spots import ALL_CATEGORIES, Cell, rank, tally
-from mmdf2.analysis.worst import case_figures, cases_of
+from mmdf2.analysis.pictures import case_figures, cases_of, wrong_identity_figures
+from mmdf2.analysis.retrieval_errors import RetrievalErrors, image_names, match_characteristic
 from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, MAX_LANDMARKS, PALETTE
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.accumulate import RECALL_THRESHOLDS
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL
+from mmdf2.evaluation.coco import RECALL_THRESHOLDS
+from mmdf2.evaluation.records import COLUMNS, OVERALL, column_members
+from mmdf2.evaluation.retrieval import MAX_HITS
 
 TASK_NAMES = {
     'bbox': 'boxes',
@@ -24,17 +33,19 @@ TASK_NAMES = {
     'keypoints_visible': 'landmarks, visible only',
     'keypoints_all': 'landmarks, visible and occluded',
 }
+# Rows of the ranking of subsets and categories that the page shows, and of the table of the poorest landmarks.
 RANKED = 30
+POOREST = 20
 
 
 def error_page(report: ErrorReport, store: Store, images: Path, limit: int) -> str:
-    """The page's text.
+    """The text of the page.
 
     Args:
         report: The failures.
-        store: The split's store.
+        store: The store of the split.
         images: Folder of the images.
-        limit: Pictures of each kind of failure.
+        limit: Pictures of each kind of failure, at most.
     """
     cells = tally(failures_of(report), report.truth.labels, report.truth.attributes)
     sections = [
@@ -47,24 +58,26 @@ def error_page(report: ErrorReport, store: Store, images: Path, limit: int) -> s
     if report.landmarks is not None:
         sections.append(Section('landmarks', 'Landmarks', _landmarks(report)))
     if report.retrieval:
-        sections.append(Section('retrieval', 'Retrieval', retrieval_section(report, store, images, limit)))
-    names = {int(i): name.decode('ascii') for i, name in zip(store.image_ids, store.file_names, strict=True)}
-    blocks = [paragraph('The truth is drawn in green, the prediction in red.', note=True)]
+        sections.append(Section('retrieval', 'Retrieval', _retrieval(report, store, images, limit)))
+    names = image_names(store)
+    blocks = [paragraph('The ground truth is drawn in green, the prediction in red.', note=True)]
     for title, (kind, cases) in cases_of(report, limit).items():
         blocks += [heading(title), case_figures(report, kind, cases, images, names)]
     sections.append(Section('worst', 'The worst', blocks))
     kept = ', '.join(f'{kind} {threshold:.3f}' for kind, threshold in report.thresholds.items())
     lead = f'{store.folder.name}: {len(store):,} images, {len(report.truth.labels):,} items.'
     if kept:
-        why = ', where F1 at IoU or OKS 0.5 is best' if report.automatic else ''
-        lead += f' Precision and recall use all detections; failures are counted from these scores on{why}: {kept}.'
+        why = ', where F1 at IoU or OKS 0.5 is largest' if report.automatic else ''
+        lead += (
+            f' Precision and recall use all detections; failures are counted from these scores upwards{why}: {kept}.'
+        )
     return build_page('Failures', lead, sections)
 
 
 def error_numbers(report: ErrorReport) -> dict:
-    """The page's figures as nested dicts."""
+    """The figures of the page as nested dicts."""
     cells = tally(failures_of(report), report.truth.labels, report.truth.attributes)
-    numbers = {
+    numbers: dict = {
         'thresholds': report.thresholds,
         'tasks': {
             task: {column: result.figures(column) for column in COLUMNS} for task, result in report.tasks.items()
@@ -82,22 +95,24 @@ def error_numbers(report: ErrorReport) -> dict:
         numbers['confusion'] = {'names': [*CATEGORY_NAMES, 'background'], 'counts': report.confusion}
     if report.landmarks is not None:
         numbers['landmarks'] = landmark_table(report.truth, report.landmarks)
-    for name, errors in report.retrieval.items():
-        outcome = errors.outcome
+    for name, found in report.retrieval.items():
+        outcome = found.outcome
         numbers.setdefault('retrieval', {})[name] = {
             'queries': len(outcome.queries),
             'missed': int(outcome.missed.sum()),
-            'wrong identity': int(errors.wrong.sum()),
+            'wrong identity': int(found.wrong.sum()),
             'cmc': [outcome.top_k(k) for k in range(1, 21)],
         }
     return numbers
 
 
 def _cell(cell: Cell) -> dict:
+    """A cell as a dict, with its share."""
     return {**vars(cell), 'share': cell.share}
 
 
 def _summary(report: ErrorReport) -> list[str]:
+    """AP of every task, and what the detections are, per category."""
     blocks = []
     if report.tasks:
         figures = {task: result.figures() for task, result in report.tasks.items()}
@@ -117,14 +132,16 @@ def _summary(report: ErrorReport) -> list[str]:
         blocks += [table(['category', *DETECTION_KINDS], rows)]
         blocks.append(paragraph(f'{right_share(errors):.1%} of the items are found by their {what}.'))
     note = (
-        'Right: the best-scored detection of its category with IoU 0.5 or more on an item. Duplicate: another one '
-        'there. Wrong category: IoU 0.5 or more with an item of another category. Poor position: IoU 0.1 to 0.5 with '
-        'an item of its category. Background: IoU below 0.1 with every item.'
+        'Right: the best-scored detection of its category with IoU 0.5 or more on an item. Duplicate: any other '
+        'detection of its category with IoU 0.5 or more on that item. Wrong category: IoU 0.5 or more with an item of '
+        'another category. Poor position: IoU 0.1 to 0.5 with an item of its category. Wrong category and position: '
+        'IoU 0.1 to 0.5 with an item of another category. Background: IoU below 0.1 with every item.'
     )
     return [*blocks, paragraph(note, note=True)]
 
 
-def _weak_spots(cells) -> list[str]:
+def _weak_spots(cells: Sequence[Cell]) -> list[str]:
+    """Where failures concentrate: the ranking of subsets and categories, and the shares of all of them."""
     names = list(dict.fromkeys(cell.failure for cell in cells))
     found = {(cell.failure, cell.column, cell.category): cell for cell in cells}
     total = {name: found[name, OVERALL, ALL_CATEGORIES] for name in names}
@@ -146,8 +163,8 @@ def _weak_spots(cells) -> list[str]:
     ]
     header = ['failure', 'subset', 'category', 'failed', 'of items', 'share', 'of all items', 'in excess']
     note = (
-        'Ranked by how many more items fail there than would at the rate of all items; '
-        f'subsets and categories of at least 10 items, the first {RANKED}. The JSON has every one.'
+        'The ranking is by how many more items fail there than would fail at the rate of all items. It shows the first '
+        f'{RANKED} combinations of a subset and a category with at least 10 items; the JSON file has all of them.'
     )
     blocks += [heading('Ranked'), paragraph(note, note=True), table(header, rows, words=(1, 2))]
     for title, keys, pick in (
@@ -162,6 +179,7 @@ def _weak_spots(cells) -> list[str]:
 
 
 def _curves(report: ErrorReport) -> list[str]:
+    """Curves of precision over recall, and AP per subset."""
     blocks = []
     for task, result in report.tasks.items():
         precision = result.precision[result.columns.index(OVERALL)]
@@ -191,11 +209,12 @@ def _curves(report: ErrorReport) -> list[str]:
 
 
 def _confusion(report: ErrorReport) -> list[str]:
+    """The confusion matrix of categories."""
     totals = np.maximum(report.confusion.sum(axis=1, keepdims=True), 1)
     texts = [[number(count) if count else '' for count in line] for line in report.confusion.tolist()]
     names = [*CATEGORY_NAMES]
     chart = heat_map(
-        'Items against detections, IoU 0.5, whatever the category',
+        'Items against detections, IoU 0.5, regardless of category',
         [*names, 'background'],
         [*names, 'missed'],
         report.confusion / totals,
@@ -204,10 +223,12 @@ def _confusion(report: ErrorReport) -> list[str]:
         'item',
         diagonal=True,
     )
-    return [chart, paragraph('Colours are shares of each row; the last row counts detections on no item.', note=True)]
+    note = 'The colour of a cell is its share of the row. The last row counts detections that match no item.'
+    return [chart, paragraph(note, note=True)]
 
 
 def _landmarks(report: ErrorReport) -> list[str]:
+    """OKS of each landmark, and the poorest landmarks."""
     lines = landmark_table(report.truth, report.landmarks)
     shares = np.full((len(CATEGORIES), MAX_LANDMARKS), np.nan)
     for line in lines:
@@ -229,23 +250,64 @@ def _landmarks(report: ErrorReport) -> list[str]:
             _percent(line['offset']),
             number(line['worst']),
         ]
-        for line in worst[:20]
+        for line in worst[:POOREST]
     ]
-    header = ['landmark', 'compared', 'OKS', 'below 0.5', 'offset', 'the worst of poor items']
+    header = ['landmark', 'compared', 'OKS', 'below 0.5', 'offset', 'worst of a poor item']
     note = (
-        'Landmarks with v > 0 of items that a detection stands for (OKS 0.1 or more). The offset is the median '
-        "distance over the square root of the box's area. Ranked by how many terms of OKS are below 0.5."
+        'Landmarks with v > 0 of items that a detection represents (OKS 0.1 or more). The offset is the median '
+        "distance divided by the square root of the box's area. The ranking is by the number of terms of OKS below 0.5."
     )
     return [chart, heading('The poorest'), paragraph(note, note=True), table(header, rows)]
 
 
-def _mean(values, axis: int) -> np.ndarray:
+def _retrieval(report: ErrorReport, store: Store, images: Path, limit: int) -> list[str]:
+    """CMC curves, figures per category and subset, and queries of wrong identity; details are of the first file."""
+    ranks = np.arange(1, MAX_HITS + 1)
+    curves = {name: (ranks, match_characteristic(errors.outcome)) for name, errors in report.retrieval.items()}
+    name, errors = next(iter(report.retrieval.items()))
+    labels = report.truth.labels[errors.rows]
+    single = {
+        category: (ranks, match_characteristic(errors.outcome, labels == label))
+        for label, category in enumerate(CATEGORY_NAMES)
+    }
+    colours = _colours()
+    ticks = [1, 5, 10, 15, 20]
+    charts = [
+        curve_chart('All queries', curves, 'among the first', 'queries found', (1, MAX_HITS), x_ticks=ticks),
+        curve_chart(f'Per category: {name}', single, 'among the first', 'queries found', (1, MAX_HITS), colours, ticks),
+    ]
+    rows = [_retrieval_row(name, errors, np.ones(len(errors.rows), bool)) for name, errors in report.retrieval.items()]
+    members = column_members(COLUMNS, len(report.truth.labels), report.truth.attributes)[:, errors.rows]
+    parts = [_retrieval_row(_column(c), errors, m) for c, m in zip(COLUMNS, members, strict=True)]
+    header = ['', 'queries', 'top-1', 'top-5', 'top-10', 'top-20', 'missed', 'wrong identity', 'no match']
+    note = (
+        'Official protocol, all queries. Missed: no detection represents the item. Wrong identity: no right box among '
+        'the first 20. No match: the gallery has no item of the identity, which counts as wrong in the shares.'
+    )
+    blocks = [row(charts), table(header, rows), heading(f'Per subset: {name}'), table(header, parts)]
+    blocks += [paragraph(note, note=True), heading(f'Wrong identity: {name}, the best-scored queries first')]
+    figures = wrong_identity_figures(errors, report.lists[name], store, images, max(1, limit // 2))
+    return [*blocks, *(figures or [paragraph('None.')])]
+
+
+def _retrieval_row(name: str, errors: RetrievalErrors, counted: np.ndarray) -> list[str]:
+    """A row of figures of the queries that are counted, (q,) bool."""
+    outcome = errors.outcome
+    curve = match_characteristic(outcome, counted)
+    counts = [outcome.missed & counted, errors.wrong & counted, (outcome.matches == 0) & counted]
+    shares = [number(float(curve[k - 1])) for k in (1, 5, 10, 20)]
+    return [name, number(int(counted.sum())), *shares, *(number(int(flags.sum())) for flags in counts)]
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis without NaN; NaN where there is nothing else."""
     kept = ~np.isnan(values)
     count = kept.sum(axis=axis)
     return np.where(count > 0, np.where(kept, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def _colours() -> list[str]:
+    """The colours of the categories."""
     return [rgb(colour) for colour in PALETTE]
 
 
@@ -254,4 +316,5 @@ def _percent(share: float) -> str:
 
 
 def _column(name: str) -> str:
+    """The name of a column as the page shows it."""
     return name.replace('/', ': ').replace('_', ' ')

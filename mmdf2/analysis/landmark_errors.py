@@ -1,28 +1,28 @@
-"""Which landmarks are poor: the terms of object keypoint similarity (OKS), one by one."""
+"""Which landmarks are poor: the terms of object keypoint similarity (OKS) of single landmarks."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.analysis.detection_errors import FOUND, NEAR, matched_items
+from mmdf2.analysis.detection_errors import FOUND, NEAR, match_values, matched_items
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, OKS_SIGMAS
-from mmdf2.evaluation.candidates import make_candidates
+from mmdf2.evaluation.coco import kept_landmarks, landmark_oks, make_candidates
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.similarity import kept_landmarks, landmark_oks
 
 
 @dataclass(frozen=True)
 class LandmarkErrors:
-    """How m items were posed; landmarks with v > 0 count (visible and occluded).
+    """How well the landmarks of m items were found; visible and occluded landmarks (v > 0) are compared.
 
     Attributes:
-        counted: (m,) bool, items with a landmark to compare.
-        found_by: (m,) the detection that stands for the item, -1 for none: of its category, OKS 0.1 or more, by COCO's
-            matching.
-        oks: (m,) of that detection, 0 without one.
-        likeness: (m, 39) each landmark's term of OKS, from 0 to 1; NaN where there is nothing to compare.
-        distances: (m, 39) from the truth, in pixels; NaN likewise.
-        worst: (m,) the landmark, from 0, of the least term; -1 without a detection.
+        counted: (m,) bool, items with at least one landmark to compare.
+        found_by: (m,) row of the detection that represents the item, -1 for none: it has the item's category, an OKS
+            of 0.1 or more, and matches the item by COCO's rule.
+        oks: (m,) OKS of that detection, 0 without one.
+        likeness: (m, 39) the term of OKS of each landmark, from 0 to 1; NaN where there is nothing to compare.
+        distances: (m, 39) distance in pixels of each landmark from the ground truth; NaN where there is nothing to
+            compare.
+        worst: (m,) number from 0 of the landmark with the smallest term; -1 without a detection.
     """
 
     counted: np.ndarray
@@ -34,12 +34,17 @@ class LandmarkErrors:
 
     @property
     def poor(self) -> np.ndarray:
-        """(m,) bool: items that a detection stands for with OKS below 0.5."""
+        """(m,) bool: items that a detection represents with an OKS below 0.5."""
         return (self.found_by >= 0) & (self.oks < FOUND)
 
 
 def landmark_errors(truth: GroundTruth, detections: Detections) -> LandmarkErrors:
-    """Finds the detection that stands for each item, and how far each of its landmarks is off."""
+    """Finds the detection that represents each item, and how far each of its landmarks is off.
+
+    Args:
+        truth: The items.
+        detections: The predictions that are kept, with landmarks.
+    """
     count = len(truth.labels)
     counted = kept_landmarks(truth.landmarks[..., 2], False).any(axis=1)
     found_by, oks = np.full(count, -1, dtype=np.int64), np.zeros(count)
@@ -51,27 +56,32 @@ def landmark_errors(truth: GroundTruth, detections: Detections) -> LandmarkError
     likeness = np.full((count, MAX_LANDMARKS), np.nan)
     distances = np.full((count, MAX_LANDMARKS), np.nan)
     worst = np.full(count, -1, dtype=np.int64)
-    hit = np.flatnonzero(found_by >= 0)
-    if len(hit):
-        likeness[hit], distances[hit] = landmark_likeness(
-            detections.landmarks[found_by[hit]], truth.landmarks[hit], truth.boxes[hit], truth.labels[hit]
+    found = np.flatnonzero(found_by >= 0)
+    if len(found):
+        likeness[found], distances[found] = landmark_likeness(
+            detections.landmarks[found_by[found]], truth.landmarks[found], truth.boxes[found], truth.labels[found]
         )
-        worst[hit] = np.nanargmin(likeness[hit], axis=1)
-    return LandmarkErrors(counted, found_by, oks, likeness, distances, worst)
+        worst[found] = np.nanargmin(likeness[found], axis=1)
+    return LandmarkErrors(
+        counted=counted, found_by=found_by, oks=oks, likeness=likeness, distances=distances, worst=worst
+    )
 
 
-def match_landmarks(truth, detections, label: int, rows, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """COCO's matching by OKS of one category's detections to some items.
+def match_landmarks(
+    truth: GroundTruth, detections: Detections, label: int, rows: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matches the detections of one category to items by their OKS and COCO's rule.
 
     Args:
         truth: The items.
         detections: The predictions, with landmarks.
-        label: The category.
-        rows: (r,) the items.
-        least: OKS of a match.
+        label: Label of the category.
+        rows: (r,) rows of the items that can be matched.
+        least: The smallest OKS of a match.
 
     Returns:
-        (n,) the category's detections, (n,) the item that each matches or -1, and (n,) its OKS or 0.
+        (n,) rows of the category's detections, (n,) row of the item that each matches, or -1, and (n,) OKS of each
+        match, or 0.
     """
     detected = np.flatnonzero(detections.labels == label)
     candidates = make_candidates(
@@ -83,20 +93,19 @@ def match_landmarks(truth, detections, label: int, rows, least: float) -> tuple[
     found, wanted = detected[candidates.pair_detections], rows[candidates.pair_truths]
     oks = landmark_oks(detections.landmarks[found], truth.landmarks[wanted], truth.boxes[wanted], label, False)
     places = matched_items(candidates, oks, least)
-    values = np.zeros(len(detected))
-    hit = candidates.pair_truths == places[candidates.pair_detections]
-    values[candidates.pair_detections[hit]] = oks[hit]
-    return detected, np.append(rows, -1)[places], values
+    return detected, np.append(rows, -1)[places], match_values(candidates, oks, places)
 
 
-def landmark_likeness(points, landmarks, boxes, labels) -> tuple[np.ndarray, np.ndarray]:
-    """The terms whose mean over an item's labelled landmarks is OKS.
+def landmark_likeness(
+    points: np.ndarray, landmarks: np.ndarray, boxes: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The terms of OKS: the mean of those of an item's labelled landmarks is its OKS.
 
     Args:
-        points: (n, 39, 2) detected x, y.
-        landmarks: (n, 39, 3) ground truth x, y, v.
-        boxes: (n, 4) x, y, width, height of the ground truth.
-        labels: (n,).
+        points: (n, 39, 2) x, y of the detected landmarks.
+        landmarks: (n, 39, 3) x, y, v of the annotated landmarks.
+        boxes: (n, 4) x, y, width, height of the items.
+        labels: (n,) category labels of the items.
 
     Returns:
         (n, 39) ``exp(-d^2 / (2 area (2 sigma)^2))`` and (n, 39) the distance d in pixels, NaN where v is 0.
@@ -109,12 +118,13 @@ def landmark_likeness(points, landmarks, boxes, labels) -> tuple[np.ndarray, np.
 
 
 def landmark_table(truth: GroundTruth, errors: LandmarkErrors) -> list[dict]:
-    """A row for each of the 294 landmarks.
+    """One row per landmark, 294 in all.
 
     Returns:
-        Dicts: category, landmark (its number in the published figure, from 1), compared (how often), oks (mean term),
-        below_half (share of terms under 0.5), offset (median distance over the square root of the box's area), worst
-        (items with poor landmarks of which it is the worst). NaN where nothing was compared.
+        Dicts of category (name), landmark (its number in the published figure, from 1), compared (how often it was
+        compared), oks (mean term of OKS), below_half (share of terms below 0.5), offset (median distance divided by
+        the square root of the box's area) and worst (number of items with poor landmarks of which this one is the
+        worst). Means, shares and medians are NaN where nothing was compared.
     """
     sizes = np.sqrt(np.maximum(truth.boxes[:, 2] * truth.boxes[:, 3], np.spacing(1)))
     table = []

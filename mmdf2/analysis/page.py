@@ -1,13 +1,11 @@
 """One self-contained HTML page: sections with a table of contents, tables, charts and embedded pictures.
 
-Blocks are markup made by the functions here and by ``charts``; every text they are given is escaped. The page's
-content security policy lets a browser load nothing and run nothing.
+Blocks are markup that the functions of this module and of ``charts`` make; they escape every text. The content security
+policy of the page keeps a browser from loading or running anything.
 """
 
 import base64
-import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmdf2.analysis.svg import escape
+from mmdf2.analysis.charts import escape
+from mmdf2.files import write_json
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", Arial, sans-serif; color: #24292f; background: #fff;
@@ -40,12 +39,12 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
-        name: Its anchor, letters and dashes.
-        title: Its heading, and its entry in the table of contents.
-        blocks: Markup.
+        name: Anchor of the section, of letters and dashes.
+        title: Heading of the section, and its entry in the table of contents.
+        blocks: Markup of the section's content.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Section:
 
 
 def paragraph(text: str, note: bool = False) -> str:
-    """A paragraph of text; a ``note`` is set smaller."""
+    """A paragraph of text; a ``note`` has a smaller font."""
     return f'<p class="note">{escape(text)}</p>' if note else f'<p>{escape(text)}</p>'
 
 
@@ -63,16 +62,17 @@ def heading(text: str) -> str:
     return f'<h3>{escape(text)}</h3>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence], words: Sequence[int] = ()) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[int] = ()) -> str:
     """A table of texts.
 
     Args:
         header: Names of the columns.
-        rows: Cells, as many as there are columns.
-        words: Columns, from 0, that are set left as the first is; the others are figures, set right.
+        rows: Rows with one cell per column.
+        words: Numbers, from 0, of the columns that are aligned left as the first one is; the others hold figures and
+            are aligned right.
 
     Raises:
-        ValueError: A row of another length.
+        ValueError: A row has more or fewer cells than the header.
     """
     lines = [_row(header, 'th', words)]
     for row in rows:
@@ -83,7 +83,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence], words: Sequence[int] 
 
 
 def row(blocks: Iterable[str]) -> str:
-    """Blocks beside one another where there is room."""
+    """Blocks side by side where the page is wide enough."""
     return f'<div class="row">{"".join(f"<div>{block}</div>" for block in blocks)}</div>'
 
 
@@ -92,8 +92,8 @@ def figure(image: np.ndarray, caption: str, quality: int = 84) -> str:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        caption: Text; line breaks are kept.
-        quality: Of its JPEG, 1 to 100.
+        caption: Text below the picture; line breaks are kept.
+        quality: Quality of the JPEG, 1 to 100.
     """
     _, data = cv2.imencode('.jpg', np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
     source = base64.b64encode(data.tobytes()).decode('ascii')
@@ -106,17 +106,17 @@ def figure(image: np.ndarray, caption: str, quality: int = 84) -> str:
 
 
 def sheet(figures: Iterable[str]) -> str:
-    """Figures in a grid."""
+    """A grid of figures."""
     return f'<div class="sheet">{"".join(figures)}</div>'
 
 
 def build_page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The page's text.
+    """The text of the page.
 
     Args:
-        title: Its heading.
-        lead: A paragraph below it.
-        sections: In order; each is in the table of contents.
+        title: Heading of the page.
+        lead: Paragraph below the heading.
+        sections: Sections in their order; the table of contents names each of them.
     """
     links = ''.join(f'<a href="#{escape(section.name)}">{escape(section.title)}</a>' for section in sections)
     bodies = ''.join(
@@ -132,25 +132,17 @@ def build_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     )
 
 
-def write_text(path, text: str) -> Path:
-    """Writes a text file; a reader never sees half of it. The folder is made where it is missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        beside.write_text(text, encoding='utf-8')
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+def write_numbers(path: str | Path, numbers: object) -> None:
+    """Replaces a file by JSON of nested dicts, lists and numbers, NumPy's included; NaN becomes null.
+
+    Raises:
+        ValueError: A number is infinite.
+    """
+    write_json(path, _plain(numbers))
 
 
-def write_numbers(path, numbers) -> Path:
-    """Writes nested dicts, lists and numbers (NumPy's too) as JSON; NaN, for which it has no word, becomes null."""
-    return write_text(path, json.dumps(_plain(numbers), indent=1, allow_nan=False) + '\n')
-
-
-def _plain(value):
+def _plain(value: object) -> object:
+    """A value as JSON can hold it: keys become text, arrays lists, NaN None."""
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray):
@@ -162,7 +154,8 @@ def _plain(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _row(cells, tag: str, words) -> str:
+def _row(cells: Sequence[object], tag: str, words: Sequence[int]) -> str:
+    """A row of a table whose cells are ``tag`` elements."""
     parts = [
         f'<{tag} class="words">{escape(cell)}</{tag}>' if place in words else f'<{tag}>{escape(cell)}</{tag}>'
         for place, cell in enumerate(cells)

@@ -1,19 +1,29 @@
-"""From a folder of photos to a gallery, in one process or several."""
+"""From a folder of photos to a gallery, in one process or several, however often the work is interrupted.
+
+What has been extracted is kept in a journal, which is a folder. ``job.json`` says what is to be done. Each pair of
+``part-*.json`` and ``part-*.npy`` holds the garments of some images and their embeddings; the JSON file is written
+last, so that a part without it does not count. Any number of processes may write parts. ``ids.json`` appears when the
+items begin to enter the gallery and holds the id of the first one.
+"""
 
 import datetime
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import json
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmdf2.apis.embedded_garments import model_similarity
-from mmdf2.apis.extraction import Job, Journal
+from mmdf2 import files
 from mmdf2.apis.inferencer import ClothesInferencer
+from mmdf2.apis.search import ExtractedItems, extracted_items, model_similarity
 from mmdf2.retrieval.gallery import Gallery, GalleryError
 from mmdf2.retrieval.items import GalleryItem
 
+_IMAGES_PER_PART = 64
 _ITEMS_AT_ONCE = 10_000
 
 
@@ -22,12 +32,12 @@ class AddedImages:
     """What became of the images that were to be added.
 
     Attributes:
-        images: How many were looked at.
-        items: Garments added.
-        present: Images that the gallery had already; they are left as they are.
-        empty: Images without a garment.
+        images: Number of images given.
+        items: Number of items added.
+        present: Number of images that the gallery had before; they are left as they are.
+        empty: Number of images without a garment.
         broken: Image -> why it could not be read.
-        resumed: Images that an interrupted run had done.
+        resumed: Number of images that an interrupted run had already extracted.
     """
 
     images: int = 0
@@ -50,35 +60,41 @@ def add_images(
 ) -> AddedImages | None:
     """Adds the garments of images to a gallery and saves it.
 
-    What has been extracted is kept in a folder until the gallery is saved: after a kill, the same call goes on, and
-    nothing comes in twice. Where torch.distributed is initialised, the processes share the images.
+    What has been extracted is kept in a folder until the gallery is saved. After a kill, the same call continues the
+    work, and no item is added twice. Where torch.distributed is initialised, the processes share the images.
 
     Args:
-        gallery: Of this model; its ``save`` knows where to. Only the first process needs it.
-        inferencer: With a match head.
-        images: Paths; each is the name of its items' image.
-        journal_folder: Where to keep what has been extracted; the processes share it.
+        gallery: The gallery, built with this model; its ``save`` knows its location. Only the first process needs it.
+        inferencer: A model with a match head.
+        images: Paths; the path of an image is also the name that its items carry.
+        journal_folder: Where to keep what has been extracted; all processes need to see the same folder.
         fields: Image -> the caller's own fields of its items.
         score_threshold: Garments with a lower score are left out; 0 to 1.
-        batch_size: Images at a time.
-        progress: Whether to show a bar.
+        batch_size: Number of images per forward pass.
+        progress: Whether to show a progress bar.
 
     Returns:
-        What became of them; None in all processes but the first, which alone changes the gallery.
+        What became of the images in the first process, which alone changes the gallery; None in all others.
 
     Raises:
-        GalleryError: The folder holds another unfinished extraction, or the gallery other items under its ids.
+        GalleryError: The folder holds another unfinished extraction, or the gallery holds other items under the ids
+            that were reserved for this one.
     """
     rank, processes = process_rank()
     if rank == 0:
-        similarity = model_similarity(inferencer).fingerprint()
         images = list(dict.fromkeys(images))
-        present = _present(gallery, images)
-        Journal.begin(journal_folder, Job(gallery.model, similarity, float(score_threshold), images, present))
+        job = Job(
+            model=gallery.model,
+            similarity=model_similarity(inferencer).fingerprint(),
+            score_threshold=float(score_threshold),
+            images=images,
+            present=_present(gallery, images),
+        )
+        Journal.begin(journal_folder, job)
     _wait(processes)
     journal = Journal(journal_folder)
     done = journal.done()
-    # By place in the job, which is the same however much another process has done already.
+    # The images are shared out by their place in the job, which no progress of another process changes.
     own = [image for image in journal.job.wanted[rank::processes] if image not in done]
     with tqdm(total=len(own), desc='garments', unit='image', disable=not progress or rank > 0) as bar:
         journal.extract(inferencer, own, batch_size, bar.update)
@@ -94,14 +110,14 @@ def add_images(
 
 
 def _present(gallery: Gallery, images: list[str]) -> list[str]:
-    """Those images that the gallery has, in order."""
+    """Those of the images that the gallery has, in the given order."""
     known = {item.image for item in gallery.items(gallery.ids_where('image', images)).values()}
     return [image for image in images if image in known]
 
 
 def start_processes() -> None:
-    """Joins the processes that torchrun has started; a GPU each where there are GPUs."""
-    # One process may have more to do than another: no usual limit of waiting.
+    """Joins the processes that torchrun has started; where there are GPUs, each process uses one."""
+    # One process may have much more to do than another, so the usual limit of waiting does not fit.
     torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(days=7))
 
 
@@ -117,7 +133,155 @@ def _wait(processes: int) -> None:
         torch.distributed.barrier()
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is to be extracted.
+
+    Attributes:
+        model: The ``model_identity`` of the model.
+        similarity: Fingerprint of the model's similarity.
+        score_threshold: Garments with a lower score are left out; 0 to 1.
+        images: Paths of the images, each once.
+        present: Those of the images that the gallery had when the job began; they are not extracted.
+    """
+
+    model: str
+    similarity: str
+    score_threshold: float
+    images: list[str]
+    present: list[str]
+
+    @property
+    def wanted(self) -> list[str]:
+        """The images to be extracted."""
+        present = set(self.present)
+        return [image for image in self.images if image not in present]
+
+
+class Journal:
+    """What has been extracted of a job.
+
+    Args:
+        folder: A folder made by :meth:`begin`.
+
+    Raises:
+        GalleryError: The folder holds no job.
+    """
+
+    def __init__(self, folder) -> None:
+        self.folder = Path(folder)
+        path = self.folder / 'job.json'
+        try:
+            self.job = Job(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise GalleryError(
+                f'{path} is not a job of an extraction ({error}); remove {self.folder} to begin anew'
+            ) from error
+
+    @classmethod
+    def begin(cls, folder, job: Job) -> 'Journal':
+        """Begins a job, or continues it where the folder holds it.
+
+        Raises:
+            GalleryError: The folder holds another job. (A job that differs only in ``present`` is the same job.)
+        """
+        path = Path(folder, 'job.json')
+        if not path.exists():
+            files.write_json(path, asdict(job), indent=None)
+        journal = cls(folder)
+        _check_same(path, journal.job, job)
+        return journal
+
+    def done(self) -> dict[str, str | None]:
+        """The images that are done, each with None or with the reason why it could not be read."""
+        return {entry['image']: entry['error'] for part in self._parts() for entry in _entries(part)}
+
+    def extract(self, inferencer: ClothesInferencer, images: list[str], batch_size: int = 1, progress=None) -> None:
+        """Extracts some images of the job; each part of them is kept as soon as it is complete.
+
+        Args:
+            inferencer: The model of the job.
+            images: Images of the job that are not done.
+            batch_size: Number of images per forward pass.
+            progress: A function without arguments, called after each image.
+        """
+        for start in range(0, len(images), _IMAGES_PER_PART):
+            names = images[start : start + _IMAGES_PER_PART]
+            entries, embeddings = [], []
+            for name, result in zip(names, inferencer.predict(names, batch_size), strict=True):
+                entry = {'image': name, 'error': result.error, 'garments': []}
+                if result.error is None:
+                    instances = result.data_sample.pred_instances
+                    garments = extracted_items(instances, name, self.job.score_threshold)
+                    entry['garments'] = [
+                        {'box': item.box, 'category_id': item.category_id, 'landmarks': item.landmarks, 'score': score}
+                        for item, score in zip(garments.items, garments.scores.tolist(), strict=True)
+                    ]
+                    embeddings.append(garments.embeddings)
+                entries.append(entry)
+                if progress is not None:
+                    progress()
+            self._write_part(entries, embeddings)
+
+    def first_id(self, reserve: Callable[[], int]) -> int:
+        """The id of the job's first item in the gallery.
+
+        Args:
+            reserve: Reserves the ids in the gallery and returns the first one; called only once per job.
+        """
+        path = self.folder / 'ids.json'
+        if not path.exists():
+            files.write_json(path, {'first': reserve()})
+        return int(json.loads(path.read_bytes())['first'])
+
+    def garments(self) -> dict[str, ExtractedItems]:
+        """The garments of each wanted image that could be read, in the order of the job."""
+        found = {}
+        for part in self._parts():
+            embeddings, end = np.load(part.with_suffix('.npy'), mmap_mode='r', allow_pickle=False), 0
+            for entry in _entries(part):
+                begin, end = end, end + len(entry['garments'])
+                if entry['error'] is None:
+                    items = [
+                        GalleryItem(entry['image'], tuple(row['box']), row['category_id'], row['landmarks'])
+                        for row in entry['garments']
+                    ]
+                    scores = np.array([row['score'] for row in entry['garments']], dtype=np.float64)
+                    found[entry['image']] = ExtractedItems(items, scores, embeddings[begin:end])
+        return {image: found[image] for image in self.job.wanted if image in found}
+
+    def remove(self) -> None:
+        """Deletes the folder."""
+        files.delete_folder(self.folder)
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob('part-*.json'))
+
+    def _write_part(self, entries: list[dict], embeddings: list[np.ndarray]) -> None:
+        path = self.folder / f'part-{uuid.uuid4().hex}.json'
+        rows = np.concatenate(embeddings) if embeddings else np.zeros((0, 1), np.float32)
+        with files.open_for_replacement(path.with_suffix('.npy'), 'wb') as file:
+            np.lib.format.write_array(file, rows, allow_pickle=False)
+        files.write_json(path, entries, indent=None)
+
+
+def _check_same(path: Path, found: Job, job: Job) -> None:
+    for name in ('model', 'similarity', 'score_threshold', 'images'):
+        own, wanted = getattr(found, name), getattr(job, name)
+        if own != wanted:
+            what = 'other images' if name == 'images' else f'{name} {own!r}, not {wanted!r}'
+            raise GalleryError(
+                f'{path.parent} holds an unfinished extraction with {what}; finish that with the same arguments, or '
+                'remove the folder to begin anew'
+            )
+
+
+def _entries(part: Path) -> list[dict]:
+    return json.loads(part.read_bytes())
+
+
 def _fill(gallery: Gallery, journal: Journal, fields: dict[str, dict], added: AddedImages) -> None:
+    """Puts everything that was extracted into the gallery and counts it in ``added``."""
     found = journal.garments()
     added.items = sum(len(garments.items) for garments in found.values())
     first = journal.first_id(lambda: gallery.reserve(added.items))
@@ -135,7 +299,7 @@ def _fill(gallery: Gallery, journal: Journal, fields: dict[str, dict], added: Ad
 
 
 def _put_missing(gallery: Gallery, folder, first: int, embeddings: np.ndarray, items: list[GalleryItem]) -> int:
-    """Puts those items that an interrupted run did not; returns the id after the last."""
+    """Puts those items that an interrupted run did not put; returns the id after the last one."""
     ids = range(first, first + len(items))
     there = gallery.items(ids)
     for number, item in zip(ids, items, strict=True):

@@ -1,23 +1,31 @@
-"""Consumer-to-shop retrieval by the official protocol, straight from a gallery and a split's user images."""
+"""Consumer-to-shop retrieval by the official protocol, measured on a gallery and the user images of a split."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from mmdf2.apis.embedded_garments import embedded_garments
 from mmdf2.apis.inferencer import ClothesInferencer
+from mmdf2.apis.search import extracted_items
 from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
-from mmdf2.evaluation.from_store import retrieval_items
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.retrieval import MAX_HITS, summarize
-from mmdf2.evaluation.retrieval_files import RetrievedLists, evaluate_lists
+from mmdf2.evaluation.retrieval import MAX_HITS, RetrievedLists, evaluate_lists, summarize
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.retrieval.gallery import Gallery, Hit
 
 
 def split_images(store: Store, image_folder, source: int) -> dict[str, int]:
-    """Path -> image_id of a split's images of a source, ``Source.USER`` or ``Source.SHOP``."""
+    """Lists the images of a split that come from a source.
+
+    Args:
+        store: The store of the split.
+        image_folder: The folder with the split's images.
+        source: ``Source.USER`` or ``Source.SHOP``.
+
+    Returns:
+        Path -> image_id.
+    """
     rows = np.flatnonzero(store.sources == source)
     return {str(Path(image_folder) / store.image(row).file_name): int(store.image_ids[row]) for row in rows.tolist()}
 
@@ -27,21 +35,21 @@ def evaluate_gallery(
 ) -> dict[str, float]:
     """Searches the gallery for every garment detected on the split's user images.
 
-    Equals the figures of detected boxes of ``RetrievalMetric`` when the gallery was built from all shop images of the
-    split with score threshold 0.
+    The figures equal those of ``RetrievalMetric`` for detected boxes if the gallery was built from all shop images of
+    the split with score threshold 0.
 
     Args:
-        gallery: Its images are told by the names of their files.
-        inferencer: The model that it was built with.
-        store: Of the split.
-        image_folder: The split's images.
-        progress: Called after each image.
+        gallery: The gallery; its images are identified by their file names, without folders.
+        inferencer: The model that the gallery was built with.
+        store: The store of the split.
+        image_folder: The folder with the split's images.
+        progress: A function without arguments, called after each image.
 
     Returns:
-        ``summarize``'s figures.
+        The figures of ``evaluation.retrieval.summarize``.
 
     Raises:
-        EvaluationError: The gallery holds an image that is no shop image of the split.
+        EvaluationError: The gallery holds an image that is not a shop image of the split.
         OSError: A user image cannot be read.
     """
     shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, Source.SHOP).items()}
@@ -50,7 +58,7 @@ def evaluate_gallery(
     for result in inferencer.predict(list(users)):
         if result.error is not None:
             raise OSError(f'{result.path}: {result.error}')
-        garments = embedded_garments(result.data_sample.pred_instances, result.path, 0.0)
+        garments = extracted_items(result.data_sample.pred_instances, result.path, 0.0)
         rows += [
             (users[result.path], item.box, item.category_id - 1, score)
             for item, score in zip(garments.items, garments.scores.tolist(), strict=True)
@@ -75,7 +83,7 @@ def _image_id(hit: Hit, shop_ids: dict[str, int], store: Store) -> int:
     name = Path(hit.item.image).name
     if name not in shop_ids:
         raise EvaluationError(
-            f"the gallery's item {hit.id} is of {hit.item.image}, which is no shop image of {store!r}; build the "
+            f"the gallery's item {hit.id} is of {hit.item.image}, which is not a shop image of {store!r}; build the "
             'gallery from the shop images of this split'
         )
     return shop_ids[name]

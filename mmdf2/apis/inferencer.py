@@ -1,8 +1,7 @@
-"""A trained model on a user's own images."""
+"""A trained model on a user's own images: data samples, drawings and plain JSON."""
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,11 +16,14 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
-from mmdf2.apis.predictions import prediction_dicts
+from mmdf2.categories import CATEGORIES
 from mmdf2.engine.checkpoints import CheckpointError, load_checkpoint_file
+from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
 from mmdf2.visualization import draw_instance_data
@@ -32,11 +34,12 @@ class ImageResult:
     """One image and what was found on it.
 
     Attributes:
-        name: Of the image among those of the call.
-        path: Its file, or None for an array.
-        image: (H, W, 3) uint8 RGB, upright; None when it could not be read.
-        data_sample: With ``pred_instances`` on the CPU, in the image's coordinates; None when it could not be read.
-        error: Why it could not be read, else None.
+        name: Name of the image, which no other image of the same call has.
+        path: Path of the image's file, or None for an array.
+        image: (H, W, 3) uint8 RGB, upright; None when the image could not be read.
+        data_sample: The sample with ``pred_instances`` on the CPU, in the image's coordinates; None when the image
+            could not be read.
+        error: Why the image could not be read; None when it could.
     """
 
     name: str
@@ -52,10 +55,10 @@ class InferenceReport:
 
     Attributes:
         predictions: For each image that could be read a dict of ``name``, ``path``, ``width``, ``height`` and
-            ``garments`` (``prediction_dicts``).
-        failures: Name or path of each image that could not be read -> why.
-        data_samples: Their data samples, when no ``out_dir`` was given.
-        pictures: Their drawings (H, W, 3) uint8 RGB, when no ``out_dir`` was given.
+            ``garments`` (see ``prediction_dicts``).
+        failures: Path (or name, for an array) of each image that could not be read -> why.
+        data_samples: The data samples of the images that could be read; empty when ``out_dir`` was given.
+        pictures: The drawings of the images that could be read, (H, W, 3) uint8 RGB; empty when ``out_dir`` was given.
     """
 
     predictions: list[dict] = field(default_factory=list)
@@ -68,13 +71,13 @@ class ClothesInferencer:
     """Finds garments on images.
 
     Args:
-        config: A config file or a ``Config``. Its test pipeline prepares the images, without the steps that load.
-        checkpoint: The trained weights; read as data alone.
-        device: Where to run; by default a GPU where there is one.
+        config: A config file or a ``Config``. Its test pipeline, without the steps that load, prepares the images.
+        checkpoint: The file with the trained weights. It is read as data; nothing in it is executed.
+        device: A torch device such as 'cpu' or 'cuda:0'; by default a GPU where there is one.
 
     Raises:
-        CheckpointError: The checkpoint is not of this config's model, or no checkpoint.
-        FileNotFoundError: No such config or checkpoint.
+        CheckpointError: The file is not a checkpoint, or one of another model.
+        FileNotFoundError: The config or the checkpoint does not exist.
     """
 
     def __init__(self, config, checkpoint, device: str | None = None) -> None:
@@ -96,22 +99,24 @@ class ClothesInferencer:
     ) -> InferenceReport:
         """Finds the garments on images, draws them and reports.
 
-        Images that cannot be read are counted and named; the others go on.
+        Images that cannot be read are skipped, counted and named.
 
         Args:
             images: A path, a folder (with the folders in it), an (H, W, 3) uint8 RGB array, or a list of those.
-            out_dir: Write ``pictures/<name>.jpg`` and, a line an image as it is done, ``predictions.jsonl`` here.
+            out_dir: Folder for ``pictures/<name>.jpg`` and ``predictions.jsonl``, which has one line per image. Until
+                all images are done it grows as ``predictions.jsonl.partial``.
             score_threshold: Garments with a lower score are neither drawn nor reported; 0 to 1.
-            batch_size: Images at a time. Images of different shapes are padded to one, which changes figures a little.
-            with_embeddings: Whether predictions carry the matching embedding.
-            progress: Whether to show a bar.
+            batch_size: Number of images per forward pass. Images of different shapes are padded to a common one, which
+                changes the predictions slightly.
+            with_embeddings: Whether the predictions carry the embeddings of the match head.
+            progress: Whether to show a progress bar.
 
         Returns:
-            The report. With ``out_dir`` it holds no pixels, so that a folder of any size can be looked at.
+            The report. With ``out_dir`` it holds no pixels, so that a folder of any size fits into memory.
         """
         inputs, others = list_inputs(images)
         if others:
-            print_log(f'{len(others)} files are no images by their names and are left out, e.g. {others[0]}', 'current')
+            print_log(f'{len(others)} files without the suffix of an image are skipped, such as {others[0]}', 'current')
         report = InferenceReport()
         results = tqdm(self._predict(inputs, batch_size), total=len(inputs), unit='image', disable=not progress)
         with _Lines(out_dir) as lines:
@@ -134,11 +139,15 @@ class ClothesInferencer:
                     write_image(Path(out_dir, 'pictures', f'{result.name}.jpg'), picture)
         if report.failures:
             names = '\n'.join(f'  {name}: {reason}' for name, reason in report.failures.items())
-            print_log(f'{len(report.failures)} of {len(inputs)} images not read:\n{names}', 'current', logging.WARNING)
+            print_log(
+                f'{len(report.failures)} of {len(inputs)} images could not be read:\n{names}',
+                'current',
+                logging.WARNING,
+            )
         return report
 
     def predict(self, images, batch_size: int = 1) -> Iterator[ImageResult]:
-        """Yields the result of each image, in order; those that cannot be read with their ``error``."""
+        """Yields the result of each image, in order; an image that cannot be read has an ``error``."""
         yield from self._predict(list_inputs(images)[0], batch_size)
 
     def _predict(self, inputs: list[ImageInput], batch_size: int) -> Iterator[ImageResult]:
@@ -163,7 +172,7 @@ class ClothesInferencer:
             for number, result in enumerate(results)
         ]
         for data in packed:
-            # Packing leaves an empty one, which a model could take for an image without garments.
+            # Packing leaves empty ground truth, which a model could take for an image without garments.
             del data['data_samples'].gt_instances
         samples = [sample.cpu() for sample in self.model.test_step(pseudo_collate(packed))]
         for sample, result in zip(samples, results, strict=True):
@@ -172,7 +181,7 @@ class ClothesInferencer:
 
 
 class _Lines:
-    """``out_dir/predictions.jsonl``: whole lines as they come, under its own name once it is complete."""
+    """The file ``out_dir/predictions.jsonl``, which is named ``predictions.jsonl.partial`` until it is complete."""
 
     def __init__(self, out_dir) -> None:
         self.path = None if out_dir is None else Path(out_dir, 'predictions.jsonl')
@@ -192,7 +201,7 @@ class _Lines:
         if self.path is not None:
             self.file.close()
             if kind is None:
-                os.replace(f'{self.path}.partial', self.path)
+                finish_file(f'{self.path}.partial', self.path)
 
 
 def _read(image: ImageInput) -> ImageResult:
@@ -206,7 +215,7 @@ def _build_model(config: Config, checkpoint) -> torch.nn.Module:
     model = revert_sync_batchnorm(MODELS.build(config.model))
     state = load_checkpoint_file(checkpoint, map_location='cpu')
     state = state.get('state_dict', state)
-    # A distributed wrapper's checkpoint.
+    # A model that was saved inside a distributed wrapper has this prefix on every name.
     state = {name.removeprefix('module.'): value for name, value in state.items()}
     try:
         model.load_state_dict(state)
@@ -216,9 +225,59 @@ def _build_model(config: Config, checkpoint) -> torch.nn.Module:
 
 
 def _build_pipeline(config: Config) -> Compose:
-    """The test pipeline from the image on: images are read here, and there is no annotation."""
+    """The config's test pipeline without its loading steps: images come as arrays, and there is no annotation."""
     dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     kept = [step for step in dataset.pipeline if not step['type'].split('.')[-1].startswith('Load')]
     return Compose([{'type': 'mmdet.LoadImageFromNDArray'}, *kept])
+
+
+def prediction_dicts(
+    instances: InstanceData, score_threshold: float = 0.0, with_embeddings: bool = False
+) -> list[dict]:
+    """Turns the predicted garments of an image into values that JSON can hold, the best detected first.
+
+    Args:
+        instances: ``pred_instances`` of a data sample on the CPU: ``bboxes``, ``labels``, ``scores``, and ``masks``,
+            ``keypoints`` with ``keypoint_scores`` and ``embeddings`` where the model has those streams.
+        score_threshold: Garments with a lower score are left out; 0 to 1.
+        with_embeddings: Whether to include the embedding of the match head.
+
+    Returns:
+        One dict per garment with ``category_id`` (1 to 13), ``category_name``, ``score`` (0 to 1) and ``bbox``
+        ([x1, y1, x2, y2] in pixels). Where the model predicts them, there are also ``segmentation`` (COCO's compressed
+        run-length mask), ``landmarks`` (one dict per landmark with ``number`` from 1, ``x``, ``y`` and ``score``) and
+        ``embedding``.
+    """
+    scores = instances.scores.float().numpy()
+    rows = [row for row in np.argsort(-scores, kind='stable') if scores[row] >= score_threshold]
+    return [_prediction_dict(instances, int(row), with_embeddings) for row in rows]
+
+
+def _prediction_dict(instances: InstanceData, row: int, with_embeddings: bool) -> dict:
+    category = CATEGORIES[int(instances.labels[row])]
+    result = {
+        'category_id': category.id,
+        'category_name': category.name,
+        'score': _rounded(instances.scores[row], 4),
+        'bbox': _rounded(instances.bboxes[row], 2),
+    }
+    if 'masks' in instances:
+        mask = np.asfortranarray(instances.masks[row].numpy(), dtype=np.uint8)
+        encoded = mask_utils.encode(mask)
+        result['segmentation'] = {'size': list(mask.shape), 'counts': encoded['counts'].decode('ascii')}
+    if 'keypoints' in instances:
+        points = _rounded(instances.keypoints[row, : category.num_landmarks], 2)
+        certainty = _rounded(instances.keypoint_scores[row, : category.num_landmarks], 4)
+        result['landmarks'] = [
+            {'number': number, 'x': x, 'y': y, 'score': score}
+            for number, ((x, y), score) in enumerate(zip(points, certainty, strict=True), start=1)
+        ]
+    if with_embeddings and 'embeddings' in instances:
+        result['embedding'] = _rounded(instances.embeddings[row], 6)
+    return result
+
+
+def _rounded(values, digits: int):
+    return np.round(values.double().numpy(), digits).tolist()

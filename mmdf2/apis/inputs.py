@@ -1,4 +1,4 @@
-"""What a user may hand over to be looked at: files, folders, arrays; each with a name of its own."""
+"""The images that a user hands over (files, folders, arrays), each with a name that no other has."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,18 +13,31 @@ SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An image to come: its name, which no other has, and where it comes from (a path or an array)."""
+    """An image that has not been read yet.
+
+    Attributes:
+        name: Name of the image, which no other image of the same call has.
+        source: Path of the image's file, or the image as an array.
+    """
 
     name: str
     source: Path | np.ndarray
 
     @property
     def path(self) -> str | None:
-        """The file, or None for an array."""
+        """Path of the image's file, or None for an array."""
         return None if isinstance(self.source, np.ndarray) else str(self.source)
 
     def read(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; OSError or ValueError when there is no such image in it."""
+        """Reads the image.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            OSError: The file cannot be read as an image.
+            ValueError: The array does not have this shape or type.
+        """
         if not isinstance(self.source, np.ndarray):
             return read_image(self.source)
         shape, dtype = self.source.shape, self.source.dtype
@@ -34,14 +47,16 @@ class ImageInput:
 
 
 def list_inputs(images) -> tuple[list[ImageInput], list[Path]]:
-    """The images of a path, a folder (with the folders in it), an array, or any iterable of those.
+    """Lists the images of a path, a folder (with the folders in it), an array, or any iterable of those.
 
     Returns:
-        The images, those of a folder in alphabetical order, and the folders' files whose suffix is no image's.
+        The images, those of a folder in alphabetical order, and the files of the folders that do not have the suffix of
+        an image.
 
     Raises:
-        TypeError: Something else.
-        FileNotFoundError: A single path that is not there. (One of a list counts as an image that cannot be read.)
+        TypeError: ``images`` is something else.
+        FileNotFoundError: ``images`` is a single path that does not exist. (A missing path in a list counts as an image
+            that cannot be read.)
     """
     if isinstance(images, (str, Path)) and not Path(images).expanduser().exists():
         raise FileNotFoundError(f'{images}: there is no such image or folder')
@@ -73,7 +88,10 @@ def _sources(images) -> Iterator[tuple[Path | np.ndarray, str]]:
 
 
 def _unique(name: str, taken: dict[str, int]) -> str:
-    """``name``, or with a number behind it when it is taken, also in another case: some disks take these for one."""
+    """Returns ``name``, with a number appended if it is taken.
+
+    Names that differ only in case count as equal, because some file systems do not distinguish them.
+    """
     candidate = name
     while candidate.lower() in taken:
         taken[name.lower()] += 1

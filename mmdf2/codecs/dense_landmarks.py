@@ -1,29 +1,31 @@
-"""The dense vector of 294 landmarks of the exchange formats, from and to category-local landmarks."""
+"""Conversion between a category's own landmarks and the dense vector of 294 landmarks of the exchange formats."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, TOTAL_LANDMARKS
 
 
-def to_dense(landmarks, label: int) -> np.ndarray:
-    """Puts the landmarks of one garment into the columns of its category.
+def to_dense(landmarks: ArrayLike, label: int) -> np.ndarray:
+    """Puts the landmarks of one garment, or of several of one category, into the columns of the category.
 
     Args:
-        landmarks: (K, C) landmarks of the category, K its number of landmarks or more (padding is left out); the C
+        landmarks: (..., K, C) landmarks of the category, K its number of landmarks or more (padding is left out); the C
             values of a landmark are usually x, y and visibility.
         label: 0 to 12.
 
     Returns:
-        (294, C) float64, zeros in the columns of other categories.
+        (..., 294, C) float64, zeros in the columns of other categories.
     """
     landmarks = np.asarray(landmarks)
     category = CATEGORIES[label]
-    dense = np.zeros((TOTAL_LANDMARKS, landmarks.shape[1]))
-    dense[category.dense_slice] = landmarks[: category.num_landmarks]
+    *garments, _, values = landmarks.shape
+    dense = np.zeros((*garments, TOTAL_LANDMARKS, values))
+    dense[..., category.dense_slice, :] = landmarks[..., : category.num_landmarks, :]
     return dense
 
 
-def from_dense(dense, label: int) -> np.ndarray:
+def from_dense(dense: ArrayLike, label: int) -> np.ndarray:
     """Takes the landmarks of one category out of a dense vector.
 
     Args:

@@ -1,4 +1,4 @@
-"""The files of a split: which image belongs to which annotation, and whether either has changed."""
+"""The files of a split: which annotation belongs to which image, and whether either has changed."""
 
 import hashlib
 import os
@@ -6,14 +6,21 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdf2.datasets.problems import Problem
+from mmdf2.datasets.annotation import Problem
+from mmdf2.files import AnyPath
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One image of a split: its id and the paths of image and annotation."""
+class ImageFiles:
+    """The files of one image of a split.
+
+    Attributes:
+        image_id: The number that is the files' name.
+        image: Path of the image.
+        annotation: Path of its annotation.
+    """
 
     image_id: int
     image: Path
@@ -25,17 +32,17 @@ class Listing:
     """A split's files.
 
     Attributes:
-        entries: The usable ones, by rising image id.
-        problems: The others.
-        digest: Hash of all file names, to recognise a store made from other files.
+        images: The images that have an annotation, by rising image id.
+        problems: What is wrong with the other files.
+        digest: Hash of all file names, by which a store made from other files is recognised.
     """
 
-    entries: list[Entry]
+    images: list[ImageFiles]
     problems: list[Problem]
     digest: str
 
 
-def list_split(root, split: str) -> Listing:
+def list_split(root: AnyPath, split: str) -> Listing:
     """Lists ``ROOT/<split>/image`` and ``ROOT/<split>/annos``.
 
     Raises:
@@ -47,19 +54,23 @@ def list_split(root, split: str) -> Listing:
     annotations = _by_id(annotation_names, ('.json',), 'annos', problems)
     for image_id in sorted(images.keys() - annotations.keys()):
         name = images[image_id]
-        problems.append(Problem('missing annotation', f'image/{name}', '', f'there is no annos/{Path(name).stem}.json'))
+        problems.append(Problem('missing annotation', f'image/{name}', f'there is no annos/{Path(name).stem}.json'))
     for image_id in sorted(annotations.keys() - images.keys()):
         name = annotations[image_id]
-        problems.append(Problem('missing image', f'annos/{name}', '', f'there is no image/{Path(name).stem}.jpg'))
-    entries = [
-        Entry(image_id, Path(root, split, 'image', images[image_id]), Path(root, split, 'annos', annotations[image_id]))
+        problems.append(Problem('missing image', f'annos/{name}', f'there is no image/{Path(name).stem}.jpg'))
+    usable = [
+        ImageFiles(
+            image_id=image_id,
+            image=Path(root, split, 'image', images[image_id]),
+            annotation=Path(root, split, 'annos', annotations[image_id]),
+        )
         for image_id in sorted(images.keys() & annotations.keys())
     ]
-    return Listing(entries, problems, _digest(image_names, annotation_names))
+    return Listing(usable, problems, _digest(image_names, annotation_names))
 
 
-def files_digest(root, split: str) -> str:
-    """The ``digest`` of a split's ``Listing`` alone, at a tenth of the cost.
+def files_digest(root: AnyPath, split: str) -> str:
+    """Computes only the ``digest`` of a split's ``Listing``, at a tenth of the cost.
 
     Raises:
         FileNotFoundError: A folder is missing.
@@ -67,11 +78,11 @@ def files_digest(root, split: str) -> str:
     return _digest(*_names(root, split))
 
 
-def signature(entries: list[Entry]) -> str:
-    """Hash of names, sizes and modification times, which changes when a file does; a missing file has none."""
+def signature(images: list[ImageFiles]) -> str:
+    """Hash of names, sizes and modification times, which changes when a file does; a missing file counts as missing."""
     lines = []
-    for entry in entries:
-        for path in (entry.image, entry.annotation):
+    for files in images:
+        for path in (files.image, files.annotation):
             try:
                 status = path.stat()
                 lines.append(f'{path.name} {status.st_size} {status.st_mtime_ns}')
@@ -85,7 +96,7 @@ def _digest(image_names: list[str], annotation_names: list[str]) -> str:
     return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()
 
 
-def _names(root, split: str) -> tuple[list[str], list[str]]:
+def _names(root: AnyPath, split: str) -> tuple[list[str], list[str]]:
     return _names_in(Path(root, split, 'image')), _names_in(Path(root, split, 'annos'))
 
 
@@ -106,10 +117,10 @@ def _by_id(names: list[str], suffixes: tuple[str, ...], folder: str, problems: l
         match = re.fullmatch(r'(\d{1,18})(\.\w+)', name, flags=re.ASCII)
         if not match or match[2].lower() not in suffixes:
             expected = f'digits and {" or ".join(suffixes)}, as 000001{suffixes[0]}'
-            problems.append(Problem('bad file name', f'{folder}/{name!a}'.replace("'", ''), '', f'must be {expected}'))
+            problems.append(Problem('bad file name', f'{folder}/{name!a}'.replace("'", ''), f'must be {expected}'))
         elif int(match[1]) in found:
-            detail = f'image id {int(match[1])} is that of {found[int(match[1])]} too'
-            problems.append(Problem('duplicate image id', f'{folder}/{name}', '', detail))
+            detail = f'{found[int(match[1])]} has image id {int(match[1])} too'
+            problems.append(Problem('duplicate image id', f'{folder}/{name}', detail))
         else:
             found[int(match[1])] = name
     return found

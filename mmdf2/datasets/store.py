@@ -1,27 +1,49 @@
-"""The store: all annotation of a split as memory-mapped columns, made once from the dataset's own files.
+"""The store: the annotation of a split as memory-mapped columns, made once from the dataset's own files.
 
 A store is a folder (``ROOT/<split>.store``) of ``.npy`` columns, ``manifest.json`` and ``problems.jsonl``. Opening it
-reads no row. Nothing in it is executed when it is read.
+reads no row, and reading it executes nothing that is in it. ``mmdf2.datasets.prepare`` makes stores.
+
+Images, items, polygons and points are four levels; the ``*_offsets`` of a level say where the rows of the next level
+begin.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mmdf2.categories import SOURCE_NAMES
+from mmdf2.categories import SOURCE_NAMES, identity_code
 from mmdf2.datasets.annotation import Item
-from mmdf2.datasets.columns import ALL_COLUMNS
-from mmdf2.datasets.manifest import StoreError, file_digest, read_manifest, remedy
+from mmdf2.files import AnyPath, sha256, write_json
 
-__all__ = ['ImageRecord', 'Store', 'StoreError', 'open_or_prepare']
+MANIFEST = 'manifest.json'
+PROBLEMS = 'problems.jsonl'
+FORMAT = 'mmdf2-store'
+VERSION = 1
+
+
+class StoreError(RuntimeError):
+    """A store that is missing, damaged, stale or not a store; the message says what to run."""
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a store: its id, file name, size in pixels, source ('user' or 'shop'), pair_id and items."""
+    """One image of a split.
+
+    Attributes:
+        image_id: The number that is its file name.
+        file_name: ASCII name in the split's ``image`` folder.
+        width: In pixels, with the image's orientation tag applied.
+        height: In pixels, with the image's orientation tag applied.
+        source: 'user' or 'shop'.
+        pair_id: The number that its items share.
+        items: Its items.
+    """
 
     image_id: int
     file_name: str
@@ -30,6 +52,68 @@ class ImageRecord:
     source: str
     pair_id: int
     items: list[Item]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a store.
+
+    Attributes:
+        dtype: NumPy's name of the type.
+        content: What the column holds of an image, or of an image and one of its items.
+        shape: Shape of one row.
+    """
+
+    dtype: str
+    content: Callable[..., Any]
+    shape: tuple[int, ...] = ()
+
+
+def _points(item: Item) -> np.ndarray:
+    return np.concatenate([np.zeros((0, 2)), *item.segmentation])
+
+
+# Columns with one row per image: the row of an image.
+IMAGE_COLUMNS = {
+    'image_ids': Column('<i8', lambda image: image.image_id),
+    'file_names': Column('S32', lambda image: image.file_name.encode('ascii')),
+    'widths': Column('<i4', lambda image: image.width),
+    'heights': Column('<i4', lambda image: image.height),
+    'sources': Column('u1', lambda image: SOURCE_NAMES.index(image.source)),
+    'pair_ids': Column('<i8', lambda image: image.pair_id),
+    'item_counts': Column('<i8', lambda image: len(image.items)),
+}
+# Columns with one row per item: the row of an item.
+ITEM_COLUMNS = {
+    'item_ids': Column('<i4', lambda image, item: item.item_id),
+    'category_ids': Column('<i4', lambda image, item: item.category_id),
+    'styles': Column('<i4', lambda image, item: item.style),
+    'bboxes': Column('<f4', lambda image, item: item.bbox, shape=(4,)),
+    'scales': Column('<i4', lambda image, item: item.scale),
+    'occlusions': Column('<i4', lambda image, item: item.occlusion),
+    'zoom_ins': Column('<i4', lambda image, item: item.zoom_in),
+    'viewpoints': Column('<i4', lambda image, item: item.viewpoint),
+    'identities': Column('<i8', lambda image, item: identity_code(image.pair_id, item.style)),
+    'landmark_counts': Column('<i8', lambda image, item: len(item.landmarks)),
+    'polygon_counts': Column('<i8', lambda image, item: len(item.segmentation)),
+}
+# Columns with any number of rows per item: all rows of an item.
+SHAPE_COLUMNS = {
+    'landmarks': Column('<f4', lambda image, item: item.landmarks, shape=(3,)),
+    'points': Column('<f4', lambda image, item: _points(item), shape=(2,)),
+    'point_counts': Column('<i8', lambda image, item: [len(polygon) for polygon in item.segmentation]),
+}
+# In place of these counts, a store keeps their running sums from 0.
+OFFSETS_OF_COUNTS = {
+    'item_counts': 'item_offsets',
+    'landmark_counts': 'landmark_offsets',
+    'polygon_counts': 'polygon_offsets',
+    'point_counts': 'point_offsets',
+}
+_COLUMNS = IMAGE_COLUMNS | ITEM_COLUMNS | SHAPE_COLUMNS
+ROW_COLUMNS = {name: column for name, column in _COLUMNS.items() if name not in OFFSETS_OF_COUNTS}
+# Every column of a store.
+STORED_COLUMNS = ROW_COLUMNS | {offsets: _COLUMNS[counts] for counts, offsets in OFFSETS_OF_COUNTS.items()}
 
 
 class Store:
@@ -41,37 +125,67 @@ class Store:
         folder: The store's folder.
 
     Attributes:
+        folder: The store's folder.
+        manifest: What ``manifest.json`` says: counts, source, problems, and each column's rows and SHA-256.
         image_ids: (n,) int64, rising.
         file_names: (n,) bytes, names in the split's ``image`` folder.
         widths: (n,) int32, pixels, with the image's orientation tag applied.
-        heights: (n,) int32.
-        sources: (n,) uint8, 0 user and 1 shop.
+        heights: (n,) int32, pixels, with the image's orientation tag applied.
+        sources: (n,) uint8, codes of ``mmdf2.categories.Source``: 0 user and 1 shop.
         pair_ids: (n,) int64.
-        item_offsets: (n + 1,) int64, the items of image i are rows ``item_offsets[i]:item_offsets[i + 1]``.
+        item_offsets: (n + 1,) int64; the items of image i are rows ``item_offsets[i]:item_offsets[i + 1]``.
         item_ids: (m,) int32, N of the key ``itemN``.
         category_ids: (m,) int32, 1 to 13.
         styles: (m,) int32, 0 for no identity.
         bboxes: (m, 4) float32, x1, y1, x2, y2 in pixels, within the image.
-        scales: (m,) int32, 1 to 3, or 0 where unknown; so are ``occlusions``, ``zoom_ins`` and ``viewpoints``.
+        scales: (m,) int32, 1 to 3, or 0 when unknown.
+        occlusions: (m,) int32, 1 to 3, or 0 when unknown.
+        zoom_ins: (m,) int32, 1 to 3, or 0 when unknown.
+        viewpoints: (m,) int32, 1 to 3, or 0 when unknown.
         identities: (m,) int64, ``identity_code`` of each item, -1 for none.
-        landmark_offsets: (m + 1,) int64 into ``landmarks``.
+        landmark_offsets: (m + 1,) int64; the landmarks of item j are rows
+            ``landmark_offsets[j]:landmark_offsets[j + 1]`` of ``landmarks``.
         landmarks: (l, 3) float32 rows x, y, v.
-        polygon_offsets: (m + 1,) int64 into ``point_offsets``, a row for each polygon.
-        point_offsets: (polygons + 1,) int64 into ``points``.
+        polygon_offsets: (m + 1,) int64; the polygons of item j are numbers
+            ``polygon_offsets[j]:polygon_offsets[j + 1]``.
+        point_offsets: (polygons + 1,) int64; the points of polygon k are rows
+            ``point_offsets[k]:point_offsets[k + 1]`` of ``points``.
         points: (p, 2) float32 x, y.
 
     Raises:
-        StoreError: Missing, damaged, of another version, or not a store.
+        StoreError: The folder is missing or damaged, holds a store of another version, or is not a store.
     """
 
-    def __init__(self, folder):
+    image_ids: np.ndarray
+    file_names: np.ndarray
+    widths: np.ndarray
+    heights: np.ndarray
+    sources: np.ndarray
+    pair_ids: np.ndarray
+    item_offsets: np.ndarray
+    item_ids: np.ndarray
+    category_ids: np.ndarray
+    styles: np.ndarray
+    bboxes: np.ndarray
+    scales: np.ndarray
+    occlusions: np.ndarray
+    zoom_ins: np.ndarray
+    viewpoints: np.ndarray
+    identities: np.ndarray
+    landmark_offsets: np.ndarray
+    landmarks: np.ndarray
+    polygon_offsets: np.ndarray
+    point_offsets: np.ndarray
+    points: np.ndarray
+
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        for name, (dtype, shape) in ALL_COLUMNS.items():
-            setattr(self, name, self._open_column(name, np.dtype(dtype), shape))
+        for name, column in STORED_COLUMNS.items():
+            setattr(self, name, self._open_column(name, column))
 
     @classmethod
-    def open(cls, folder) -> 'Store':
+    def open(cls, folder: AnyPath) -> 'Store':
         """Opens the store in ``folder``; StoreError when it cannot be used."""
         return cls(folder)
 
@@ -82,7 +196,7 @@ class Store:
         return f"Store('{self.folder}', {len(self)} images, {len(self.item_ids)} items)"
 
     # Worker processes map the columns again instead of receiving a copy of them.
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return Store, (self.folder,)
 
     @cached_property
@@ -96,29 +210,29 @@ class Store:
             raise IndexError(f'image {index} of a store of {len(self)} images')
         start, end = self.item_offsets[index : index + 2].tolist()
         return ImageRecord(
-            int(self.image_ids[index]),
-            self.file_names[index].decode('ascii'),
-            int(self.widths[index]),
-            int(self.heights[index]),
-            SOURCE_NAMES[self.sources[index]],
-            int(self.pair_ids[index]),
-            [self.item(row) for row in range(start, end)],
+            image_id=int(self.image_ids[index]),
+            file_name=self.file_names[index].decode('ascii'),
+            width=int(self.widths[index]),
+            height=int(self.heights[index]),
+            source=SOURCE_NAMES[self.sources[index]],
+            pair_id=int(self.pair_ids[index]),
+            items=[self.item(row) for row in range(start, end)],
         )
 
     def item(self, row: int) -> Item:
         """The item of row ``row``, 0 to m - 1."""
         first, last = self.landmark_offsets[row : row + 2].tolist()
         return Item(
-            int(self.item_ids[row]),
-            int(self.category_ids[row]),
-            int(self.styles[row]),
-            tuple(_exact(self.bboxes[row]).tolist()),
-            self.landmarks[first:last].copy(),
-            self.polygons(row),
-            int(self.scales[row]),
-            int(self.occlusions[row]),
-            int(self.zoom_ins[row]),
-            int(self.viewpoints[row]),
+            item_id=int(self.item_ids[row]),
+            category_id=int(self.category_ids[row]),
+            style=int(self.styles[row]),
+            bbox=tuple(_exact(self.bboxes[row]).tolist()),
+            landmarks=self.landmarks[first:last].copy(),
+            segmentation=self.polygons(row),
+            scale=int(self.scales[row]),
+            occlusion=int(self.occlusions[row]),
+            zoom_in=int(self.zoom_ins[row]),
+            viewpoint=int(self.viewpoints[row]),
         )
 
     def polygons(self, row: int) -> list[np.ndarray]:
@@ -130,47 +244,79 @@ class Store:
 
     def verify(self) -> None:
         """Compares every column with the hash in the manifest; StoreError at the first that differs."""
-        for name in ALL_COLUMNS:
-            if file_digest(self.folder / f'{name}.npy') != self.manifest['columns'][name]['sha256']:
+        for name in STORED_COLUMNS:
+            if sha256(self.folder / f'{name}.npy') != self.manifest['columns'][name]['sha256']:
                 raise StoreError(
                     f'{self.folder / name}.npy was changed after it was made; {remedy(self.folder)} --force'
                 )
 
-    def _open_column(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    def _open_column(self, name: str, column: Column) -> np.ndarray:
         path = self.folder / f'{name}.npy'
-        expected = self.manifest['columns'].get(name, {}).get('rows')
+        shape = (self.manifest['columns'].get(name, {}).get('rows'), *column.shape)
         try:
-            column = np.load(path, mmap_mode='r', allow_pickle=False)
+            rows = np.load(path, mmap_mode='r', allow_pickle=False)
         except (OSError, ValueError) as error:
             raise StoreError(f'{path} is missing or damaged ({error}); {remedy(self.folder)} --force') from error
-        if column.dtype != dtype or column.shape != (expected, *shape):
+        if rows.dtype != np.dtype(column.dtype) or rows.shape != shape:
             raise StoreError(
-                f'{path} holds {column.dtype} {column.shape}, the manifest says {dtype} {(expected, *shape)}; '
+                f'{path} holds {rows.dtype} {rows.shape}, the manifest says {np.dtype(column.dtype)} {shape}; '
                 f'{remedy(self.folder)} --force'
             )
-        return column.view(np.ndarray)
+        return rows.view(np.ndarray)
 
 
-def open_or_prepare(root, split: str, store=None) -> Store:
-    """Opens the store of a split, preparing it first when there is none.
+def remedy(folder: AnyPath) -> str:
+    """The command that makes the store in ``folder``, whose place by default is ``ROOT/<split>.store``."""
+    folder = Path(folder)
+    split = folder.name.removesuffix('.store')
+    if folder.name != split and (folder.parent / split).is_dir():
+        return f'run: python tools/prepare_deepfashion2.py {folder.parent} --split {split}'
+    return f'run: python tools/prepare_deepfashion2.py ROOT --split SPLIT --store {folder}'
+
+
+def write_manifest(folder: AnyPath, contents: dict[str, Any]) -> None:
+    """Writes ``manifest.json``, the last file of a store to be written.
 
     Args:
-        root: The dataset's folder, with ``<split>/image`` and ``<split>/annos``.
-        split: 'train' or 'validation'.
-        store: Folder of the store; by default ``ROOT/<split>.store``.
+        folder: The store's folder.
+        contents: JSON object; format and version are added.
+    """
+    write_json(Path(folder, MANIFEST), {'format': FORMAT, 'version': VERSION, **contents})
+
+
+def read_manifest(folder: AnyPath) -> dict[str, Any]:
+    """Reads and checks ``manifest.json``.
 
     Raises:
-        StoreError: The store is damaged, or stale: the split's files are not those that it was made from.
-        FileNotFoundError: Neither a store nor the split's folders are there.
+        StoreError: There is no such folder or no manifest in it, or the manifest is not JSON, is not that of a store,
+            or is of another version.
     """
-    from mmdf2.datasets.prepare import check_fresh, prepare, store_folder
+    path = Path(folder, MANIFEST)
+    try:
+        manifest = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        found = 'has no manifest.json, so it is no store' if Path(folder).exists() else 'does not exist'
+        raise StoreError(f'store {folder} {found}; {remedy(folder)}') from None
+    except (ValueError, OSError) as error:
+        raise StoreError(f'{path} cannot be read ({error}); {remedy(folder)} --force') from error
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        raise StoreError(f"{path} is not an mmdf2 store's manifest; move {folder} away, then {remedy(folder)}")
+    if manifest.get('version') != VERSION:
+        raise StoreError(
+            f'store {folder} has version {manifest.get("version")!r}, this mmdf2 reads {VERSION}; '
+            f'{remedy(folder)} --force'
+        )
+    if not all(isinstance(manifest.get(key), dict) for key in ('columns', 'source', 'problems')):
+        raise StoreError(f'{path} is incomplete; {remedy(folder)} --force')
+    return manifest
 
-    folder = store_folder(root, split, store)
-    if not folder.exists():
-        prepare(root, split, store)
-    opened = Store.open(folder)
-    check_fresh(opened.manifest, root, split, folder)
-    return opened
+
+def is_store(folder: AnyPath) -> bool:
+    """Whether a folder is a store, even a damaged one or one of another version: one that may be replaced."""
+    try:
+        return f'"format": "{FORMAT}"' in Path(folder, MANIFEST).read_text(errors='replace')
+    except OSError:
+        return False
 
 
 def _exact(coordinates: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""What a runner needs beyond MMEngine: CPUs used well, resuming to the same losses, checkpoints read as data."""
+"""What a runner needs beyond MMEngine: training on CPUs, exact resuming, and checkpoints that are read as data."""
 
 from mmdf2.engine.checkpoints import CheckpointError, guard_checkpoint_loading, load_checkpoint_file
-from mmdf2.engine.cpu import ChannelsLastHook, CpuAmpOptimWrapper
-from mmdf2.engine.launch import add_common_arguments, load_config
-from mmdf2.engine.seeding import EpochSeedHook
+from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook
+from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
+from mmdf2.engine.runner_config import add_common_arguments, load_config
 
 __all__ = [
     'ChannelsLastHook',

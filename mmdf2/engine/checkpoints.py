@@ -1,4 +1,4 @@
-"""Checkpoints are data: they are read without running anything that they contain."""
+"""Checkpoints are data: they are read without executing anything that they contain."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,23 +12,23 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read as data."""
+    """A file that cannot be read as the checkpoint of a model, or only by executing what it contains."""
 
 
 def load_checkpoint_file(path, map_location=None) -> dict:
     """Reads a checkpoint of MMEngine (weights, optimizer, schedulers, message hub) or a plain state dict.
 
-    torch's ``weights_only`` reading, with exactly what MMEngine writes beside tensors let in. MMEngine 0.10.7 lets in
-    nothing more than tensors, and so cannot read its own files on torch >= 2.6; the maintained line reads a file that
-    needs more than it lets in once again without any guard.
+    This is ``torch.load`` with ``weights_only=True``, which also allows exactly those objects that MMEngine writes
+    beside tensors. MMEngine 0.10.7 allows tensors only, so that it cannot read its own files on torch >= 2.6. The
+    maintained line of MMEngine reads a file that needs more than it allows a second time, without any guard.
 
     Args:
         path: A local file.
-        map_location: Of ``torch.load``.
+        map_location: The argument of the same name of ``torch.load``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: Damaged, no checkpoint, or one that asks for code to be run when it is read.
+        CheckpointError: The file is damaged, is not a checkpoint, or asks for code to be executed when it is read.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -39,22 +39,24 @@ def load_checkpoint_file(path, map_location=None) -> dict:
     except UnpicklingError as error:
         reason = str(error).splitlines()[-1] if 'Unsupported' not in str(error) else _unsupported(str(error))
         raise CheckpointError(
-            f'{path} is not read, since it holds more than data ({reason}). Where you trust its maker, load it with '
-            "torch, and save its 'state_dict' alone"
+            f'{path} is not read, since it holds more than data ({reason}). If you trust its author, load it with '
+            "torch and save its 'state_dict' alone"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
-        raise CheckpointError(f'{path} is no checkpoint, or damaged: {type(error).__name__}: {error}') from error
+        raise CheckpointError(
+            f'{path} is not a checkpoint, or it is damaged: {type(error).__name__}: {error}'
+        ) from error
 
 
 def guard_checkpoint_loading() -> None:
-    """Makes MMEngine read local checkpoints with :func:`load_checkpoint_file`, for the whole process.
+    """Makes MMEngine read local checkpoints with :func:`load_checkpoint_file`, in the whole process.
 
-    That is for ``load_from``, ``resume`` and the ``Pretrained`` of an ``init_cfg``.
+    It concerns ``load_from``, ``resume`` and ``init_cfg`` of type ``Pretrained``.
     """
     CheckpointLoader.register_scheme('', load_from_local, force=True)
 
 
-# MMEngine's log says 'Loads checkpoint by local backend' from the 11th letter of this name on.
+# MMEngine's log writes this name from its 11th letter on: 'Loads checkpoint by local backend'.
 def load_from_local(filename, map_location=None):
     """:func:`load_checkpoint_file` as MMEngine calls it."""
     return load_checkpoint_file(filename, map_location)
@@ -66,7 +68,8 @@ def _allowed_globals() -> list:
     dtypes = {type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')}
     names = {multiarray, 'numpy.core.multiarray', 'numpy._core.multiarray'}
     functions = [(getattr(core, name), f'{module}.{name}') for module in names for name in ('_reconstruct', 'scalar')]
-    # A HistoryBuffer names its statistics by getattr, which in full would reach far beyond them.
+    # A HistoryBuffer refers to its statistics by getattr. The built-in getattr would reach every attribute of every
+    # allowed object, so a function that knows the statistics alone takes its place.
     return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *functions, (_statistic, 'builtins.getattr')]
 
 

@@ -1,4 +1,4 @@
-"""Match R-CNN: detector, RoI heads, losses. Importing it registers them, and the ``mmdf2://`` weights."""
+"""Match R-CNN: detector, RoI heads and losses. Importing this package registers them and the ``mmdf2://`` weights."""
 
 from . import packaged_weights
 from .detectors import MatchRCNN

@@ -1,4 +1,4 @@
-"""Rows of all processes, so that a loss over pairs sees the pairs of the whole batch."""
+"""Gathering of rows from all processes, so that a loss over pairs sees the pairs of the whole batch."""
 
 import torch
 from mmengine.dist import all_gather, get_rank, get_world_size
@@ -6,17 +6,18 @@ from torch import Tensor
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Concatenates the rows of all processes, which may have different numbers of them.
+    """Concatenates the rows of all processes; the number of rows may differ between processes.
 
-    A loss that every process computes on the result has, after the averaging of gradients by DistributedDataParallel,
-    the gradients of one process with all the rows: only a process's own rows carry a gradient, and it is scaled by the
-    number of processes to make up for the averaging.
+    When every process computes the same loss on the result, the gradients that DistributedDataParallel averages are
+    those of one process with all rows: only a process's own rows have a gradient, and it is multiplied by the number of
+    processes to compensate for the averaging.
 
     Args:
-        rows: (n, ...), of the same type and shape but for n in all processes; every process must call.
+        rows: (n, ...) rows, whose type and shape, except for n, are the same in all processes. Every process must call
+            the function.
 
     Returns:
-        (sum of n, ...) in the order of ranks; ``rows`` itself where there is one process.
+        (sum of n, ...) the rows in the order of ranks; ``rows`` itself when there is only one process.
     """
     world_size = get_world_size()
     if world_size == 1:
@@ -30,4 +31,5 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def _scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """``values``, whose gradient is multiplied by ``factor``."""
     return values.detach() + (values - values.detach()) * factor

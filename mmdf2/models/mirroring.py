@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def mirrored_images(images: Tensor, widths: Sequence[int]) -> Tensor:
-    """A batch whose images are mirrored left to right, each where it was: padding stays on its right.
+    """Mirrors the images of a batch left to right; the padding stays on the right.
 
-    So a mirrored image is, pixel by pixel, what the pipeline would have made of a mirrored photo.
+    A mirrored image is therefore, pixel by pixel, what the pipeline would have made of a mirrored photo.
 
     Args:
-        images: (n, C, H, W).
-        widths: Columns of each image without padding, at most W.
+        images: (n, C, H, W) images, each padded on the right.
+        widths: Width of each image without its padding, at most W.
     """
     mirrored = images.clone()
     for image, source, width in zip(mirrored, images, widths, strict=True):
@@ -22,6 +22,6 @@ def mirrored_images(images: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 def mirrored_boxes(boxes: Tensor, width: float) -> Tensor:
-    """Boxes (n, 4) x1, y1, x2, y2 on an image of that width, as they are on its mirror image."""
+    """Boxes (n, 4) x1, y1, x2, y2 on an image of the given width, as they lie on its mirror image."""
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     return torch.stack([width - x2, y1, width - x1, y2], dim=1)

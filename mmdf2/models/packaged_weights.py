@@ -1,8 +1,8 @@
-"""Weights that come with mmdf2, small enough for its wheel: ``mmdf2://<name>`` in an ``init_cfg`` of type Pretrained.
+"""Weights in mmdf2's wheel: the name ``mmdf2://<name>`` loads them in an ``init_cfg`` of type Pretrained.
 
-A file of ``weights/`` is safetensors. Convolutions are stored as 8-bit integers with a scale for each output channel
-(``<name>.scale``), everything else in half precision: a quarter of the size, and closer to the trained weights than a
-first step of training takes them away again.
+The files of ``weights/`` are in the safetensors format. Convolutions are stored as 8-bit integers with one scale per
+output channel (``<name>.scale``), everything else in half precision. That is a quarter of the size, and the rounding
+changes the weights less than the first step of training does.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ SCALE = '.scale'
 
 
 def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Small form of a state dict; tensors of four dimensions become 8-bit, other floating-point ones 16-bit."""
+    """Packs a state dict: tensors of four dimensions become 8-bit, other floating-point tensors 16-bit."""
     packed = {}
     for name, value in weights.items():
         if value.ndim == 4:
@@ -31,7 +31,7 @@ def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of :func:`pack`'s result, in float32; its rounding is at most half a scale."""
+    """Unpacks the result of :func:`pack` into float32; the rounding error of convolutions is at most half a scale."""
     weights = {}
     for name, value in packed.items():
         if name + SCALE in packed:
@@ -43,13 +43,20 @@ def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @CheckpointLoader.register_scheme(prefixes=PREFIX)
 def load_from_mmdf2(filename: str, map_location=None) -> dict:
-    """Reads ``mmdf2://<name>`` as MMEngine reads a checkpoint.
+    """Reads the weights ``mmdf2://<name>`` for MMEngine.
+
+    Args:
+        filename: ``mmdf2://`` and the name of a file of ``weights/`` without its suffix.
+        map_location: Device of the tensors; the CPU by default.
+
+    Returns:
+        A checkpoint with the key ``state_dict``.
 
     Raises:
-        FileNotFoundError: mmdf2 has no weights of that name; the message lists those it has.
+        FileNotFoundError: mmdf2 has no weights of that name; the message lists the names that exist.
     """
     name = filename.removeprefix(PREFIX)
     known = sorted(path.stem for path in FOLDER.glob('*.safetensors'))
     if name not in known:
-        raise FileNotFoundError(f'{filename}: mmdf2 comes with the weights {known}; name one of them, or a file')
+        raise FileNotFoundError(f'{filename}: mmdf2 has the weights {known}; name one of them, or a file')
     return {'state_dict': unpack(load_file(FOLDER / f'{name}.safetensors', device=str(map_location or 'cpu')))}

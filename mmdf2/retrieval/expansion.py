@@ -1,7 +1,7 @@
-"""Query expansion on the gallery's side: a query is moved towards what it finds, and searched again.
+"""Query expansion: a query is moved towards its best hits and searched again.
 
-A customer's photo finds a shop's photo of the garment; the mean of both finds the shop's other photos of it. Off unless
-somebody calls it: docs/match_options.md says what it does to the wardrobe's figures.
+A user photo finds one shop photo of the garment, and the mean of both finds the shop's other photos of it. Nothing is
+expanded unless the caller asks for it; docs/match_options.md says what it does to the figures on the drawn wardrobe.
 """
 
 from collections.abc import Iterable
@@ -17,21 +17,21 @@ from mmdf2.retrieval.similarity import Similarity
 def expanded_queries(queries, found, scores, power: float = 1.0) -> np.ndarray:
     """The weighted mean of each query's embedding and those of its best hits.
 
-    The query counts 1 and a hit ``p ** power``, p being the probability of 'same' that the match head gives it, the
-    logistic function of its score: a hit that it takes for another garment hardly moves the query.
+    The query has weight 1 and a hit ``p ** power``, where p is the probability of 'same' that the match head gives it:
+    the logistic function of its score. A hit that the head takes for another garment hardly moves the query.
 
     Args:
         queries: (M, D).
         found: (M, k, D) embeddings of the hits; k may be 0.
-        scores: (M, k) their similarities, the logit of 'same' minus the other; -inf where a query has fewer hits, whose
-            embeddings may then hold anything.
-        power: 0 and more; 0 counts each hit as much as the query, larger ones trust only sure hits.
+        scores: (M, k) similarities of the hits; -inf where a query has fewer hits, and the embeddings there may hold
+            anything.
+        power: 0 or more. With 0 each hit weighs as much as the query; larger powers trust only sure hits.
 
     Returns:
         (M, D) float32.
 
     Raises:
-        ValueError: Shapes that do not fit, or a power below 0.
+        ValueError: The shapes do not fit, or the power is below 0.
 
     Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018, section 3.4, with
     the learned probability in place of a cosine.
@@ -59,14 +59,14 @@ def expand_queries(similarity: Similarity, queries, vectors, hits: int = 3, powe
         similarity: The learned similarity.
         queries: (M, D) float32, finite.
         vectors: (N, D) float32, finite: the gallery.
-        hits: Hits that a query is averaged with, 0 for none; all of them where the gallery has fewer.
-        power: As of :func:`expanded_queries`.
+        hits: How many hits a query is averaged with, 0 for none; all of them where the gallery has fewer.
+        power: 0 or more. With 0 each hit weighs as much as the query; larger powers trust only sure hits.
 
     Returns:
         (M, D) float32, to be searched in place of the queries.
 
     Raises:
-        ValueError: As of :func:`expanded_queries`, hits below 0, or embeddings of another width or not finite.
+        ValueError: ``hits`` or the power is below 0, or embeddings are of another width or not finite.
     """
     _check_hits(hits)
     queries, vectors = (np.ascontiguousarray(value, dtype=np.float32) for value in (queries, vectors))
@@ -81,20 +81,21 @@ def expand_queries(similarity: Similarity, queries, vectors, hits: int = 3, powe
 def expand_by_gallery(
     gallery: Gallery, queries, hits: int = 3, power: float = 1.0, categories: Iterable[int] | None = None
 ) -> np.ndarray:
-    """As :func:`expand_queries`, by a gallery's own search, exact or not.
+    """Queries expanded by their best hits in a gallery, whose search may be approximate.
 
     Args:
-        gallery: Where the hits come from.
+        gallery: The gallery to search.
         queries: (M, D) float32, finite.
-        hits: As of :func:`expand_queries`.
-        power: As of :func:`expanded_queries`.
+        hits: How many hits a query is averaged with, 0 for none; all of them where the gallery has fewer.
+        power: 0 or more. With 0 each hit weighs as much as the query; larger powers trust only sure hits.
         categories: category_ids (1 to 13) to search in; None for all.
 
     Returns:
         (M, D) float32, to be searched in place of the queries.
 
     Raises:
-        ValueError: As of :func:`expand_queries` and ``Gallery.search``.
+        ValueError: ``hits`` or the power is below 0, embeddings are of another width or not finite, or a category does
+            not exist.
     """
     _check_hits(hits)
     if not hits or not len(queries):
@@ -104,7 +105,7 @@ def expand_by_gallery(
     found = np.zeros((len(queries), int(hits), np.shape(queries)[1]))
     scores = np.full(found.shape[:2], -np.inf)
     for row, line in enumerate(lines):
-        # An item can be removed between the two reads.
+        # Another thread may have removed an item between the two reads.
         for place, hit in enumerate(hit for hit in line if hit.id in vectors):
             found[row, place], scores[row, place] = vectors[hit.id], hit.score
     return expanded_queries(queries, found, scores, power)

@@ -1,4 +1,4 @@
-"""The interface of galleries, and what a search finds."""
+"""The interface of galleries, what a search finds, and the checks that all kinds of galleries share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from mmdf2.retrieval.similarity import Similarity
 
 @dataclass(frozen=True)
 class Hit:
-    """An item that was found.
+    """A gallery item that was found for a query.
 
     Attributes:
         id: The item's number in the gallery.
-        score: The learned similarity, the logit of 'same' minus the other, by the direct form.
-        item: What the gallery knows of it.
+        score: The learned similarity of query and item by the direct form: the logit of 'same' minus the other one.
+        item: What the gallery knows of the item.
     """
 
     id: int
@@ -34,8 +34,8 @@ class Gallery(ABC):
     """Items that are searched by the learned similarity.
 
     Attributes:
-        similarity: The match head's.
-        model: What tells the model apart, such as the checkpoint's name.
+        similarity: The match head's similarity.
+        model: What identifies the model, such as the checkpoint's name.
     """
 
     similarity: Similarity
@@ -47,76 +47,84 @@ class Gallery(ABC):
         """Opens a gallery.
 
         Args:
-            location: Where ``save`` left it.
-            similarity: That of the model at hand; None accepts the gallery's own.
+            location: Where ``save`` wrote the gallery.
+            similarity: The similarity of the model at hand; None accepts the gallery's own.
 
         Raises:
-            GalleryError: No gallery, a damaged one, or one of another model.
+            GalleryError: There is no gallery, it is damaged, or it was built with another model.
         """
 
     @abstractmethod
     def save(self, location=None) -> None:
-        """Makes all changes last.
+        """Writes all changes to disk.
 
         Args:
-            location: Where to; None for where the gallery came from.
+            location: Where to write. None for the location that the gallery came from.
         """
 
     @abstractmethod
     def __len__(self) -> int:
-        """Items in the gallery."""
+        """Number of items in the gallery."""
 
     @abstractmethod
     def counts(self) -> dict[int, int]:
-        """Items of each category_id, 1 to 13."""
+        """Number of items of each category_id, 1 to 13."""
 
     @abstractmethod
     def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
-        """Id -> item of those ids that are there."""
+        """Id -> item, for those ids that are there."""
 
     @abstractmethod
     def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
-        """Id -> (D,) float32 embedding of those ids that are there."""
+        """Id -> (D,) float32 embedding, for those ids that are there."""
 
     @abstractmethod
     def present(self, ids: Iterable[int]) -> set[int]:
-        """Those ids that are there."""
+        """Those of some ids that are there."""
 
     @abstractmethod
     def ids_where(self, name: str, values: Iterable) -> list[int]:
-        """Rising ids of the items whose own field ``name``, such as a SKU, has one of some values.
+        """Rising ids of the items in which a field has one of some values.
 
-        The name 'image' is the photo's.
+        Args:
+            name: The field's name, such as 'sku'. The name 'image' means the photo's name.
+            values: The values looked for, texts or numbers.
         """
 
     @abstractmethod
     def build_index(self) -> None:
-        """Makes searches fast where there are many items, with what suits their number; small galleries stay exact."""
+        """Makes searches of many items fast, by an index that suits their number. Small galleries stay exact."""
 
     @abstractmethod
     def reserve(self, count: int) -> int:
-        """The first of ``count`` ids in a row that nobody else will get; for ``put``."""
+        """Reserves ``count`` consecutive ids for ``put``, which nobody else will get; returns the first one."""
 
     @abstractmethod
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
-        """Writes items under given ids, in place of what had them; to do it again changes nothing.
+        """Writes items under given ids, in place of the items that had them. Doing it again changes nothing.
+
+        Args:
+            ids: The ids, distinct integers from 0 on.
+            embeddings: (n, D) floats, finite.
+            items: What to keep of each item.
 
         Raises:
-            ValueError: As of ``add``, or ids that are not distinct integers from 0 on.
+            ValueError: The embeddings are of another width or not finite, or the ids are not distinct integers from 0
+                on, or ids, embeddings and items differ in number.
         """
 
     def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
         """Adds items.
 
         Args:
-            embeddings: (n, D), finite.
-            items: What to keep of each.
+            embeddings: (n, D) floats, finite.
+            items: What to keep of each item.
 
         Returns:
-            Their ids, which are never given again.
+            The items' ids, which are never given again.
 
         Raises:
-            ValueError: Embeddings of another width or not finite, or not as many as items.
+            ValueError: The embeddings are of another width or not finite, or differ from the items in number.
         """
         embeddings = checked_embeddings(embeddings, self.similarity.width)
         check_count(embeddings, items)
@@ -127,27 +135,28 @@ class Gallery(ABC):
 
     @abstractmethod
     def remove(self, ids: Iterable[int]) -> int:
-        """Removes items; returns how many of the ids were there."""
+        """Removes the items of some ids; returns how many of them there were."""
 
     @abstractmethod
     def search(self, embeddings, k: int = 20, categories: Iterable[int] | None = None) -> list[list[Hit]]:
-        """The most similar items.
+        """Finds the most similar items.
 
         Args:
-            embeddings: (m, D), finite.
-            k: Items of each query at most.
+            embeddings: (m, D) floats, finite: the queries.
+            k: Hits per query at most.
             categories: category_ids (1 to 13) to search in; None for all.
 
         Returns:
-            For each query its hits by falling score, those of equal score by rising id; fewer where there are fewer.
+            For each query its hits by falling score, and by rising id where scores are equal. There are fewer than k
+            where the gallery has fewer items.
 
         Raises:
-            ValueError: As of ``add``, or k below 1, or a category that is none.
+            ValueError: The embeddings are of another width or not finite, k is below 1, or a category does not exist.
         """
 
 
 def checked_embeddings(embeddings, width: int) -> np.ndarray:
-    """(n, width) float32, contiguous; ValueError when they are not, or not finite."""
+    """Embeddings as contiguous (n, width) float32; ValueError when they are of another shape or type or not finite."""
     embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or embeddings.shape[1] != width or embeddings.dtype.kind != 'f':
         raise ValueError(
@@ -161,13 +170,13 @@ def checked_embeddings(embeddings, width: int) -> np.ndarray:
 
 
 def check_count(embeddings: np.ndarray, items: Sequence[GalleryItem]) -> None:
-    """ValueError when there are not as many embeddings as items."""
+    """ValueError when embeddings and items differ in number."""
     if len(embeddings) != len(items):
         raise ValueError(f'{len(embeddings)} embeddings need as many items, got {len(items)}')
 
 
 def checked_ids(ids: Sequence[int], items: Sequence[GalleryItem]) -> list[int]:
-    """The ids of items; ValueError when they are not as many, or not distinct integers from 0 on."""
+    """The ids of items; ValueError when they differ from the items in number or are not distinct integers from 0 on."""
     ids = [int(number) for number in ids]
     if len(ids) != len(items) or len(set(ids)) != len(ids) or min(ids, default=0) < 0:
         raise ValueError(f'ids of {len(items)} items must be as many distinct integers from 0 on, got {len(ids)}')
@@ -175,7 +184,7 @@ def checked_ids(ids: Sequence[int], items: Sequence[GalleryItem]) -> list[int]:
 
 
 def checked_categories(categories: Iterable[int] | None) -> list[int]:
-    """Rising distinct category_ids; all for None; ValueError for one that is none."""
+    """Rising distinct category_ids, all 13 for None; ValueError when one of them does not exist."""
     if categories is None:
         return list(range(1, NUM_CATEGORIES + 1))
     found = sorted(set(categories))
@@ -189,13 +198,23 @@ def checked_categories(categories: Iterable[int] | None) -> list[int]:
 
 
 def check_k(k) -> None:
-    """ValueError when k is no integer from 1 on."""
+    """ValueError when k is not an integer from 1 on."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f'k must be an integer from 1 on, got {k!r}')
 
 
 def check_similarity(location, model: str, own: Similarity, given: Similarity | None) -> None:
-    """GalleryError when a gallery's own similarity is not that of the model at hand, which None leaves open."""
+    """Checks that a gallery was built with the model at hand.
+
+    Args:
+        location: What the message calls the gallery.
+        model: What identifies the gallery's model.
+        own: The gallery's similarity.
+        given: The similarity of the model at hand; None accepts any gallery.
+
+    Raises:
+        GalleryError: The two similarities differ.
+    """
     if given is not None and given.fingerprint() != own.fingerprint():
         raise GalleryError(
             f"{location} was built with model '{model}' (similarity {own.fingerprint()}), the one at hand has "

@@ -1,4 +1,4 @@
-"""What a gallery knows of an item besides its embedding, and the table of it."""
+"""What a gallery knows of an item besides its embedding, and the table of all items in SQLite."""
 
 import json
 import math
@@ -19,19 +19,19 @@ CREATE TABLE items (
 ) STRICT
 """
 COLUMNS = ('id', 'category', 'image', 'x1', 'y1', 'x2', 'y2', 'landmarks', 'fields')
-_AT_ONCE = 500  # values in one statement; SQLite takes 999 at least
+_VALUES_AT_ONCE = 500  # in one statement; every SQLite takes at least 999
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A garment on a shop's photo.
+    """A garment on a shop photo.
 
     Attributes:
         image: The photo's name or path, as the caller has it.
         box: (x1, y1, x2, y2) in pixels.
         category_id: 1 to 13.
-        landmarks: Rows (x, y, v), as many as the category has; None when unknown.
-        fields: The caller's own: whatever JSON can hold, such as SKU, price, link.
+        landmarks: One row (x, y, v) per landmark of the category; None when they are unknown.
+        fields: The caller's own data, whatever JSON can hold, such as SKU, price or link.
     """
 
     image: str
@@ -63,10 +63,10 @@ class ItemTable:
     """Items by id, in an SQLite file or in memory; threads may read and write it at once.
 
     Args:
-        path: The file, which is read only; None for a new table in memory.
+        path: A file to copy into memory, which is only read; None for an empty table.
 
     Raises:
-        ValueError: The file is no table of items.
+        ValueError: The file holds no table of items.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -77,7 +77,7 @@ class ItemTable:
             return
         try:
             source = sqlite3.connect(f'{Path(path).absolute().as_uri()}?mode=ro&immutable=1', uri=True)
-            # A schema of a stranger's must call no function that acts.
+            # The file may be a stranger's, and its schema must not call functions that have effects.
             source.execute('PRAGMA trusted_schema = OFF')
             with source:
                 kinds = source.execute('SELECT type FROM sqlite_master').fetchall()
@@ -86,7 +86,7 @@ class ItemTable:
                 found = tuple(row[1] for row in source.execute('PRAGMA table_info(items)'))
                 if found != COLUMNS:
                     raise ValueError(f'{path} has a table items of {found or "no"} columns; {COLUMNS} are needed')
-                # A copy: what is added stays in memory until the gallery is saved.
+                # A copy, because additions stay in memory until the gallery is saved.
                 source.backup(self._connection)
             source.close()
         except sqlite3.Error as error:
@@ -97,10 +97,10 @@ class ItemTable:
             return self._connection.execute('SELECT count(*) FROM items').fetchone()[0]
 
     def put(self, ids: Sequence[int], items: Sequence[GalleryItem]) -> None:
-        """Writes items under ids, in place of what had them; all of them or, on an error, none.
+        """Writes items under ids, in place of the items that had them: all of them or, on an error, none.
 
         Raises:
-            ValueError: Fields that JSON cannot hold.
+            ValueError: An item's fields are not what JSON can hold.
         """
         rows = [_to_row(number, item) for number, item in zip(ids, items, strict=True)]
         with self._lock, self._connection:
@@ -108,44 +108,50 @@ class ItemTable:
             self._connection.executemany(f'INSERT OR REPLACE INTO items VALUES ({marks})', rows)
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Removes items; unknown ids are passed over."""
+        """Removes the items of some ids; unknown ids are skipped."""
         with self._lock, self._connection:
             self._connection.executemany('DELETE FROM items WHERE id = ?', [(int(number),) for number in ids])
 
     def get(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
-        """Id -> item of those that are there."""
+        """Id -> item, for those ids that are there."""
         ids, found = [int(number) for number in ids], {}
         with self._lock:
-            for start in range(0, len(ids), _AT_ONCE):
-                part = ids[start : start + _AT_ONCE]
+            for start in range(0, len(ids), _VALUES_AT_ONCE):
+                part = ids[start : start + _VALUES_AT_ONCE]
                 query = f'SELECT * FROM items WHERE id IN ({", ".join("?" * len(part))})'
                 found.update((row[0], _from_row(row)) for row in self._connection.execute(query, part))
         return found
 
     def ids_by_category(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) category_ids and (n,) ids of all items, by category and then by id."""
+        """(n,) category_ids and (n,) ids of all items, ordered by category and then by id."""
         with self._lock:
             rows = self._connection.execute('SELECT category, id FROM items ORDER BY category, id').fetchall()
         return tuple(np.array(rows, dtype=np.int64).reshape(-1, 2).T)
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
-        """Rising ids of the items whose own field has one of some values; the image by the name 'image'."""
+        """Rising ids of the items whose field, or for the name 'image' whose image, has one of some values.
+
+        Raises:
+            TypeError: ``values`` is a text and not a list.
+        """
         if isinstance(values, str):
             raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
         column = 'image' if name == 'image' else "json_extract(fields, '$.' || json_quote(?))"
         names = () if name == 'image' else (name,)
         values, found = list(values), set()
         with self._lock:
-            for start in range(0, len(values), _AT_ONCE):
-                part = values[start : start + _AT_ONCE]
+            for start in range(0, len(values), _VALUES_AT_ONCE):
+                part = values[start : start + _VALUES_AT_ONCE]
                 query = f'SELECT id FROM items WHERE {column} IN ({", ".join("?" * len(part))})'
                 found.update(row[0] for row in self._connection.execute(query, (*names, *part)))
         return sorted(found)
 
     def write(self, path: Path) -> None:
-        """Copies the table into a new file."""
+        """Copies the table into a new file, without waiting until it is on the disk."""
         with self._lock:
             target = sqlite3.connect(path)
+            # A file that was not finished is of no use, so SQLite need not be able to repair it.
+            target.executescript('PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF')
             with target:
                 self._connection.backup(target)
             target.close()
@@ -163,5 +169,9 @@ def _to_row(number: int, item: GalleryItem) -> tuple:
 def _from_row(row) -> GalleryItem:
     _, category_id, image, x1, y1, x2, y2, landmarks, fields = row
     return GalleryItem(
-        image, (x1, y1, x2, y2), category_id, None if landmarks is None else json.loads(landmarks), json.loads(fields)
+        image=image,
+        box=(x1, y1, x2, y2),
+        category_id=category_id,
+        landmarks=None if landmarks is None else json.loads(landmarks),
+        fields=json.loads(fields),
     )

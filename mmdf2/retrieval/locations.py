@@ -1,17 +1,19 @@
-"""Where galleries lie: a folder is an embedded gallery, a file that ends in .db and an address are galleries in Milvus.
+"""Opening and creating a gallery by its location.
 
-``shop.db`` is the gallery of milvus-lite's file, ``http://host:19530`` that of a server, ``shop.db#winter`` and
-``http://host:19530#winter`` are those named winter. The server's token is in the environment's ``MILVUS_TOKEN``.
+A folder is a gallery in this process. A file that ends in .db and an address are galleries in Milvus: ``shop.db`` is
+the gallery of a milvus-lite file, ``http://host:19530`` that of a server, ``shop.db#winter`` and
+``http://host:19530#winter`` are those named winter. The server's token is read from the environment variable
+``MILVUS_TOKEN``.
 """
 
 import os
 import re
 from pathlib import Path
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
-from mmdf2.retrieval.folder import MANIFEST
 from mmdf2.retrieval.gallery import Gallery, GalleryError
-from mmdf2.retrieval.milvus_gallery import MilvusGallery
+from mmdf2.retrieval.local.folder import MANIFEST
+from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval.milvus.gallery import MilvusGallery
 from mmdf2.retrieval.similarity import Similarity
 
 _SCHEMES = ('http://', 'https://')
@@ -19,7 +21,15 @@ _COLLECTION = re.compile('[A-Za-z_][A-Za-z0-9_]{0,199}')
 
 
 def open_gallery(location, similarity: Similarity | None = None) -> Gallery:
-    """Opens the gallery at a location, see ``Gallery.load``."""
+    """Opens the gallery at a location.
+
+    Args:
+        location: A folder, a file of milvus-lite or an address of Milvus, see this module.
+        similarity: The similarity of the model at hand; None accepts the gallery's own.
+
+    Raises:
+        GalleryError: There is no gallery, it is damaged, or it was built with another model.
+    """
     milvus = _milvus(location)
     if milvus is not None:
         uri, collection = milvus
@@ -28,7 +38,12 @@ def open_gallery(location, similarity: Similarity | None = None) -> Gallery:
 
 
 def create_gallery(location, similarity: Similarity, model: str) -> Gallery:
-    """An empty gallery at a location; that of a folder is written by ``save``.
+    """Makes an empty gallery at a location. That of a folder is on disk after its first ``save``.
+
+    Args:
+        location: A folder, a file of milvus-lite or an address of Milvus, see this module.
+        similarity: The match head's similarity.
+        model: What identifies the model, such as the checkpoint's name.
 
     Raises:
         GalleryError: There is a gallery already.
@@ -43,13 +58,13 @@ def create_gallery(location, similarity: Similarity, model: str) -> Gallery:
 
 
 def beside(location, ending: str) -> Path:
-    """A path for what belongs to a gallery: beside its folder or file, in the working folder for an address."""
+    """A path for a file that belongs to a gallery: beside its folder or file, in the working folder for an address."""
     name = str(location).rstrip('/')
     return Path(f'{re.sub("[^A-Za-z0-9.]+", "_", name) if name.startswith(_SCHEMES) else name}.{ending}')
 
 
 def _milvus(location) -> tuple[str, str] | None:
-    """Address or file, and the gallery's name there; None for a folder."""
+    """A file's path or an address, and the gallery's name there; None for a folder."""
     uri, _, collection = str(location).rpartition('#') if '#' in str(location) else (str(location), '', 'gallery')
     if not uri.startswith(_SCHEMES) and not uri.endswith('.db'):
         if '://' in uri:

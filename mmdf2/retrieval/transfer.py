@@ -1,30 +1,29 @@
-"""Copies a gallery into another, batch by batch; a copy that was killed continues where it stopped."""
+"""Copying a gallery into another one, batch by batch. A copy that was killed continues where it stopped."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import Gallery, GalleryError, check_similarity
+from mmdf2.retrieval.local.gallery import FaissGallery
 
-_BATCH = 500
+_BATCH = 500  # items
 
 
 def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int], None] | None = None) -> int:
     """Copies all items, each under its own id.
 
-    An item of the source is written under the source's id, and one that is in the target already is compared, not
-    written: so nothing comes in twice, whenever an earlier transfer was killed, and when this one returns the target
-    holds the source's items and no other.
+    An item that the target has already is compared with the source's and not written again. So nothing is there twice,
+    whenever an earlier transfer was killed, and afterwards the target holds the source's items and no other.
 
     Args:
-        source: Where from; nobody adds to it or removes meanwhile.
-        target: Where to: empty, or with what an earlier transfer of this source left.
-        progress: Called with the items that are done, and with all.
+        source: The gallery to copy, which nobody may change meanwhile.
+        target: The gallery to write to: an empty one, or one that an earlier transfer of this source left.
+        progress: Called after each batch with the number of items that are done and the number of all items.
 
     Returns:
-        How many items were written; those that were there do not count.
+        How many items were written. Those that were there already do not count.
 
     Raises:
         GalleryError: The target is of another model, or holds an item that is not the source's.
@@ -47,6 +46,7 @@ def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int
 
 
 def _transfer_batch(source: FaissGallery, target: Gallery, ids: list[int], embeddings: np.ndarray) -> int:
+    """Copies the items of some ids and their embeddings (n, D); returns how many were written."""
     items, there, vectors = source.items(ids), target.items(ids), target.embeddings(ids)
     missing = [row for row, number in enumerate(ids) if number not in there]
     for row, number in enumerate(ids):
@@ -62,7 +62,7 @@ def _transfer_batch(source: FaissGallery, target: Gallery, ids: list[int], embed
 
 
 def _refuse_strangers(target: Gallery, ids: np.ndarray) -> None:
-    """GalleryError when the target holds items whose ids the source does not have."""
+    """GalleryError when the target holds an id that the source does not have."""
     known = 0
     for start in range(0, len(ids), 10 * _BATCH):
         known += len(target.present(ids[start : start + 10 * _BATCH].tolist()))

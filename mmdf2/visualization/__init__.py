@@ -1,6 +1,6 @@
-"""Drawing of garments and of retrieval: pure functions, and a visualizer for MMEngine's runner."""
+"""Drawing of garments and of retrieval results: pure functions, and a visualizer for MMEngine's runner."""
 
-from mmdf2.visualization.drawing import draw_boxes, draw_instances, draw_landmarks, draw_masks
+from mmdf2.visualization.drawing import draw_boxes, draw_instances, draw_items, draw_landmarks, draw_masks
 from mmdf2.visualization.retrieval_rows import RetrievalRow, draw_retrieval_rows
 from mmdf2.visualization.visualizer import ClothesVisualizer, draw_instance_data
 
@@ -10,6 +10,7 @@ __all__ = [
     'draw_boxes',
     'draw_instance_data',
     'draw_instances',
+    'draw_items',
     'draw_landmarks',
     'draw_masks',
     'draw_retrieval_rows',

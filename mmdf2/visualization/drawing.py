@@ -1,16 +1,22 @@
 """Boxes, masks and landmarks drawn on images: pure functions from arrays to a new image.
 
 Images are (H, W, 3) uint8 RGB. Lines, points and letters grow with the image, so that pictures of 200 and of 2,000
-pixels read alike. Everything is clipped to the image.
+pixels are equally easy to read. Everything is clipped to the image.
 """
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
-from mmdf2.categories import CATEGORIES, NUM_CATEGORIES, PALETTE, RGB
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, PALETTE, RGB
+from mmdf2.datasets.annotation import Item
 
+# The colours that tell right from wrong; those of the categories are in ``mmdf2.categories``.
+RIGHT: RGB = (24, 170, 70)
+WRONG: RGB = (220, 44, 44)
+NEUTRAL: RGB = (110, 110, 110)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Fixed-point bits of coordinates given to OpenCV: a sixteenth of a pixel.
 _SHIFT = 4
@@ -27,22 +33,23 @@ def draw_instances(
     landmarks: np.ndarray | None = None,
     visibility: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Everything that is known of an image's garments, larger garments below smaller ones.
+    """Draws everything that is known about the garments of an image, smaller garments above larger ones.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         labels: (n,) 0-based class labels.
         boxes: (n, 4) x1, y1, x2, y2 in pixels.
-        scores: (n,) shown beside the category's name.
+        scores: (n,) scores, which are shown beside the category's name.
         masks: (n, H, W) bool.
         landmarks: (n, >= 39, 2) x, y in pixels, category-local.
-        visibility: (n, >= 39), 2 drawn filled, 1 drawn hollow, 0 not drawn; all filled when absent.
+        visibility: (n, >= 39) per landmark 2 (drawn filled), 1 (drawn hollow) or 0 (not drawn); None draws all
+            landmarks filled.
 
     Returns:
         A new image of the same size.
 
     Raises:
-        ValueError: An array of another shape, a label outside 0 to 12, a coordinate that is not finite.
+        ValueError: An array has another shape, a label lies outside 0 to 12, or a coordinate is not finite.
     """
     image, labels = _checked_image(image), _checked_labels(labels)
     boxes = None if boxes is None else _checked('boxes', boxes, (len(labels), 4))
@@ -62,14 +69,46 @@ def draw_instances(
     return image
 
 
+def draw_items(image: np.ndarray, items: Sequence[Item]) -> np.ndarray:
+    """Draws boxes, masks and landmarks of annotated items, as :func:`draw_instances` draws those of a model.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        items: The items of that image, in its pixels; occluded landmarks are drawn hollow.
+
+    Returns:
+        A new image of the same size.
+    """
+    landmarks = np.zeros((len(items), MAX_LANDMARKS, 3))
+    masks = np.zeros((len(items), *image.shape[:2]), dtype=np.uint8)
+    for row, item in enumerate(items):
+        landmarks[row, : len(item.landmarks)] = item.landmarks
+        polygons = [np.round(polygon).astype(np.int32) for polygon in item.segmentation]
+        cv2.fillPoly(masks[row], polygons, 1)
+    return draw_instances(
+        image,
+        labels=np.array([item.category_id - 1 for item in items], dtype=np.int64),
+        boxes=np.array([item.bbox for item in items], dtype=np.float64).reshape(-1, 4),
+        masks=masks.astype(bool),
+        landmarks=landmarks[..., :2],
+        visibility=landmarks[..., 2].astype(np.uint8),
+    )
+
+
 def draw_masks(image: np.ndarray, masks: np.ndarray, labels: np.ndarray, alpha: float = 0.4) -> np.ndarray:
-    """Masks as a tint in the category's colour with a thin outline.
+    """Draws masks as a tint in the category's colour with a thin outline.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: (n, H, W) bool.
         labels: (n,) 0-based class labels.
         alpha: Weight of the colour, 0 to 1.
+
+    Returns:
+        A new image of the same size.
+
+    Raises:
+        ValueError: An array has another shape, or a label lies outside 0 to 12.
     """
     image, labels = _checked_image(image).copy(), _checked_labels(labels)
     masks = np.asarray(masks, dtype=bool)
@@ -86,7 +125,7 @@ def draw_masks(image: np.ndarray, masks: np.ndarray, labels: np.ndarray, alpha: 
         contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         outline = np.zeros(inside.shape, np.uint8)
         cv2.drawContours(outline, contours, -1, 1, line_width(image.shape))
-        # A contour drawn wider than a pixel also grows outwards, over other garments.
+        # A contour that is wider than a pixel also grows outwards, over other garments.
         patch[(outline > 0) & inside] = colour
     return image
 
@@ -94,13 +133,19 @@ def draw_masks(image: np.ndarray, masks: np.ndarray, labels: np.ndarray, alpha: 
 def draw_landmarks(
     image: np.ndarray, landmarks: np.ndarray, labels: np.ndarray, visibility: np.ndarray | None = None
 ) -> np.ndarray:
-    """Landmarks joined by their category's skeleton: visible ones filled, occluded ones hollow.
+    """Draws landmarks and the lines of their category's skeleton: visible landmarks filled, occluded ones hollow.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (n, >= 39, 2) x, y in pixels, category-local; columns beyond the category's own are not looked at.
+        landmarks: (n, >= 39, 2) x, y in pixels, category-local; columns beyond the category's own are not read.
         labels: (n,) 0-based class labels.
-        visibility: (n, >= 39), 2 visible, 1 occluded, 0 not drawn; all visible when absent.
+        visibility: (n, >= 39) per landmark 2 (visible), 1 (occluded) or 0 (not drawn); None means all visible.
+
+    Returns:
+        A new image of the same size.
+
+    Raises:
+        ValueError: An array has another shape, a label lies outside 0 to 12, or a coordinate is not finite.
     """
     image, labels = _checked_image(image).copy(), _checked_labels(labels)
     landmarks = np.asarray(landmarks, dtype=np.float64)
@@ -122,13 +167,20 @@ def draw_landmarks(
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, captions: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Boxes in their category's colour, each with a caption that covers no earlier caption where there is room.
+    """Draws boxes in their category's colour; where there is room, a caption covers no earlier caption.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (n, 4) x1, y1, x2, y2 in pixels; may reach beyond the image.
         labels: (n,) 0-based class labels.
-        captions: One text for each box.
+        captions: One text per box; none are drawn by default.
+
+    Returns:
+        A new image of the same size.
+
+    Raises:
+        ValueError: An array has another shape, a label lies outside 0 to 12, a coordinate is not finite, or there are
+            more or fewer captions than boxes.
     """
     image, labels = _checked_image(image).copy(), _checked_labels(labels)
     boxes = _checked('boxes', boxes, (len(labels), 4))
@@ -143,35 +195,51 @@ def draw_boxes(
 
 
 def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], colour: RGB, height: int) -> None:
-    """Writes ``text`` into ``image`` itself: its top left at ``corner``, its letters ``height`` pixels high."""
+    """Writes ``text`` into ``image`` itself.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        text: What to write.
+        corner: x and y of the top left corner of the text.
+        colour: Colour of the letters.
+        height: Height of a capital letter in pixels.
+    """
     scale, weight = _font(height)
     (_, letters), _ = cv2.getTextSize(text, _FONT, scale, weight)
     cv2.putText(image, text, (corner[0], corner[1] + letters), _FONT, scale, colour, weight, cv2.LINE_AA)
 
 
 def text_size(text: str, height: int) -> tuple[int, int]:
-    """Width and height in pixels of ``text`` with letters ``height`` pixels high, descenders included."""
+    """Width and height in pixels of ``text`` whose capital letters are ``height`` pixels high, descenders included."""
     scale, weight = _font(height)
     (width, letters), baseline = cv2.getTextSize(text, _FONT, scale, weight)
     return width, letters + baseline
 
 
 def line_width(shape: Sequence[int]) -> int:
-    """Pixels of a line on an image of ``shape`` (H, W, ...): 1 up to 450 px, 2 at 700 px, 3 at 1,000 px."""
-    return max(1, round(float(np.hypot(*shape[:2])) / 450))
+    """Width in pixels of a line on an image of ``shape`` (H, W, ...).
+
+    A diagonal of less than 675 pixels gives 1, of 900 pixels 2, of 1,350 pixels 3.
+    """
+    return max(1, round(float(np.hypot(shape[0], shape[1])) / 450))
 
 
 def letter_height(shape: Sequence[int]) -> int:
-    """Pixels of a capital letter on an image of ``shape`` (H, W, ...): 7 on small images, 12 at 700 px."""
-    return max(7, round(float(np.hypot(*shape[:2])) / 85))
+    """Height in pixels of a capital letter on an image of ``shape`` (H, W, ...).
+
+    Images with a diagonal of up to 600 pixels give 7, a diagonal of 1,000 pixels gives 12.
+    """
+    return max(7, round(float(np.hypot(shape[0], shape[1])) / 85))
 
 
 def _font(height: int) -> tuple[float, int]:
-    # Hershey's capitals are 22 units high at scale 1.
+    """Scale and line width of the font whose capital letters are ``height`` pixels high."""
+    # The capitals of the Hershey font are 22 units high at scale 1.
     return height / 22, max(1, round(height / 9))
 
 
-def _draw_skeleton(image, points, flags, label) -> None:
+def _draw_skeleton(image: np.ndarray, points: np.ndarray, flags: np.ndarray, label: int) -> None:
+    """Draws the (K, 2) landmarks of one garment, with visibility (K,), into the image itself."""
     drawn = flags > 0
     if not np.isfinite(points[drawn]).all():
         raise ValueError(f"landmarks of a '{CATEGORIES[label].name}' must be finite where they are drawn, got {points}")
@@ -184,12 +252,15 @@ def _draw_skeleton(image, points, flags, label) -> None:
     for point, flag in zip(fixed, flags, strict=True):
         if flag == 0:
             continue
-        # A white rim keeps a point apart from a garment of its own colour.
+        # A white rim sets a point off from a garment of the same colour.
         cv2.circle(image, point, radius + (width << _SHIFT) // 2, (255, 255, 255), -1, cv2.LINE_AA, _SHIFT)
         cv2.circle(image, point, radius, colour, -1 if flag == 2 else max(1, width - 1), cv2.LINE_AA, _SHIFT)
 
 
-def _draw_caption(image, caption, box, colour, taken) -> tuple[int, int, int, int]:
+def _draw_caption(
+    image: np.ndarray, caption: str, box: np.ndarray, colour: RGB, taken: Sequence[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """Writes a caption beside its box, away from the rectangles that are taken; returns its own x, y, width, height."""
     height, width = image.shape[:2]
     letters = letter_height(image.shape)
     margin = max(2, letters // 4)
@@ -205,7 +276,8 @@ def _draw_caption(image, caption, box, colour, taken) -> tuple[int, int, int, in
     return x, y, w, h
 
 
-def _overlap(first, second) -> bool:
+def _overlap(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether two rectangles x, y, width, height have a pixel in common."""
     return all(
         first[axis] < second[axis] + second[axis + 2] and second[axis] < first[axis] + first[axis + 2]
         for axis in (0, 1)
@@ -213,25 +285,26 @@ def _overlap(first, second) -> bool:
 
 
 def _fixed_point(points: np.ndarray) -> list[tuple[int, int]]:
+    """Points as OpenCV takes them when coordinates have ``_SHIFT`` fractional bits."""
     clipped = np.clip(points, -_FARTHEST, _FARTHEST)
     return [tuple(point) for point in np.round(clipped * (1 << _SHIFT)).astype(int).tolist()]
 
 
-def _checked_image(image) -> np.ndarray:
+def _checked_image(image: ArrayLike) -> np.ndarray:
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f'image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}')
     return np.ascontiguousarray(image)
 
 
-def _checked_labels(labels) -> np.ndarray:
+def _checked_labels(labels: ArrayLike) -> np.ndarray:
     labels = np.asarray(labels, dtype=np.int64)
     if labels.ndim != 1 or ((labels < 0) | (labels >= NUM_CATEGORIES)).any():
         raise ValueError(f'labels must be (n,) of 0 to {NUM_CATEGORIES - 1}, got {labels}')
     return labels
 
 
-def _checked(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
+def _checked(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.shape != shape:
         raise ValueError(f'{name} must be {shape}, got {values.shape}')

@@ -1,15 +1,18 @@
-"""Retrieval at a glance: a row for each query, first the query, then its hits, the right ones framed green."""
+"""Retrieval results as one picture: a row per query, first the query, then its hits.
+
+Right hits have a green frame, wrong ones a red frame.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from mmdf2.categories import RGB
 from mmdf2.images import read_image
-from mmdf2.visualization.drawing import draw_text, letter_height, text_size
-from mmdf2.visualization.palette import NEUTRAL, RIGHT, WRONG
+from mmdf2.visualization.drawing import NEUTRAL, RIGHT, WRONG, draw_text, letter_height, text_size
 
 _BACKGROUND = (255, 255, 255)
 _INK = (40, 40, 40)
@@ -23,36 +26,36 @@ class RetrievalRow:
     Attributes:
         image: The query's image: a path, or (H, W, 3) uint8 RGB.
         box: (4,) x1, y1, x2, y2 of the query in its image, or None for the whole image.
-        hit_images: k images, best first.
-        hit_boxes: (k, 4) boxes in them.
-        correct: (k,) bool, whether each hit is the query's garment; None when nobody knows.
-        scores: (k,) similarities, or None to show ranks alone.
-        title: What to write below the query.
+        hit_images: The images of the k hits, best hit first; each a path, or (H, W, 3) uint8 RGB.
+        hit_boxes: (k, 4) x1, y1, x2, y2 of the hits in their images.
+        correct: (k,) bool, whether each hit is the query's garment; None when this is not known.
+        scores: (k,) similarities of the hits; with None only their ranks are shown.
+        title: Text below the query.
     """
 
-    image: object
-    box: Sequence[float] | None
-    hit_images: Sequence
-    hit_boxes: Sequence[Sequence[float]]
-    correct: Sequence[bool] | None
-    scores: Sequence[float] | None = None
+    image: str | Path | np.ndarray
+    box: Sequence[float] | np.ndarray | None
+    hit_images: Sequence[str | Path | np.ndarray]
+    hit_boxes: Sequence[Sequence[float]] | np.ndarray
+    correct: Sequence[bool] | np.ndarray | None
+    scores: Sequence[float] | np.ndarray | None = None
     title: str = 'query'
 
 
 def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: float | None = 0.2) -> np.ndarray:
-    """One picture of several queries with their hits.
+    """Draws several queries with their hits as one picture.
 
     Args:
-        rows: At least one; a query without hits (it was not detected) gets a row that says so.
-        cell: Pixels of a garment's square cell, 48 or more.
-        context: Surroundings shown on each side of a box, as a share of its longer side; None shows the whole image
-            with the box drawn in it.
+        rows: At least one query; the row of a query without hits (it was not detected) says so.
+        cell: Side in pixels of the square cell that shows a garment, 48 or more.
+        context: Width of the surroundings shown on each side of a box, as a share of its longer side; None shows the
+            whole image with the box drawn on it.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: No rows, too small a cell, or hits, boxes, flags and scores of different lengths.
+        ValueError: There are no rows, the cell is too small, or a row's hits, boxes, flags and scores differ in number.
         OSError: An image cannot be read.
     """
     if not rows:
@@ -65,7 +68,7 @@ def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: 
     step = cell + 4 * frame
     caption = 3 * letter_height((cell * 2, cell * 2))
     hits = max(1, *(len(row.hit_images) for row in rows))
-    # The query stands a little apart from its hits.
+    # A small gap separates the query from its hits.
     gap = step // 6
     sheet = np.full((len(rows) * (step + caption), (1 + hits) * step + gap, 3), _BACKGROUND, np.uint8)
     for index, row in enumerate(rows):
@@ -83,13 +86,13 @@ def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: 
     return sheet
 
 
-def crop_box(image: np.ndarray, box: Sequence[float], context: float) -> np.ndarray:
+def crop_box(image: np.ndarray, box: Sequence[float] | np.ndarray, context: float) -> np.ndarray:
     """The part of an image around a box: a square where the image has room for it, cut at the image's borders.
 
     Args:
-        image: (H, W, 3).
-        box: (4,) x1, y1, x2, y2 in pixels; clipped to the image.
-        context: Surroundings on each side, as a share of the box's longer side.
+        image: (H, W, ...).
+        box: (4,) x1, y1, x2, y2 in pixels; it is clipped to the image.
+        context: Width of the surroundings on each side, as a share of the box's longer side.
 
     Returns:
         A view, at least one pixel wide and high.
@@ -105,8 +108,14 @@ def crop_box(image: np.ndarray, box: Sequence[float], context: float) -> np.ndar
     return image[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
-def _view(image, box, cell: int, context: float | None, colour: RGB) -> np.ndarray:
-    """(cell, cell, 3): the garment, fitted into the cell."""
+def _view(
+    image: str | Path | np.ndarray,
+    box: Sequence[float] | np.ndarray | None,
+    cell: int,
+    context: float | None,
+    colour: RGB,
+) -> np.ndarray:
+    """(cell, cell, 3) picture of a garment, fitted into its cell."""
     pixels = image if isinstance(image, np.ndarray) else read_image(image)
     if box is not None and context is not None:
         pixels = crop_box(pixels, box, context)
@@ -122,7 +131,10 @@ def _view(image, box, cell: int, context: float | None, colour: RGB) -> np.ndarr
     return view
 
 
-def _draw_cell(sheet, corner: tuple[int, int], cell: int, frame: int, view, colour: RGB, text: str) -> None:
+def _draw_cell(
+    sheet: np.ndarray, corner: tuple[int, int], cell: int, frame: int, view: np.ndarray, colour: RGB, text: str
+) -> None:
+    """Puts a garment's picture with its frame and the text below it into the sheet, its top left at ``corner``."""
     x, y = corner[0] + frame, corner[1] + frame
     sheet[y : y + cell + 2 * frame, x : x + cell + 2 * frame] = colour
     sheet[y + frame : y + frame + cell, x + frame : x + frame + cell] = view
@@ -133,13 +145,14 @@ def _draw_cell(sheet, corner: tuple[int, int], cell: int, frame: int, view, colo
 
 
 def _colours(row: RetrievalRow) -> list[RGB]:
-    """The frame of each hit."""
+    """The colour of each hit's frame."""
     if row.correct is None:
         return [NEUTRAL] * len(row.hit_images)
     return [RIGHT if correct else WRONG for correct in row.correct]
 
 
 def _check(row: RetrievalRow) -> None:
+    """Raises ValueError unless everything that a row says about its hits is as long as its list of hits."""
     count = len(row.hit_images)
     lengths = {'hit_boxes': len(row.hit_boxes)}
     if row.correct is not None:

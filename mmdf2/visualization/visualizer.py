@@ -1,4 +1,6 @@
-"""Data samples drawn: MMEngine's visualizer for garments."""
+"""Drawing of data samples: the visualizer for MMEngine's runner, and the function that it draws with."""
+
+from typing import Any
 
 import numpy as np
 from mmdet.structures import DetDataSample
@@ -16,21 +18,21 @@ _DRAWN = ('labels', 'bboxes', 'scores', 'masks', 'keypoints', 'keypoints_visible
 
 @VISUALIZERS.register_module()
 class ClothesVisualizer(Visualizer):
-    """Draws boxes, masks and landmarks with skeletons; for MMDetection's ``DetVisualizationHook`` and by hand.
+    """Draws boxes, masks and landmarks with skeletons, for MMDetection's ``DetVisualizationHook`` or called directly.
 
-    Ground truth and predictions, where a sample has both, stand side by side, ground truth on the left.
+    Where a sample has both ground truth and predictions, they are drawn side by side, ground truth on the left.
 
     Args:
-        name: Of this instance among MMEngine's.
-        landmark_threshold: Predicted landmarks with a score of at least this are drawn filled, others hollow.
-        kwargs: ``image``, ``vis_backends`` and ``save_dir`` of MMEngine's ``Visualizer``.
+        name: Name of this instance, unique among MMEngine's visualizers.
+        landmark_threshold: Predicted landmarks with at least this score are drawn filled, others hollow.
+        **kwargs: ``image``, ``vis_backends`` and ``save_dir`` of MMEngine's ``Visualizer``.
     """
 
     def __init__(self, name: str = 'visualizer', landmark_threshold: float = 0.3, **kwargs) -> None:
         super().__init__(name=name, **kwargs)
         self.landmark_threshold = landmark_threshold
 
-    # Not master_only: with several processes each tests other images, and all of them are to be drawn.
+    # Not master_only: every process tests its own images, and those of all processes should be drawn.
     def add_datasample(
         self,
         name: str,
@@ -47,16 +49,16 @@ class ClothesVisualizer(Visualizer):
         """Draws a data sample on its image and shows it, writes it, or hands it to the backends.
 
         Args:
-            name: Identifies the picture in the backends.
+            name: Name of the picture in the backends.
             image: (H, W, 3) RGB.
-            data_sample: With ``gt_instances`` and ``pred_instances``, either or both, in the image's coordinates.
+            data_sample: A sample with ``gt_instances``, ``pred_instances`` or both, in the coordinates of the image.
             draw_gt: Whether to draw the ground truth.
-            draw_pred: Whether to draw predictions.
-            show: Whether to open a window; nothing goes to the backends then.
-            wait_time: Seconds that the window stays, 0 for until a key is pressed.
-            out_file: Write the picture here instead of to the backends.
+            draw_pred: Whether to draw the predictions.
+            show: Whether to open a window; the picture is then not given to the backends.
+            wait_time: Seconds that the window stays open; 0 waits for a key.
+            out_file: File to write the picture to, instead of giving it to the backends.
             pred_score_thr: Predictions with a lower score are not drawn.
-            step: Iteration, for the backends.
+            step: Number of the iteration, for the backends.
         """
         image = np.clip(image, 0, 255).astype(np.uint8)
         panels = []
@@ -78,14 +80,14 @@ class ClothesVisualizer(Visualizer):
 def draw_instance_data(
     image: np.ndarray, instances: InstanceData, score_threshold: float = 0.0, landmark_threshold: float = 0.3
 ) -> np.ndarray:
-    """Draws the instances of a data sample: ground truth or predictions, whatever fields they have.
+    """Draws the garment instances of a data sample, ground truth or predictions; only the fields that exist are drawn.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: ``labels`` and any of ``bboxes``, ``scores``, ``masks`` (tensor, bitmaps or polygons), ``keypoints``
             with ``keypoints_visible`` or ``keypoint_scores``; on any device.
-        score_threshold: Instances with a lower score are left out, when they have scores.
-        landmark_threshold: Landmarks with a score of at least this are drawn filled, others hollow.
+        score_threshold: Instances with a lower score are not drawn; those without scores all are.
+        landmark_threshold: Landmarks with at least this score are drawn filled, others hollow.
 
     Returns:
         A new image of the same size.
@@ -99,21 +101,22 @@ def draw_instance_data(
         flags = np.where(fields['keypoint_scores'] >= landmark_threshold, 2, 1)
     return draw_instances(
         image,
-        fields['labels'],
-        fields.get('bboxes'),
-        fields.get('scores'),
-        fields.get('masks'),
-        fields.get('keypoints'),
-        flags,
+        labels=fields['labels'],
+        boxes=fields.get('bboxes'),
+        scores=fields.get('scores'),
+        masks=fields.get('masks'),
+        landmarks=fields.get('keypoints'),
+        visibility=flags,
     )
 
 
-def _to_numpy(value) -> np.ndarray:
+def _to_numpy(value: Any) -> np.ndarray:
+    """A field of the instances as an array; boxes of any of MMDetection's types, masks as bitmaps."""
     if isinstance(value, (BitmapMasks, PolygonMasks)):
         return value.to_ndarray().astype(bool)
     value = get_box_tensor(value) if isinstance(value, BaseBoxes) else value
     if hasattr(value, 'detach'):
         value = value.detach().cpu()
-        # numpy knows no bfloat16.
+        # NumPy has no bfloat16.
         value = value.float() if value.is_floating_point() else value
     return np.asarray(value)

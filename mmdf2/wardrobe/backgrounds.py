@@ -1,4 +1,4 @@
-"""Where the picture was taken: studios of shops, rooms and streets of users, and what garments are laid on."""
+"""Backgrounds of the images: studios of shops, rooms and streets of users, and surfaces that garments are laid on."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ SHRINK = 2  # backgrounds are out of focus: drawn at half size and enlarged
 
 
 def studio(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A clean wall with soft light: (height, width, 3) uint8."""
+    """Draws a clean wall in soft light: (height, width, 3) uint8 BGR."""
     tone = np.array([rng.uniform(205, 250)] * 3) if rng.random() < 0.65 else _muted(rng, 150, 235)
     small = _gradient(rng, width // SHRINK + 1, height // SHRINK + 1, tone, 0.14)
     if rng.random() < 0.5:
@@ -22,7 +22,7 @@ def studio(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def room(rng: np.random.Generator, width: int, height: int, feet: float) -> np.ndarray:
-    """A wall, a floor and some furniture: (height, width, 3) uint8."""
+    """Draws a wall, a floor and some furniture: (height, width, 3) uint8 BGR."""
     columns, rows = width // SHRINK + 1, height // SHRINK + 1
     small = _gradient(rng, columns, rows, _muted(rng, 110, 225), 0.3)
     horizon = _horizon(rng, rows, feet)
@@ -38,7 +38,7 @@ def room(rng: np.random.Generator, width: int, height: int, feet: float) -> np.n
 
 
 def street(rng: np.random.Generator, width: int, height: int, feet: float) -> np.ndarray:
-    """Blurred buildings and pavement: (height, width, 3) uint8."""
+    """Draws blurred buildings and pavement: (height, width, 3) uint8 BGR."""
     columns, rows = width // SHRINK + 1, height // SHRINK + 1
     small = np.ascontiguousarray(
         np.clip(_gradient(rng, columns, rows, _muted(rng, 140, 230), 0.3), 0, 255), dtype=np.uint8
@@ -83,7 +83,7 @@ def flat_lay(rng: np.random.Generator, width: int, height: int, clean: bool) -> 
 
 
 def _horizon(rng, rows, feet) -> int:
-    """Where the floor begins: above the wearer's feet (``feet``, in pixels of the image) if they are in the picture."""
+    """Row at which the floor begins: above the wearer's feet (``feet``, a row of the image) if the image shows them."""
     behind = feet / SHRINK - rows * rng.uniform(0.0, 0.15)
     return int(np.clip(min(rows * rng.uniform(0.6, 0.9), behind), 0.2 * rows, 0.95 * rows))
 

@@ -1,6 +1,7 @@
-"""The wearer: proportions, pose and view. Centimetres; the origin is the base of the neck, y points down.
+"""The wearer: proportions, pose and view. Lengths are centimetres; the origin is the base of the neck, y points down.
 
-Sides are -1 (the image's left) and +1, whichever way the wearer faces: DeepFashion2 numbers landmarks by image side.
+Sides are -1 (the left of the image) and +1 (its right), whichever way the wearer faces, because DeepFashion2 numbers
+landmarks by the side of the image.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ class View:
     """How the wearer is turned.
 
     Attributes:
-        yaw: Turn about the vertical in radians; at more than 0 the chest points to the image's right.
-        back: Seen from behind.
-        worn: False for a garment laid flat or on a hanger, without a wearer.
+        yaw: Rotation about the vertical axis in radians; above 0, the chest points to the right of the image.
+        back: Whether the wearer is seen from behind.
+        worn: False for a garment without a wearer, which lies flat or is on a hanger.
     """
 
     yaw: float = 0.0
@@ -32,7 +33,7 @@ class View:
 
     @property
     def is_side(self) -> bool:
-        """Turned so far that one arm is behind the body."""
+        """Whether the wearer is turned so far that one arm is behind the body."""
         return abs(self.yaw) > 0.55
 
     @property
@@ -42,11 +43,11 @@ class View:
 
     @property
     def squeeze(self) -> float:
-        """Width of the turned trunk over its frontal width."""
+        """Width of the turned trunk, divided by its frontal width."""
         return float(np.hypot(np.cos(self.yaw), 0.62 * np.sin(self.yaw)))
 
     def project(self, points, half_width=17.0) -> np.ndarray:
-        """(P, 2) points of the trunk's front, drawn for a frontal view, moved to where the turned trunk shows them."""
+        """Moves (P, 2) points of the trunk's front from where a frontal view shows them to where this view does."""
         points = np.array(points, dtype=np.float64)
         x = points[:, 0]
         bulge = np.clip(1 - (x / half_width) ** 2, 0, 1)
@@ -56,12 +57,12 @@ class View:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm's joints in scene coordinates.
+    """The joints of one arm.
 
     Attributes:
         side: -1 or +1.
-        joints: (3, 2) shoulder, elbow, wrist.
-        behind: It passes behind the trunk.
+        joints: (3, 2) shoulder, elbow and wrist in scene centimetres.
+        behind: Whether the arm passes behind the trunk.
     """
 
     side: int
@@ -77,13 +78,13 @@ class Body:
         build: Factor on the trunk's width.
         legs: Factor on the legs' length.
         view: How the wearer is turned.
-        arms: The two arms, the image's left first.
-        feet: (2,) x of the ankles.
-        knees: (2,) x of the knees.
-        skin: BGR.
-        hair: BGR.
-        hair_length: Where the hair ends, as y.
-        shoes: BGR.
+        arms: The two arms; the first is on the left of the image.
+        feet: x of the two ankles.
+        knees: x of the two knees.
+        skin: BGR colour of the skin.
+        hair: BGR colour of the hair.
+        hair_length: y at which the hair ends.
+        shoes: BGR colour of the shoes.
     """
 
     build: float
@@ -102,12 +103,12 @@ class Body:
         return np.interp(y, _PROFILE_Y, _PROFILE_X) * self.build
 
     def leg_y(self, y) -> np.ndarray:
-        """Heights below the crotch, of a wearer of average legs, moved to this wearer's."""
+        """Turns heights of a wearer with average legs into heights of this wearer; they differ below the crotch."""
         y = np.asarray(y, dtype=np.float64)
         return np.where(y > CROTCH_Y, CROTCH_Y + (y - CROTCH_Y) * self.legs, y)
 
     def leg_x(self, side: int, y) -> np.ndarray:
-        """Middle of a leg at heights ``y`` (of average legs)."""
+        """x of the middle of a leg at heights ``y``, which are those of average legs."""
         index = SIDES.index(side)
         hip = side * 8.8 * self.build * self.view.squeeze
         return np.interp(y, [CROTCH_Y - 6, KNEE_Y, ANKLE_Y], [hip, self.knees[index], self.feet[index]])
@@ -115,7 +116,8 @@ class Body:
 
 SKINS = ((205, 222, 246), (180, 205, 238), (150, 182, 224), (115, 150, 200), (85, 118, 168), (58, 82, 122))
 HAIRS = ((22, 24, 28), (30, 42, 66), (44, 66, 104), (80, 130, 178), (30, 50, 110), (120, 120, 124))
-# Name -> ((least, most) degrees of the upper arm from hanging, (least, most) bend of the forearm, inward below 0).
+# Name -> ((least, most) angle of the upper arm from the vertical, (least, most) bend of the forearm), in degrees; a
+# bend below 0 is inwards.
 ARM_POSES = {
     'hanging': ((3, 12), (-12, 6)),
     'away': ((20, 42), (-15, 15)),
@@ -127,12 +129,12 @@ ARM_POSES = {
 
 
 def sample_body(rng: np.random.Generator, view: View, pose_weights: dict[str, float]) -> Body:
-    """Draws a wearer.
+    """Samples a wearer.
 
     Args:
         rng: Random generator.
-        view: How it is turned.
-        pose_weights: Weight of each of ``ARM_POSES``, drawn for each arm.
+        view: How the wearer is turned.
+        pose_weights: Weights of the poses in ``ARM_POSES``; the pose of each arm is drawn by them.
     """
     names = list(pose_weights)
     weights = np.array([pose_weights[name] for name in names], dtype=np.float64)
@@ -145,12 +147,12 @@ def sample_body(rng: np.random.Generator, view: View, pose_weights: dict[str, fl
     knees = tuple(side * 8.6 * build * view.squeeze * (0.6 + 0.4 * spread) + rng.normal(0, 1.0) for side in SIDES)
     feet = tuple(side * 8.0 * build * view.squeeze * spread + rng.normal(0, 1.5) for side in SIDES)
     return Body(
-        build,
-        float(rng.uniform(0.94, 1.1)),
-        view,
-        tuple(arms),
-        feet,
-        knees,
+        build=build,
+        legs=float(rng.uniform(0.94, 1.1)),
+        view=view,
+        arms=tuple(arms),
+        feet=feet,
+        knees=knees,
         skin=tuple(float(c) for c in np.array(SKINS[rng.choice(6, p=[0.25, 0.3, 0.2, 0.1, 0.08, 0.07])])),
         hair=tuple(float(c) for c in HAIRS[rng.integers(len(HAIRS))]),
         hair_length=float(rng.choice([rng.uniform(-14, -8), rng.uniform(0, 8), rng.uniform(14, 34)])),

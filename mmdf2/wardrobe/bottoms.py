@@ -20,7 +20,7 @@ def dress_bottom(cut: Cut, body: Body) -> Garment:
 
 
 def _waist(cut, body) -> tuple[np.ndarray, float]:
-    """The waistband's upper edge from left to right, and its half-width."""
+    """Upper edge of the waistband from left to right, and half of its width."""
     half = float(body.half_width(cut.waist)) + 0.5
     return body.view.project(hem_line(np.array([-half, cut.waist]), np.array([half, cut.waist]), 1.2)), half
 
@@ -57,7 +57,7 @@ def _dress_skirt(cut, body) -> Garment:
 
 
 def _leg(cut, body, side, hem) -> tuple[np.ndarray, np.ndarray]:
-    """Outer and inner edge of a leg below the crotch, down to height ``hem`` (of average legs)."""
+    """Outer and inner edge of a leg from the crotch down to height ``hem``, which is that of average legs."""
     y = np.linspace(CROTCH_Y + 4, hem, 6)
     share = (y - CROTCH_Y) / max(hem - CROTCH_Y, 1)
     width = np.interp(y, *LEG_HALF_WIDTHS) * body.build * (1 + (cut.sleeve_width - 1) * np.minimum(share * 1.6, 1))
@@ -67,7 +67,7 @@ def _leg(cut, body, side, hem) -> tuple[np.ndarray, np.ndarray]:
     inner_x = center - side * width
     if body.view.is_side:
         return outer, np.stack([inner_x, y], axis=1)
-    # The two legs of wide trousers touch, they do not cross.
+    # The two legs of wide trousers touch but do not cross.
     middle = 0.6 * side * share
     inner_x = np.maximum(inner_x, middle) if side > 0 else np.minimum(inner_x, middle)
     return outer, np.stack([inner_x, y], axis=1)

@@ -1,4 +1,4 @@
-"""The picture under way: antialiased, shaded polygons painted back to front, and whose surface each pixel shows."""
+"""The image while it is painted: shaded polygons from back to front, and the number of the surface at each pixel."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from mmdf2.wardrobe.geometry import compose, scale_of
 SHIFT = 4  # fractional bits of polygon coordinates
 LIGHT = np.array([0.55, 0.83])  # the light comes from the upper left, as in a studio
 SHADOW_CM = 2.5
-MIN_STROKE = 0.34  # pixels; a thinner line cannot be seen
-SHADING_SCALE = 3  # shading is smooth, so it is computed on every third pixel
+MIN_STROKE = 0.34  # pixels; thinner lines cannot be seen and are left out
+SHADING_SCALE = 3  # shading is smooth, so it is computed for every third pixel only
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class Surface:
     """What a polygon is made of.
 
     Attributes:
-        color: BGR, 0 to 255.
-        tile: (T, T, 3) uint8 pattern that repeats, or None for ``color`` alone.
-        tile_cm: (width, height) of one repeat.
-        decal: (T, T, 4) uint8 BGR and alpha, drawn once, or None.
-        decal_box: (x, y, size) of the decal in cloth centimetres, x and y its centre.
+        color: BGR colour, 0 to 255 each.
+        tile: (T, T, 3) uint8 BGR pattern that repeats, or None for a surface of one ``color``.
+        tile_cm: (width, height) of one repeat of the pattern in centimetres.
+        decal: (T, T, 4) uint8 BGR and alpha of a picture that is drawn once, or None.
+        decal_box: (x, y, size) of the decal in centimetres of the cloth, x and y of its centre.
         folds: (T, T) float32 map of folds around 0 that repeats, or None.
-        folds_cm: Size of one repeat of ``folds``.
+        folds_cm: Size of one repeat of ``folds`` in centimetres.
         fold_depth: How much a fold of height 1 changes the brightness.
-        relief_cm: Over which distance from its edge the surface rounds off.
-        relief: How much rounding changes the brightness; 0 draws it flat.
-        shade: Factor on the brightness of it all.
-        shadow: How much it darkens what is close behind it.
+        relief_cm: Distance from its edge within which the surface is rounded.
+        relief: How much the rounding changes the brightness; 0 draws the surface flat.
+        shade: Factor on the brightness of the whole surface.
+        shadow: How much the surface darkens what is close behind it.
     """
 
     color: tuple[float, float, float]
@@ -52,11 +52,16 @@ class Canvas:
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
-        owner: (H, W) uint8, the number of the topmost surface, 0 where no numbered one is.
+        owner: (H, W) uint8, the number of the topmost surface of each pixel; 0 where there is none with a number.
     """
 
     def __init__(self, image: np.ndarray, ground_is_near: bool):
-        """A canvas over a background; ``ground_is_near``: things lie on it and cast their shadow on it."""
+        """Starts a canvas.
+
+        Args:
+            image: (H, W, 3) uint8 BGR background.
+            ground_is_near: Whether things lie on the background, so that they cast their shadow on it.
+        """
         self.image = image
         self._shaded = np.full(image.shape[:2], 255 if ground_is_near else 0, dtype=np.uint8)
         self.owner = np.zeros(image.shape[:2], dtype=np.uint8)
@@ -68,12 +73,13 @@ class Canvas:
 
         Args:
             outline: (P, 2) pixels.
-            surface: Its material.
+            surface: What the polygon is made of.
             frame: (2, 3) map from the cloth's centimetres to pixels.
-            owner: Number left in ``owner``.
-            strokes: (points in pixels, BGR, width in pixels, 0 to fill) drawn on it, which end where it ends.
-            over: Owners that stay on top of it within ``zone``.
-            zone: (P, 2) outline in pixels.
+            owner: Number that the polygon's pixels get in ``Canvas.owner``.
+            strokes: Lines and shapes on the polygon, which are cut off at its outline: (points in pixels, BGR, width in
+                pixels or 0 to fill) each.
+            over: Numbers of surfaces that stay on top of the polygon within ``zone``.
+            zone: (P, 2) outline in pixels; needed with ``over``.
         """
         margin = SHADOW_CM * scale_of(frame) * 2 if surface.shadow else 0
         region = self._region(outline, margin)
@@ -165,7 +171,7 @@ def _repeat(tile, tile_cm, frame, shape) -> np.ndarray:
 
 
 def _shrunk(tile: np.ndarray, pixels: float) -> np.ndarray:
-    """The tile halved until it has less than two texels a pixel, lest thin patterns flicker."""
+    """Halves a tile until it has fewer than two texels per pixel, so that thin patterns do not alias."""
     while max(tile.shape[:2]) > 2 * pixels and min(tile.shape[:2]) >= 8:
         tile = cv2.resize(tile, (tile.shape[1] // 2, tile.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return tile

@@ -14,12 +14,15 @@ CAPTION = 18
 
 
 def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
-    """Writes a JPEG with a row for each category: two shop and four user pictures of one identity, and its name.
+    """Writes a JPEG with one row per category: its name, and two shop and four user pictures of one identity.
 
     Args:
-        path: The file.
-        seed: Of the wardrobe shown.
+        path: The JPEG file; its folder must exist.
+        seed: Seed of the wardrobe that is shown.
         size: Side of a picture in pixels.
+
+    Raises:
+        ValueError: The file cannot be written.
     """
     pairs = {}
     for pair in plan_pairs('train', 60, seed):

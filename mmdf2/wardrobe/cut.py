@@ -1,4 +1,4 @@
-"""The cut of a garment: what a pair_id's garments share whatever their colour. Lengths in centimetres."""
+"""The cut of a garment: what all colours of a garment share. Lengths are in centimetres."""
 
 from dataclasses import dataclass
 
@@ -14,33 +14,34 @@ LONG_SLEEVED = (LONG_TOP, LONG_OUTWEAR, LONG_DRESS)
 SHORT_SLEEVED = (SHORT_TOP, SHORT_OUTWEAR, SHORT_DRESS)
 
 
-NECK_DEPTHS = {'crew': (6, 9), 'v': (12, 18), 'square': (8, 12), 'boat': (3.5, 5)}  # least and most
+# Neckline -> least and largest depth.
+NECK_DEPTHS = {'crew': (6, 9), 'v': (12, 18), 'square': (8, 12), 'boat': (3.5, 5)}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Measures of one garment; those that its category does not have are 0 or ''.
+    """Measures of one garment; a measure that its category does not have is 0 or ''.
 
     Attributes:
         category_id: 1 to 13.
         neckline: 'crew', 'v', 'square' or 'boat'.
-        neck_width: Half the width of the neckline at the shoulder.
-        neck_depth: Of the front neckline below its ends.
+        neck_width: Half of the neckline's width at the shoulder.
+        neck_depth: Depth of the front neckline below its ends.
         collar: '', 'ribbed', 'shirt', 'hood' or 'lapel'.
         strap: Width of a vest's or sling's strap.
-        sleeve: Length of the sleeve over the arm's length, 1 at the wrist.
-        sleeve_width: Half-width of the sleeve's end over that of the arm.
+        sleeve: Length of the sleeve divided by that of the arm; 1 at the wrist.
+        sleeve_width: Width of the sleeve's end divided by that of the arm.
         cuff: Whether the sleeve ends in a band.
-        ease: (chest, waist, hip) cm beyond the body on each side.
-        hem: y of the hem, of a wearer of average legs.
-        flare: cm by which the hem is wider than the hip, on each side.
-        waist: y of a bottom's waistband, or of a dress's seam (0 for none).
-        opening: (top, bottom) half-width of outwear's front opening.
+        ease: Distances of the cloth from the body at (chest, waist, hip), on each side.
+        hem: y of the hem for a wearer with average legs.
+        flare: How much wider the hem is than the hip, on each side.
+        waist: y of the waistband of shorts, trousers and skirts, or of the waist seam of a dress (0 for none).
+        opening: Half-widths of the front opening of outwear at its (top, bottom).
         fastening: '', 'buttons' or 'zip'.
         pocket: '', 'chest', 'front' or 'cargo'.
-        folds: Key of ``fabric.FOLD_KINDS``.
-        fold_map: Which fold map, 0 to 3.
-        pleats: Number of lines down a skirt.
+        folds: Kind of folds, a key of ``fabric.FOLD_KINDS``.
+        fold_map: Number of the map among those of this kind of folds, 0 to 3.
+        pleats: Number of pleat lines of a skirt.
     """
 
     category_id: int
@@ -65,7 +66,7 @@ class Cut:
 
 
 def sample_cut(rng: np.random.Generator, category_id: int) -> Cut:
-    """Draws the measures of a garment of the category."""
+    """Samples the measures of a garment of a category."""
     common = {'category_id': category_id, 'fold_map': int(rng.integers(4))}
     if category_id in BOTTOMS:
         return Cut(**common, **_bottom(rng, category_id))

@@ -1,4 +1,4 @@
-"""Cloth: colour, print, chest logo, and the folds it falls in. Colour and print are the style of an identity."""
+"""Cloth: colour, print, chest logo and folds. Colour and print are what tells the styles of one cut apart."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ PRINTS = (
 )  # fmt: skip
 LOGOS = ('star', 'heart', 'disc', 'ring', 'bolt', 'flower', 'word', 'bars', 'face', 'diamond')
 WORDS = ('SUN', 'LOVE', '1987', 'NY', 'HEY', 'WAVE', 'OK', 'MOON', 'GO', '23', 'ART', 'FUN')
-# Kind of fold: bumps across and down one map, and how far it slants: map widths that the last row is shifted by.
+# Kind of folds -> bumps across and down one map, and the slant: how many map widths the last row is shifted by.
 FOLD_KINDS = {'soft': (5, 2, 1), 'draped': (12, 1.5, 0), 'crumpled': (9, 2.5, 2)}
 
 
@@ -23,15 +23,15 @@ class Fabric:
     """The cloth of one style of one garment.
 
     Attributes:
-        base: BGR of the ground.
-        second: BGR of the print.
-        third: BGR of the logo and of a plaid's thin lines.
+        base: BGR colour of the cloth.
+        second: BGR colour of the print.
+        third: BGR colour of the logo, and of the thin lines of a plaid.
         print: One of ``PRINTS``.
-        period_cm: One repeat of the print.
+        period_cm: Size of one repeat of the print in centimetres.
         logo: One of ``LOGOS``, or '' for none.
-        logo_cm: Size of the logo.
-        word: What a 'word' logo says.
-        seed: Of the print's irregularities.
+        logo_cm: Size of the logo in centimetres.
+        word: The text of a 'word' logo.
+        seed: Seed of the print's irregularities.
     """
 
     base: tuple[int, int, int]
@@ -46,7 +46,13 @@ class Fabric:
 
 
 def sample_fabric(rng: np.random.Generator, has_chest: bool, plainness=0.35) -> Fabric:
-    """Draws a cloth; only garments with a chest can have a logo."""
+    """Samples a cloth.
+
+    Args:
+        rng: Random generator.
+        has_chest: Whether the garment has a chest, on which there can be a logo.
+        plainness: Probability of a cloth without print.
+    """
     base, second, third = _colors(rng)
     plain = rng.random() < plainness
     kind = ('plain', 'denim')[rng.random() < 0.3 and not has_chest] if plain else PRINTS[rng.integers(2, len(PRINTS))]
@@ -54,10 +60,10 @@ def sample_fabric(rng: np.random.Generator, has_chest: bool, plainness=0.35) -> 
         base = tuple(int(c) for c in np.array([150, 100, 60]) * rng.uniform(0.5, 1.35))
     logo = has_chest and rng.random() < (0.65 if kind in ('plain', 'gradient', 'blocks', 'pinstripes') else 0.15)
     return Fabric(
-        base,
-        second,
-        third,
-        kind,
+        base=base,
+        second=second,
+        third=third,
+        print=kind,
         period_cm=float(rng.uniform(4, 16)),
         logo=str(rng.choice(LOGOS)) if logo else '',
         logo_cm=float(rng.uniform(11, 20)),
@@ -67,7 +73,7 @@ def sample_fabric(rng: np.random.Generator, has_chest: bool, plainness=0.35) -> 
 
 
 def _colors(rng) -> list[tuple[int, int, int]]:
-    """Three BGR colours that can be told apart."""
+    """Samples three BGR colours that can be told apart."""
     chosen = []
     while len(chosen) < 3:
         if rng.random() < 0.25:
@@ -86,7 +92,11 @@ def _colors(rng) -> list[tuple[int, int, int]]:
 
 @lru_cache(maxsize=64)
 def print_tile(fabric: Fabric) -> tuple[np.ndarray | None, tuple[float, float]]:
-    """The repeating pattern of a cloth and the (width, height) in cm of a repeat; (None, ...) when it is plain."""
+    """Draws the repeating pattern of a cloth.
+
+    Returns:
+        (T, T, 3) uint8 BGR tile, or None for a plain cloth; and the (width, height) of one repeat in centimetres.
+    """
     period = fabric.period_cm
     base, second = np.float32(fabric.base), np.float32(fabric.second)
     if fabric.print == 'plain':
@@ -175,12 +185,12 @@ _PRINTERS = {
 
 
 def periodic_noise(rng, size: int, cells: tuple[float, float]) -> np.ndarray:
-    """(size, size) float32 smooth noise of unit variance that repeats without a seam.
+    """Draws (size, size) float32 smooth noise of unit variance that repeats without a seam.
 
     Args:
         rng: Random generator.
-        size: Pixels.
-        cells: About how many bumps there are across and down.
+        size: Side of the map in pixels.
+        cells: Approximate number of bumps across and down.
     """
     spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
     fy, fx = np.fft.fftfreq(size)[:, None] * size, np.fft.rfftfreq(size)[None, :] * size
@@ -192,7 +202,7 @@ def periodic_noise(rng, size: int, cells: tuple[float, float]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def fold_maps() -> dict[str, list[np.ndarray]]:
-    """Per kind of fold, four repeating (128, 128) maps: lit on one side, dark on the other, about -2 to 2."""
+    """Draws four repeating (128, 128) maps per kind of folds: lit on one side and dark on the other, about -2 to 2."""
     rng = np.random.default_rng(2019)
     maps = {}
     for kind, (across, down, slant) in FOLD_KINDS.items():
@@ -210,7 +220,7 @@ def fold_maps() -> dict[str, list[np.ndarray]]:
 
 @lru_cache(maxsize=64)
 def logo_decal(fabric: Fabric) -> np.ndarray | None:
-    """(128, 128, 4) uint8 BGR and alpha of the chest logo, or None."""
+    """Draws the chest logo: (128, 128, 4) uint8 BGR and alpha; None for a cloth without logo."""
     if not fabric.logo:
         return None
     alpha, inner = np.zeros((2, 128, 128), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The wearer drawn: skin, legs, shoes, head and hair."""
+"""What is drawn of the wearer: skin, legs, shoes, head and hair."""
 
 # ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ class Layer:
     """A polygon of the scene, in centimetres.
 
     Attributes:
-        outline: (P, 2).
-        surface: Its material.
-        frame: (2, 3) map from the cloth's to scene centimetres.
-        strokes: (points, BGR, width in cm, 0 to fill) drawn on it.
-        item: Number of the garment it belongs to, -1 for none.
-        role: Its panel's role in that garment.
-        tucked: Whether it stays beneath outer garments that are already painted, above the armpits.
+        outline: (P, 2) scene centimetres.
+        surface: What the polygon is made of.
+        frame: (2, 3) map from centimetres of the cloth to scene centimetres.
+        strokes: Lines and shapes on the polygon: (points, BGR, width in centimetres or 0 to fill) each.
+        item: Number of the garment that the polygon belongs to, -1 for none.
+        role: Role of the polygon's panel in that garment.
+        tucked: Whether the polygon, above the armpits, stays beneath outer garments that are painted before it.
     """
 
     outline: np.ndarray
@@ -45,13 +45,13 @@ def _hair(body: Body) -> Surface:
 
 
 def arm_layers(body: Body, arm: Arm) -> list[Layer]:
-    """An uncovered arm."""
+    """Layers of an uncovered arm."""
     surface = _skin(body, shade=0.93 if arm.behind else 1.0)
     return [Layer(outline, surface) for outline in bare_arm(arm)]
 
 
 def leg_layers(body: Body) -> list[Layer]:
-    """Both legs with shoes."""
+    """Layers of both legs, with shoes."""
     layers = []
     y = np.array([CROTCH_Y - 8, CROTCH_Y + 6, KNEE_Y - 14, KNEE_Y, KNEE_Y + 14, ANKLE_Y])
     widths = np.array([8.0, 8.0, 6.2, 4.9, 5.2, 3.2]) * body.build
@@ -67,7 +67,7 @@ def leg_layers(body: Body) -> list[Layer]:
 
 
 def trunk_layer(body: Body) -> Layer:
-    """Neck and trunk down to the crotch."""
+    """Layer of the neck and of the trunk down to the crotch."""
     y = np.array([-10.0, -3.0, -1.5, 1.0, 4.0, 12.0, 19.0, 30.0, 41.0, 50.0, HIP_Y, CROTCH_Y + 2])
     half = np.concatenate([[5.0, 5.0, 5.9, 11.0, 14.6 * body.build, 14.2 * body.build], body.half_width(y[6:])])
     right = spline(np.stack([half, y], axis=1), 3)
@@ -82,7 +82,7 @@ def trunk_layer(body: Body) -> Layer:
 
 
 def head_layers(body: Body) -> list[Layer]:
-    """Face and the hair around it; from behind, hair alone."""
+    """Layers of the face and the hair around it; from behind, only of the hair."""
     turn = np.sin(body.view.yaw)
     center = np.array([4.0 * turn, -19.0])
     hair = _hair(body)
@@ -125,14 +125,14 @@ def _face(body, center, turn) -> list:
 
 
 def hair_behind(body: Body) -> list[Layer]:
-    """Long hair that falls behind the neck and shoulders."""
+    """Layers of long hair that falls behind the neck and the shoulders."""
     if body.hair_length < -9 or body.view.back:
         return []
     return [Layer(_hair_outline(body, 10.5, min(body.hair_length, 12.0)), _hair(body))]
 
 
 def hair_in_front(body: Body, locks: bool) -> list[Layer]:
-    """Long hair over the shoulders (``locks``), or down the back when seen from behind."""
+    """Layers of long hair in front of the clothes: over the shoulders if ``locks``, or down the back from behind."""
     surface = _hair(body)
     if body.view.back:
         return [Layer(_hair_outline(body, 9.5, body.hair_length), surface)] if body.hair_length > -9 else []

@@ -1,4 +1,4 @@
-"""What a dressed garment is to the painter: panels of cloth, seams on them, and landmarks that know their panel."""
+"""A garment on its wearer, ready to be painted: panels of cloth with their seams, and landmarks with their panels."""
 
 from dataclasses import dataclass, field
 
@@ -15,8 +15,8 @@ class Stroke:
 
     Attributes:
         points: (P, 2) scene centimetres.
-        tone: 'dark' or 'light' shade of the cloth, 'second' colour of its print, or 'metal'.
-        width: Centimetres; 0 fills the outline.
+        tone: 'dark' or 'light' for a shade of the cloth, 'second' for the colour of its print, or 'metal'.
+        width: Width of the line in centimetres; 0 fills the outline.
     """
 
     points: np.ndarray
@@ -29,12 +29,13 @@ class Panel:
     """One piece of cloth.
 
     Attributes:
-        role: 'trunk', 'strap', 'inside' (the inner face of the back), 'sleeve-1' or 'sleeve1' by image side.
+        role: 'trunk', 'strap', 'inside' (the inner face of the back), or 'sleeve-1' and 'sleeve1' for the sleeve on the
+            left and on the right of the image.
         outline: (P, 2) scene centimetres.
-        frame: (2, 3) map from cloth to scene centimetres.
-        strokes: Drawn on it, in order.
+        frame: (2, 3) map from centimetres of the cloth to scene centimetres.
+        strokes: Lines and shapes drawn on the panel, in this order.
         shade: Factor on the brightness.
-        logo: Whether it carries the logo.
+        logo: Whether the panel carries the logo.
     """
 
     role: str
@@ -50,11 +51,11 @@ class Garment:
     """A garment on its wearer.
 
     Attributes:
-        cut: Its measures.
-        panels: Back to front.
-        landmarks: (K, 2) scene centimetres in the category's order.
-        roles: Per landmark, the panels it lies on: where one of them is the topmost surface it can be seen.
-        hidden: (K,) whether the garment itself hides the landmark (the front neckline from behind).
+        cut: The garment's measures.
+        panels: The panels from back to front.
+        landmarks: (K, 2) scene centimetres, in the category's order.
+        roles: Roles of the panels that each landmark lies on; a landmark can be seen where one of them is topmost.
+        hidden: (K,) whether the garment itself hides the landmark (such as the front neckline from behind).
     """
 
     cut: Cut
@@ -73,20 +74,20 @@ class LandmarkList:
         self.hidden = np.zeros(count, dtype=bool)
 
     def put(self, number: int, point, *roles: str, hidden=False) -> None:
-        """Places landmark ``number``."""
+        """Places landmark ``number`` at a point, on panels of these roles."""
         self.points[number - 1] = point
         self.roles[number - 1] = roles
         self.hidden[number - 1] = hidden
 
     def garment(self, cut: Cut, panels: list[Panel]) -> Garment:
-        """The garment; ValueError if a landmark was never placed."""
+        """Makes the garment; ValueError if a landmark was never placed."""
         missing = np.flatnonzero(np.isnan(self.points).any(axis=1)) + 1
         if len(missing):
             raise ValueError(f'landmarks {missing.tolist()} of category {cut.category_id} were not placed')
-        return Garment(cut, panels, self.points, self.roles, self.hidden)
+        return Garment(cut=cut, panels=panels, landmarks=self.points, roles=self.roles, hidden=self.hidden)
 
 
 def button(center, radius=0.8) -> Stroke:
-    """A round button."""
+    """Draws a round button."""
     t = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     return Stroke(np.asarray(center) + radius * np.stack([np.cos(t), np.sin(t)], axis=1), 'metal', 0.0)

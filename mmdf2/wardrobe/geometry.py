@@ -5,18 +5,18 @@ import numpy as np
 
 
 def affine(scale=1.0, angle=0.0, move=(0.0, 0.0), stretch=1.0) -> np.ndarray:
-    """(2, 3) map: scale (``stretch`` times as much along x), turn by ``angle`` radians, then move."""
+    """Makes a (2, 3) map: scale (``stretch`` times as much along x), rotate by ``angle`` radians, then move."""
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     return np.array([[cos * stretch, -sin, move[0]], [sin * stretch, cos, move[1]]], dtype=np.float64)
 
 
 def apply(matrix: np.ndarray, points) -> np.ndarray:
-    """(P, 2) points mapped by a (2, 3) matrix."""
+    """Maps (P, 2) points by a (2, 3) matrix."""
     return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
 def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The (2, 3) map that applies ``inner`` first."""
+    """Combines two (2, 3) maps into one that applies ``inner`` first."""
     return np.concatenate([outer[:, :2] @ inner[:, :2], (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]], axis=1)
 
 
@@ -26,7 +26,7 @@ def scale_of(matrix: np.ndarray) -> float:
 
 
 def spline(points, samples=5) -> np.ndarray:
-    """An open Catmull-Rom curve through (P, 2) points, ``samples`` steps between neighbours, both ends kept."""
+    """Draws an open Catmull-Rom curve through (P, 2) points and both ends, with ``samples`` steps per span."""
     points = np.asarray(points, dtype=np.float64)
     if len(points) < 3:
         return points
@@ -43,7 +43,7 @@ def spline(points, samples=5) -> np.ndarray:
 
 
 def along(points, fractions) -> np.ndarray:
-    """(F, 2) points at the given fractions (0 to 1) of a polyline's length."""
+    """Finds the (F, 2) points at given fractions (0 to 1) of a polyline's length."""
     points = np.asarray(points, dtype=np.float64)
     steps = np.hypot(*np.diff(points, axis=0).T)
     position = np.concatenate([[0.0], np.cumsum(steps)])
@@ -52,25 +52,25 @@ def along(points, fractions) -> np.ndarray:
 
 
 def ellipse(center, radii, angle=0.0, samples=24) -> np.ndarray:
-    """(samples, 2) outline of an ellipse turned by ``angle`` radians."""
+    """Draws the (samples, 2) outline of an ellipse that is rotated by ``angle`` radians."""
     t = np.linspace(0, 2 * np.pi, samples, endpoint=False)
     return apply(affine(1.0, angle, center), np.stack([np.cos(t) * radii[0], np.sin(t) * radii[1]], axis=1))
 
 
 def hull(points) -> np.ndarray:
-    """(H, 2) convex outline of points."""
+    """Finds the (H, 2) convex hull of points."""
     return cv2.convexHull(np.asarray(points, dtype=np.float32))[:, 0].astype(np.float64)
 
 
 def band(center_line, half_widths) -> tuple[np.ndarray, np.ndarray]:
-    """Both edges of a strip of varying width along a polyline.
+    """Finds both edges of a strip of varying width along a polyline.
 
     Args:
-        center_line: (P, 2).
-        half_widths: (P,) or a number.
+        center_line: (P, 2) points of the polyline.
+        half_widths: Half of the strip's width at each point, (P,), or one number for all.
 
     Returns:
-        Two (P, 2) edges: the one on the side of (dy, -dx), d being the line's direction, and the other.
+        Two (P, 2) edges. The first lies on the side of (dy, -dx), where d is the direction of the line.
     """
     center_line = np.asarray(center_line, dtype=np.float64)
     direction = np.gradient(center_line, axis=0)
@@ -81,5 +81,5 @@ def band(center_line, half_widths) -> tuple[np.ndarray, np.ndarray]:
 
 
 def polygon_of(edges: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Closed outline of two edges that run the same way."""
+    """Joins two edges that run in the same direction into a closed outline."""
     return np.concatenate([edges[0], edges[1][::-1]])

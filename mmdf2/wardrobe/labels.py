@@ -1,4 +1,4 @@
-"""Annotation read off a painted scene: visible masks, boxes, landmark visibility, the four attributes."""
+"""Reading the annotation off a painted scene: visible masks, boxes, landmarks with visibility, the four attributes."""
 
 import cv2
 import numpy as np
@@ -8,16 +8,19 @@ from mmdf2.datasets.annotation import Item
 from mmdf2.wardrobe.body import View
 from mmdf2.wardrobe.garment import Garment
 
-REACH = 2  # pixels around a landmark, which lies on the edge of its panel, that are searched for that panel
-MAX_HIDDEN = 0.65  # share of occluded landmarks above which a garment is not labelled, as a top under a closed coat
-MIN_ITEM_SHARE = 0.0016  # an item of which less of the image can be seen is not labelled
+# A landmark lies on the edge of its panel: the panel is searched for within this many pixels around the landmark.
+REACH = 2
+# A garment with a larger share of occluded landmarks, such as a top under a closed coat, is not labelled.
+MAX_HIDDEN = 0.65
+# An item that covers a smaller share of the image is not labelled.
+MIN_ITEM_SHARE = 0.0016
 SMALL, LARGE = 0.1, 0.4
 SLIGHT, HEAVY = 0.2, 0.5
 FAR_OUT = 0.3
 
 
 def view_code(view: View) -> int:
-    """The attribute 'viewpoint': 1 no wear, 2 frontal, 3 side or back."""
+    """The attribute 'viewpoint': 1 not worn, 2 frontal, 3 from the side or from behind."""
     if not view.worn:
         return 1
     return 3 if view.back or view.is_side else 2
@@ -35,7 +38,7 @@ def occlusion_code(visibility: np.ndarray) -> int:
 
 
 def zoom_code(visibility: np.ndarray) -> int:
-    """The attribute 'zoom_in' by the share of landmarks outside the image: none, up to 30 %, more."""
+    """The attribute 'zoom_in' by the share of landmarks outside the image: none, up to 30 %, more than 30 %."""
     share = float((visibility == 0).mean())
     return 1 if share == 0 else 2 if share <= FAR_OUT else 3
 
@@ -49,22 +52,22 @@ def label_item(
     owners: list[tuple[int, str]],
     view: View,
 ) -> Item | None:
-    """The annotation of one garment.
+    """Annotates one garment.
 
-    The box is the real data's: it holds what can be seen of the garment and every landmark inside the image, hidden
-    ones too (a waistband under a shirt), and stops at the image's borders.
+    The box follows the rule of the real data: it encloses what can be seen of the garment and every landmark inside the
+    image, hidden ones too (such as a waistband under a shirt), and ends at the image's borders.
 
     Args:
         item_id: 1 for the first item of the image; the garment's number among ``owners`` is one less.
-        style: Its style number, 0 for none.
+        style: The garment's style number, 0 for none.
         garment: The garment.
         points: (K, 2) landmarks in pixels.
-        owner: (H, W) numbers left by painting.
-        owners: (item, role) of each number.
+        owner: (H, W) number of the surface that each pixel shows, from ``Canvas.owner``.
+        owners: (item, role) that each of these numbers stands for.
         view: How the wearer is turned.
 
     Returns:
-        The item, or None when next to nothing of it can be seen.
+        The item, or None when too little of it can be seen.
     """
     height, width = owner.shape
     roles = {number: role for number, (item, role) in enumerate(owners) if item == item_id - 1}
@@ -89,16 +92,16 @@ def label_item(
     share = (x2 - x1) * (y2 - y1) / (height * width)
     visibility = landmarks[:, 2]
     return Item(
-        item_id,
-        garment.cut.category_id,
-        style,
-        (float(x1), float(y1), float(x2), float(y2)),
-        landmarks,
-        polygons,
-        scale_code(share),
-        occlusion_code(visibility),
-        zoom_code(visibility),
-        view_code(view),
+        item_id=item_id,
+        category_id=garment.cut.category_id,
+        style=style,
+        bbox=(float(x1), float(y1), float(x2), float(y2)),
+        landmarks=landmarks,
+        segmentation=polygons,
+        scale=scale_code(share),
+        occlusion=occlusion_code(visibility),
+        zoom_in=zoom_code(visibility),
+        viewpoint=view_code(view),
     )
 
 

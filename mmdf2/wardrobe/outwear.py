@@ -14,11 +14,13 @@ from mmdf2.wardrobe.uppers import collar_panel, hem_line, shoulder_y, side_line
 
 SIDE_FRACTIONS = {SHORT_OUTWEAR: (0.25, 0.61), LONG_OUTWEAR: (0.2, 0.6)}
 OPENING_FRACTIONS = (0.45, 0.68)
-# Numbers of the published figure: (front's top, opening's upper, lower, bottom), hem's outer end; left then right.
+# Landmark numbers of the published figure down each edge of the opening, from the top of the front to the bottom: the
+# left edge, then the right one.
 OPENING_NUMBERS = {
     SHORT_OUTWEAR: ((4, 30, 31, 16), (26, 27, 28, 29)),
     LONG_OUTWEAR: ((4, 38, 39, 20), (34, 35, 36, 37)),
 }
+# Landmark numbers of the outer ends of the hem: left, right.
 OUTER_HEM_NUMBERS = {SHORT_OUTWEAR: (15, 17), LONG_OUTWEAR: (19, 21)}
 
 
@@ -51,7 +53,7 @@ def dress_outwear(cut: Cut, body: Body) -> Garment:
 
 
 def _front_edge(cut, side, ends_y, hem) -> np.ndarray:
-    """(4, 2) neck's end, collar's middle, front's top, opening's bottom; frontal."""
+    """(4, 2) frontal points of a front's edge: neck's end, middle of the collar, top and bottom of the opening."""
     top, bottom = cut.opening
     neck = np.array([side * cut.neck_width, ends_y])
     front = np.array([side * top, ends_y + cut.neck_depth])
@@ -59,7 +61,7 @@ def _front_edge(cut, side, ends_y, hem) -> np.ndarray:
 
 
 def _inside(cut, body, project, sides, back) -> Panel:
-    """The lining of the back, seen through the opening, with the collar or hood behind the neck."""
+    """The lining of the back, which is seen through the opening, with the collar or hood behind the neck."""
     lining = np.concatenate([back, sides[1] * (0.93, 1.0) - (0, 1.0), (sides[-1] * (0.93, 1.0) - (0, 1.0))[::-1]])
     if cut.collar == 'hood':
         lining = np.concatenate([ellipse((0, -3.5), (13.0, 7.5))[12:24], lining[9:]])
@@ -118,7 +120,7 @@ def _frame(body) -> np.ndarray:
 
 
 def _number_side(cut, landmarks, index, side, tip, sleeve, armpit, line) -> None:
-    """Numbers one side from the hem's outer end up to the shoulder: downwards on the left, upwards on the right."""
+    """Places one side's landmarks from the hem up to the shoulder; the numbers fall left and rise right."""
     hem = OUTER_HEM_NUMBERS[cut.category_id][index]
     points = [(tip, 'trunk', f'sleeve{side}')]
     points += [(point, f'sleeve{side}') for point in (*sleeve.outer, *sleeve.inner)]

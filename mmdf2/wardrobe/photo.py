@@ -1,4 +1,4 @@
-"""What camera and light do to a finished picture."""
+"""What camera and light do to a finished image."""
 
 import cv2
 import numpy as np
@@ -9,12 +9,12 @@ _NOISE = periodic_noise(np.random.default_rng(9), 512, (400, 400))
 
 
 def shop_photo(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """A studio's even light: exposure differs a little from picture to picture."""
+    """Applies the even light of a studio: the exposure differs a little from image to image."""
     return cv2.convertScaleAbs(image, alpha=rng.uniform(0.95, 1.05))
 
 
 def user_photo(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """A phone's picture: colour cast, uneven light, contrast, now and then blur, and noise."""
+    """Makes the image one of a phone: colour cast, uneven light, sometimes blur, and noise."""
     height, width = image.shape[:2]
     cast = 1 + rng.normal(0, 0.045, 3)
     gain = rng.uniform(0.78, 1.12) * cast

@@ -1,4 +1,4 @@
-"""One picture of the plan: view, pose, camera and surroundings drawn by lot, painted and labelled."""
+"""Drawing one image of the plan: view, pose, camera and background are sampled, painted and labelled."""
 
 from dataclasses import dataclass
 
@@ -21,17 +21,18 @@ MIN_VISIBLE = 0.3  # share of the main garment's landmarks that should be seen
 
 @dataclass(frozen=True)
 class Habits:
-    """How pictures of one source are taken; the shares are tuned to the published shares of the four attributes.
+    """How images of one source are taken; the shares are tuned to the published shares of the four attributes.
 
     Attributes:
-        views: Shares of no wear, side and back; the rest is frontal.
+        views: Shares of images that show the garment not worn, from the side and from behind; the rest is frontal.
         poses: Weights of the arms' poses.
-        props: Shares of 0, 1 and 2 props.
-        locks: Share of long hair worn over the shoulders.
-        whole_outfit: Share of pictures that show all that is worn, rather than the main garment.
-        area_shares: Ranges of the box of what is shown over the image, with their shares.
-        off_center: Share of pictures in which what is shown may leave the image.
-        roll: Standard deviation of the camera's roll, radians.
+        props: Shares of images with 0, 1 and 2 props.
+        locks: Share of long hair that falls over the shoulders.
+        whole_outfit: Share of images framed by all that is worn; the others are framed by the main garment.
+        area_shares: (least, largest, share) of ranges; the framed garments' box covers a fraction of the image's area
+            within the range, and a share of the images uses the range.
+        off_center: Share of images in which the framed garments may leave the image.
+        roll: Standard deviation of the camera's roll in radians.
     """
 
     views: tuple[float, float, float]
@@ -69,11 +70,11 @@ HABITS = {
 
 
 def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
-    """Draws one picture.
+    """Draws one image.
 
     Args:
-        shot: What of.
-        size: Longer side in pixels.
+        shot: What the image shows.
+        size: Longer side of the image in pixels.
 
     Returns:
         (H, W, 3) uint8 BGR image, and its annotation.
@@ -88,7 +89,7 @@ def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
         if seen >= MIN_VISIBLE:
             break
     image = (user_photo if shot.source == 'user' else shop_photo)(rng, best[0])
-    return image, ImageAnnotation(shot.source, shot.pair.pair_id, best[1])
+    return image, ImageAnnotation(source=shot.source, pair_id=shot.pair.pair_id, items=best[1])
 
 
 def _attempt(rng, shot, size, habits):
@@ -130,7 +131,7 @@ def _sample_view(rng, habits) -> View:
 
 
 def _sample_camera(rng, habits, view, garments, width, height) -> np.ndarray:
-    """(2, 3) map from scene centimetres to pixels that gives the garments' box a share of the image drawn by lot."""
+    """Samples a (2, 3) map from scene centimetres to pixels; the garments' box gets a sampled share of the image."""
     outline = np.concatenate([panel.outline for garment in garments for panel in garment.panels])
     roll = rng.normal(0, habits.roll if view.worn else 5 * habits.roll + 0.1)
     turn = compose(affine(1.0, roll), affine(stretch=rng.uniform(0.94, 1.06)))

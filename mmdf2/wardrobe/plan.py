@@ -1,4 +1,4 @@
-"""Which identities a wardrobe has and which pictures are taken of them, fixed by the seed alone."""
+"""Which identities a wardrobe has and which images are made of them; both depend only on the seed."""
 
 from dataclasses import dataclass, replace
 
@@ -25,15 +25,15 @@ from mmdf2.wardrobe.fabric import sample_fabric
 from mmdf2.wardrobe.scene import Clothing
 
 SPLITS = ('train', 'validation')
-# The splits' pair_ids never meet, so no identity is in both; and neither split depends on the other's size.
+# The pair_ids of the splits never overlap, so no identity is in both, and no split depends on the size of the other.
 FIRST_PAIR_ID = {'train': 1, 'validation': 1_000_001}
 MAX_IDENTITIES = 1_000_000
-# Main garments are dealt from this deck, so that 20 in a row hold every category.
+# Main garments are dealt like cards from this deck, so that each 20 in a row hold every category.
 DECK = (*range(1, 14), SHORT_TOP, LONG_TOP, SHORTS, TROUSERS, SKIRT, LONG_OUTWEAR, SHORT_DRESS)
 TOP_SHARES = {SHORT_TOP: 0.5, LONG_TOP: 0.3, VEST: 0.13, SLING: 0.07}
 BOTTOM_SHARES = {TROUSERS: 0.45, SHORTS: 0.28, SKIRT: 0.27}
 OUTWEAR_SHARES = {LONG_OUTWEAR: 0.8, SHORT_OUTWEAR: 0.2}
-STYLE_SHARES = (0.6, 0.25, 0.15)  # of one, two and three colours of the same cut
+STYLE_SHARES = (0.6, 0.25, 0.15)  # shares of cuts with one, two and three colours
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Pair:
     """The items of one pair_id.
 
     Attributes:
-        pair_id: Its number.
-        clothes: The main garment in each of its colours, then maybe a second garment that is sold with it.
+        pair_id: The number of the pair.
+        clothes: The main garment in each of its colours, then a second garment that is sold with it, if there is one.
         has_second: Whether there is a second garment.
     """
 
@@ -53,14 +53,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to take.
+    """One image to draw.
 
     Attributes:
-        image_id: Its number, from 1.
-        pair: Of which pair.
-        style: The identity that it is taken of.
+        image_id: The number of the image, from 1.
+        pair: The pair whose garments it shows.
+        style: Style of the identity that it is made for.
         source: 'shop' or 'user'.
-        seed: Entropy of everything drawn for it.
+        seed: Seed of everything that is sampled for the image.
     """
 
     image_id: int
@@ -71,7 +71,7 @@ class Shot:
 
 
 def plan_pairs(split: str, identities: int, seed: int) -> list[Pair]:
-    """Pairs with exactly ``identities`` identities in all."""
+    """Plans pairs that have exactly ``identities`` identities in total."""
     pairs, left, deck = [], identities, []
     while left:
         index = len(pairs)
@@ -100,31 +100,48 @@ def _plan_pair(rng, pair_id, category_id, left) -> Pair:
 
 
 def plan_shots(split: str, pairs: list[Pair], images: tuple[int, int], seed: int) -> list[Shot]:
-    """The pictures of a split, ``images`` = (shop, user) of each identity, shop pictures of a pair first."""
+    """Plans the images of a split; the shop images of a pair come before its user images.
+
+    Args:
+        split: 'train' or 'validation'.
+        pairs: What ``plan_pairs`` returns.
+        images: Numbers of (shop, user) images of each identity.
+        seed: The wardrobe's seed.
+    """
     shots = []
     for pair in pairs:
         for source, count in zip(('shop', 'user'), images, strict=True):
             for clothing in pair.clothes:
                 for number in range(count):
                     entropy = (seed, SPLITS.index(split), 3, pair.pair_id, clothing.style, source == 'user', number)
-                    shots.append(Shot(len(shots) + 1, pair, clothing.style, source, tuple(int(e) for e in entropy)))
+                    shot = Shot(
+                        image_id=len(shots) + 1,
+                        pair=pair,
+                        style=clothing.style,
+                        source=source,
+                        seed=tuple(int(e) for e in entropy),
+                    )
+                    shots.append(shot)
     return shots
 
 
 def sample_clothing(rng: np.random.Generator, shares: dict[int, float], style: int = 0) -> Clothing:
-    """A garment of a category drawn by ``shares``."""
+    """Samples a garment, whose category is drawn by ``shares`` (category_id -> share)."""
     category_id = int(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
     plainness = 0.6 if category_id in BOTTOMS else 0.35
     return Clothing(sample_cut(rng, category_id), sample_fabric(rng, category_id not in BOTTOMS, plainness), style)
 
 
 def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[list[Clothing], int]:
-    """What is worn in a picture, from the skin outwards, and the place of the garment it is taken of.
+    """Samples what is worn in an image.
 
     Args:
-        rng: The picture's generator.
-        shot: The picture.
-        alone: Whether nothing else is shown.
+        rng: Random generator of the image.
+        shot: The image.
+        alone: Whether only the main garment is shown.
+
+    Returns:
+        The clothes from the skin outwards, and the place among them of the garment that the image is made for.
     """
     main = shot.pair.clothes[shot.style - 1]
     if alone:
@@ -142,7 +159,7 @@ def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[li
         else:
             worn.setdefault('top', sample_clothing(rng, TOP_SHARES))
             worn.setdefault('bottom', sample_clothing(rng, BOTTOM_SHARES))
-    # A coat over the garment that the picture is taken of would hide it.
+    # A coat is worn only over bottoms: it would hide any other garment that the image is made for.
     if _slot(main) == 'bottom' and rng.random() < 0.15:
         worn['outwear'] = sample_clothing(rng, OUTWEAR_SHARES)
     place = _slot(main)
@@ -158,7 +175,7 @@ def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[li
 
 
 def _fit_under(worn: dict[str, Clothing]) -> None:
-    """Narrows the sleeves of what is worn under outwear to fit into its sleeves."""
+    """Narrows the sleeves of what is worn under outwear, so that they fit into its sleeves."""
     widest = 0.8 * worn['outwear'].cut.sleeve_width
     for slot in ('top', 'dress'):
         if slot in worn and worn[slot].cut.sleeve_width > widest:

@@ -1,4 +1,4 @@
-"""What comes between camera and garment: bags, phones, other people, furniture, leaves."""
+"""Props, which come between camera and garment: bags, phones, other people, furniture and leaves."""
 
 # ruff: noqa: RUF005 (offsets are added to points, nothing is concatenated)
 
@@ -15,7 +15,7 @@ def _color(rng) -> tuple[float, float, float]:
 
 
 def bag(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """A shoulder bag: a strap across the chest and the bag at a hip."""
+    """Draws a shoulder bag: a strap across the chest and the bag at a hip."""
     side = rng.choice([-1, 1])
     surface = Surface(_color(rng), relief_cm=3)
     hip = np.array([side * rng.uniform(13, 20), rng.uniform(46, 64)])
@@ -34,7 +34,7 @@ def bag(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def handbag(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """A bag held in a hand that hangs down."""
+    """Draws a bag that is held in a hanging hand."""
     wrist = body.arms[rng.integers(2)].joints[2]
     if wrist[1] < 30:
         return []
@@ -47,7 +47,7 @@ def handbag(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def phone(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """A phone in the hand that is nearest to the face, as in a picture taken in a mirror."""
+    """Draws a phone in the hand that is nearest to the face, as on a photo taken in a mirror."""
     wrist = min((arm.joints[2] for arm in body.arms), key=lambda joint: joint[1])
     angle = rng.normal(0, 0.2)
     box = apply(affine(1.0, angle, wrist + (0, -7)), np.array([[-4, -8], [4, -8], [4, 8], [-4, 8]]))
@@ -56,7 +56,7 @@ def phone(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def passer_by(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """Another person's back, close to the camera and partly in front of the wearer."""
+    """Draws another person's back, close to the camera and partly in front of the wearer."""
     x, y = rng.choice([-1, 1]) * rng.uniform(30, 44), rng.uniform(-4, 18)
     coat = Surface(tuple(float(c) for c in rng.uniform(20, 130, 3)), relief_cm=9)
     hair = Surface(HAIRS[rng.integers(len(HAIRS))], relief_cm=5, relief=0.9)
@@ -67,7 +67,7 @@ def passer_by(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def table(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """A table's edge in front of the legs or the lap."""
+    """Draws the edge of a table in front of the legs or the lap."""
     y = rng.uniform(48, 92)
     top = np.array([[-700, 0], [700, 0], [700, 500], [-700, 500]]) + (0, y)
     edge = [(np.array([[-700, y + 4.0], [700, y + 4.0]]), (40, 45, 55), 0.8)]
@@ -75,7 +75,7 @@ def table(rng: np.random.Generator, body: Body) -> list[Layer]:
 
 
 def leaves(rng: np.random.Generator, body: Body) -> list[Layer]:
-    """Leaves of a plant in front."""
+    """Draws leaves of a plant in front of the wearer."""
     side = rng.choice([-1, 1])
     origin = np.array([side * rng.uniform(18, 30), rng.uniform(40, 120)])
     green = Surface((rng.uniform(30, 80), rng.uniform(90, 160), rng.uniform(40, 100)), relief_cm=2)
@@ -91,7 +91,7 @@ PROPS = (bag, bag, bag, handbag, handbag, handbag, passer_by, table, leaves)
 
 
 def sample_props(rng: np.random.Generator, body: Body, count: int, choice=PROPS) -> list[Layer]:
-    """Layers of ``count`` props, back to front; who holds a hand to the face holds a phone in it, before a mirror."""
+    """Samples the layers of ``count`` props, back to front; a hand that is held near the face always gets a phone."""
     layers = []
     if not body.view.back and any(abs(x) < 20 and y < 4 for x, y in (arm.joints[2] for arm in body.arms)):
         layers += phone(rng, body)

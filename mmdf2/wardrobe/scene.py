@@ -1,4 +1,4 @@
-"""A dressed wearer put together back to front, and painted through a camera."""
+"""Putting a dressed wearer together from back to front, and painting the result through a camera."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,13 @@ FOLD_DEPTH = {'soft': 0.07, 'draped': 0.09, 'crumpled': 0.07}
 
 @dataclass(frozen=True)
 class Clothing:
-    """A garment with its cloth and its style number (0 for none)."""
+    """A garment as it is sold.
+
+    Attributes:
+        cut: Its measures.
+        fabric: Its cloth.
+        style: Its style number, 0 for none.
+    """
 
     cut: Cut
     fabric: Fabric
@@ -44,12 +50,12 @@ def dress(cut: Cut, body: Body) -> Garment:
 
 
 def build_layers(body: Body, outfit: list[Clothing], garments: list[Garment], locks: bool) -> list[Layer]:
-    """All layers of a wearer and the clothes, back to front.
+    """Lists all layers of a wearer and the clothes, from back to front.
 
     Args:
         body: The wearer.
         outfit: The clothes, from the skin outwards.
-        garments: The same, dressed.
+        garments: The same clothes, put on the wearer.
         locks: Whether long hair falls over the shoulders in front.
     """
     worn = body.view.worn
@@ -85,9 +91,15 @@ def build_layers(body: Body, outfit: list[Clothing], garments: list[Garment], lo
 
 def _panel_layer(panel: Panel, clothing: Clothing, index: int) -> Layer:
     strokes = [(stroke.points, _tone(stroke.tone, clothing.fabric), stroke.width) for stroke in panel.strokes]
-    layer = Layer(panel.outline, _surface(panel, clothing), panel.frame, strokes, index, panel.role)
-    layer.tucked = panel.role.startswith('sleeve')
-    return layer
+    return Layer(
+        outline=panel.outline,
+        surface=_surface(panel, clothing),
+        frame=panel.frame,
+        strokes=strokes,
+        item=index,
+        role=panel.role,
+        tucked=panel.role.startswith('sleeve'),
+    )
 
 
 def _surface(panel: Panel, clothing: Clothing) -> Surface:
@@ -95,12 +107,12 @@ def _surface(panel: Panel, clothing: Clothing) -> Surface:
     tile, tile_cm = print_tile(fabric)
     logo = logo_decal(fabric) if panel.logo else None
     return Surface(
-        fabric.base,
-        tile,
-        tile_cm,
-        logo,
-        (8.5, 22.0, 8.0) if cut.category_id in OUTWEAR else (0.0, 28.0, fabric.logo_cm),
-        fold_maps()[cut.folds][cut.fold_map],
+        color=fabric.base,
+        tile=tile,
+        tile_cm=tile_cm,
+        decal=logo,
+        decal_box=(8.5, 22.0, 8.0) if cut.category_id in OUTWEAR else (0.0, 28.0, fabric.logo_cm),
+        folds=fold_maps()[cut.folds][cut.fold_map],
         fold_depth=FOLD_DEPTH[cut.folds],
         relief_cm=4.0 if panel.role.startswith('sleeve') else 7.0,
         relief=0.6,
@@ -123,12 +135,12 @@ def paint(canvas: Canvas, layers: list[Layer], camera: np.ndarray) -> list[tuple
     """Paints the layers.
 
     Args:
-        canvas: What is painted on.
-        layers: Back to front.
+        canvas: The canvas to paint on.
+        layers: The layers from back to front.
         camera: (2, 3) map from scene centimetres to pixels.
 
     Returns:
-        (item, role) of each number that ``canvas.owner`` can hold; entry 0 is the background.
+        (item, role) that each number in ``canvas.owner`` stands for; entry 0 is the background.
     """
     owners = [(-1, '')]
     scale = scale_of(camera)

@@ -9,7 +9,7 @@ from mmdf2.wardrobe.cut import Cut
 from mmdf2.wardrobe.garment import Panel, Stroke
 from mmdf2.wardrobe.geometry import affine, along, band, ellipse, hull, polygon_of, spline
 
-STRAIGHT = 0.7  # cosine of the elbow's bend up to which a sleeve is one piece
+STRAIGHT = 0.7  # a sleeve is one piece if the cosine of the bend at the elbow is larger
 ARM_HALF_WIDTHS = (4.4, 3.8, 2.8)  # at the shoulder, elbow and wrist
 
 
@@ -18,9 +18,9 @@ class Sleeve:
     """A sleeve's panels and its landmarks in the order of the published figure.
 
     Attributes:
-        panels: One for each bone that it covers.
-        outer: Landmarks down the outer edge without the shoulder, the last one at the sleeve's end.
-        inner: Landmarks up the inner edge from the sleeve's end, without the armpit.
+        panels: The pieces of cloth: one, or for a bent arm one along the upper arm and one along the forearm.
+        outer: (P, 2) landmarks down the outer edge without the shoulder; the last one is at the sleeve's end.
+        inner: (P, 2) landmarks up the inner edge from the sleeve's end, without the armpit.
     """
 
     panels: list[Panel]
@@ -29,7 +29,7 @@ class Sleeve:
 
 
 def arm_frame(start, end, side: int) -> np.ndarray:
-    """(2, 3) map that turns cloth made for a hanging arm along the bone from ``start`` to ``end``."""
+    """Makes the (2, 3) map that rotates the cloth of a hanging arm to the bone from ``start`` to ``end``."""
     dx, dy = np.asarray(end) - start
     angle = np.arctan2(-dx, dy)
     return affine(1.0, angle, np.asarray(start) - affine(1.0, angle)[:, :2] @ (side * SHOULDER[0], SHOULDER[1]))
@@ -42,7 +42,7 @@ def outward(start, end, side: int) -> np.ndarray:
 
 
 def short_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
-    """A sleeve that ends above the elbow.
+    """Makes a sleeve that ends above the elbow.
 
     Args:
         cut: The garment's measures.
@@ -71,7 +71,7 @@ def short_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
 
 
 def long_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
-    """A sleeve that ends near the wrist; arguments as for ``short_sleeve``."""
+    """Makes a sleeve that ends near the wrist; the arguments are those of ``short_sleeve``."""
     shoulder, elbow, wrist = arm.joints
     role = f'sleeve{arm.side}'
     upper, lower = outward(shoulder, elbow, arm.side), outward(elbow, wrist, arm.side)
@@ -106,25 +106,25 @@ def long_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
 
 
 def armpit_of(arm: Arm, side_x: float, y: float) -> np.ndarray:
-    """Where a sleeve meets the trunk: at its side (``side_x``), or at the arm's inner edge if that is farther in."""
+    """Finds where a sleeve meets the trunk: at the side ``side_x``, or at the arm's inner edge if that is inside it."""
     inner = (arm.joints[0] + arm.joints[1]) / 2 - outward(*arm.joints[:2], arm.side) * (ARM_HALF_WIDTHS[0] + 1.2)
     return np.array([min(side_x * arm.side, inner[0] * arm.side) * arm.side, y])
 
 
 def _shoulder_cap(shoulder, tip, down, normal) -> np.ndarray:
-    """A point of the sleeve's outer edge just below its seam, clear of the shoulder's roundness."""
+    """A point of the sleeve's outer edge just below its seam, outside of the round shoulder."""
     return (shoulder + normal * (ARM_HALF_WIDTHS[0] + 0.7) + down * 1.0 + 2 * (tip + normal * 2.4)) / 3
 
 
 def _cap(joint, direction, radius) -> np.ndarray:
-    """Half circle around a joint on the side of ``direction``, from its left to its right when looking that way."""
+    """Half circle around a joint on the side of ``direction``, from left to right for one who looks that way."""
     angle = np.arctan2(direction[1], direction[0])
     t = angle + np.linspace(-np.pi / 2, np.pi / 2, 7)
     return np.asarray(joint) + radius * np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
 def bare_arm(arm: Arm) -> list[np.ndarray]:
-    """Outlines of an uncovered arm from the shoulder on, the one of the upper arm first and the hand last."""
+    """Draws the outlines of an uncovered arm; the upper arm comes first and the hand last."""
     shoulder, elbow, wrist = arm.joints
     first, second, third = ARM_HALF_WIDTHS
     direction = (wrist - elbow) / max(np.hypot(*(wrist - elbow)), 1e-6)

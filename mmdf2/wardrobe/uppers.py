@@ -22,7 +22,7 @@ from mmdf2.wardrobe.garment import Garment, LandmarkList, Panel, Stroke, button
 from mmdf2.wardrobe.geometry import along, band, polygon_of, spline
 from mmdf2.wardrobe.sleeves import armpit_of, long_sleeve, short_sleeve
 
-# Where the landmarks between armpit and hem lie on that line, as in the published figure.
+# Fractions of the line from armpit to hem at which its landmarks lie, as in the published figure.
 SIDE_FRACTIONS = {
     SHORT_TOP: (0.25, 0.59),
     LONG_TOP: (0.14, 0.55),
@@ -37,12 +37,12 @@ _ROUNDNESS = {'crew': 2.0, 'v': 1.05, 'square': 5.0, 'boat': 2.2}
 
 
 def shoulder_y(x) -> float:
-    """Height of the shoulder line at a distance from the middle."""
+    """y of the shoulder line at a distance from the middle."""
     return -1.5 + 0.38 * (abs(x) - 5.6)
 
 
 def trunk_half_width(cut: Cut, body: Body, y, hem: float) -> np.ndarray:
-    """Half the cloth's frontal width at heights from the armpit to the hem."""
+    """Half of the cloth's frontal width at heights from the armpit to the hem."""
     y = np.asarray(y, dtype=np.float64)
     levels = np.array([ARMPIT_Y, WAIST_Y, HIP_Y])
     width = np.interp(y, levels, body.half_width(levels) + cut.ease)
@@ -57,7 +57,7 @@ def side_line(cut: Cut, body: Body, side: int, top: float) -> np.ndarray:
 
 
 def hem_line(left, right, sag=1.6, waves=0.0) -> np.ndarray:
-    """A hem from its left to its right end; the middle, which is nearer to the camera, hangs lower."""
+    """Draws a hem from its left to its right end; the middle, which is nearer to the camera, hangs lower."""
     t = np.linspace(0, 1, 17)[:, None]
     curve = left + (right - left) * t
     curve[:, 1] += (sag * 4 * t * (1 - t))[:, 0] + waves * np.sin(t[:, 0] * 6 * np.pi) * (np.sin(np.pi * t[:, 0]))
@@ -69,7 +69,7 @@ def front_neckline(cut: Cut, ends_y: float) -> tuple[np.ndarray, np.ndarray]:
     power = 2 / _ROUNDNESS[cut.neckline or 'crew']
 
     def at(t):
-        cos, sin = np.round(np.cos(t), 12), np.round(np.sin(t), 12)  # lest a root magnifies what should be 0
+        cos, sin = np.round(np.cos(t), 12), np.round(np.sin(t), 12)  # a root would magnify what should be 0
         return np.stack(
             [-cut.neck_width * np.sign(cos) * np.abs(cos) ** power, ends_y + cut.neck_depth * sin**power], 1
         )
@@ -122,7 +122,7 @@ def dress_upper(cut: Cut, body: Body) -> Garment:
 
 
 def _number(cut, landmarks, tips, sleeves, sides, hem_middle) -> None:
-    """Numbers the landmarks from the left shoulder (7) round the hem to the right shoulder (the last)."""
+    """Places the landmarks from the left shoulder (number 7) around the hem to the right shoulder (the last number)."""
     fractions = SIDE_FRACTIONS[cut.category_id]
     left, right = along(sides[0], [*fractions, 1.0]), along(sides[1], [*fractions, 1.0])
     number, last = 7, len(landmarks.points)
@@ -158,7 +158,7 @@ def _tip(cut, body, side, sling, project) -> np.ndarray:
 
 
 def _armhole(cut, body, side, sling, foot) -> np.ndarray:
-    """From the neckline's (right) end to the side's top, in the order of the outline's right half."""
+    """The line from the neckline's end to the top of the side, in the order of the right half of the outline."""
     if sling:
         start = np.array([side * cut.neck_width, 10.5])
         return spline([start, start * (0.55, 0.55) + foot * (0.45, 0.45) + (side * -0.6, 0.8), foot], 3)[1:-1]
@@ -200,7 +200,7 @@ def _placket(cut, project, start) -> list[Stroke]:
 
 
 def collar_panel(project, points) -> Panel:
-    """One side of a turned-down collar."""
+    """Makes one side of a turned-down collar."""
     outline = project(points)
     return Panel('trunk', outline, strokes=[Stroke(np.concatenate([outline, outline[:1]]), 'dark', 0.8)], shade=1.08)
 

@@ -1,8 +1,7 @@
-"""A wardrobe on disk, in DeepFashion2's own layout."""
+"""Writing a wardrobe to disk, in DeepFashion2's own layout."""
 
 import json
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -12,10 +11,11 @@ import cv2
 from tqdm import tqdm
 
 from mmdf2.datasets.annotation import to_json_dict
+from mmdf2.files import is_unfinished, usable_cores, write_bytes
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import MAX_IDENTITIES, SPLITS, Shot, plan_pairs, plan_shots
 
-DRAWING = 4  # raised whenever the same seed gives other pictures
+DRAWING = 4  # increased whenever the same seed gives other pictures
 JPEG_QUALITY = 92
 MIN_SIZE, MAX_SIZE = 64, 4096
 
@@ -34,18 +34,19 @@ def make_wardrobe(
 ) -> Path:
     """Draws a dataset in DeepFashion2's layout: ``out/<split>/{image/000001.jpg, annos/000001.json}``.
 
-    The same arguments give the same bytes, whatever ``workers``. A split that was interrupted is completed, a finished
-    one is left as it is. No identity (pair_id, style) is in both splits.
+    The same arguments give the same bytes, whatever the number of ``workers``. A split that was interrupted is
+    completed, and a finished one is left as it is. No identity (pair_id, style) is in both splits.
 
     Args:
-        out: Folder, made if need be.
-        identities: Identities of ``split``.
-        seed: 0 or more.
-        validation_identities: Identities of 'validation', drawn besides ``split`` 'train'; 0 for none.
+        out: The dataset's folder, created if it is missing.
+        identities: Number of identities in ``split``.
+        seed: Seed of everything that is drawn, 0 or more.
+        validation_identities: Number of identities in the split 'validation', which is drawn in addition to ``split``
+            'train'; 0 to draw no such split.
         split: 'train' or 'validation'.
         size: Longer side of the images in pixels, 64 to 4096.
-        images_per_identity: (shop, user) pictures taken of each identity; others may show it too.
-        workers: Processes; by default one for each core this process may use.
+        images_per_identity: Numbers of (shop, user) images made of each identity; further images may show it too.
+        workers: Number of processes; by default one per core that this process may use.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -62,7 +63,9 @@ def make_wardrobe(
         wanted['validation'] = validation_identities
     _check(wanted, seed, size, images_per_identity, workers)
     for name, count in wanted.items():
-        _make_split(out / name, name, count, seed, size, tuple(images_per_identity), workers or _cores(), progress)
+        _make_split(
+            out / name, name, count, seed, size, tuple(images_per_identity), workers or usable_cores(), progress
+        )
     return out
 
 
@@ -80,10 +83,6 @@ def _check(wanted, seed, size, images_per_identity, workers) -> None:
         raise ValueError(f'images_per_identity must be (shop, user) counts, not both 0, got {images_per_identity}')
     if workers is not None and workers < 1:
         raise ValueError(f'workers must be 1 or more, got {workers}')
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _make_split(folder: Path, split, identities, seed, size, images, workers, progress) -> None:
@@ -111,11 +110,15 @@ def _make_split(folder: Path, split, identities, seed, size, images, workers, pr
     with bar, _mapper(workers, len(missing)) as mapped:
         for _ in mapped(draw, missing):
             bar.update()
-    _write(folder / 'wardrobe.json', json.dumps(recipe | {'finished': True}, indent=1).encode())
+    write_bytes(folder / 'wardrobe.json', json.dumps(recipe | {'finished': True}, indent=1).encode())
 
 
 def _claim(folder: Path, recipe: dict) -> bool:
-    """Notes the recipe in the folder, or compares it with the one that is there; True if that one is finished."""
+    """Writes the recipe into the folder, or compares it with the one that is there.
+
+    Returns:
+        Whether the folder holds the whole wardrobe of this recipe.
+    """
     path = folder / 'wardrobe.json'
     for name in ('image', 'annos'):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -126,16 +129,25 @@ def _claim(folder: Path, recipe: dict) -> bool:
             raise ValueError(
                 f'{folder} holds a wardrobe made by {found}, not by {recipe}: choose another folder, or remove that one'
             )
+        if not finished:
+            _remove_leftovers(folder)
         return finished
     if any((folder / 'annos').iterdir()) or any((folder / 'image').iterdir()):
         raise ValueError(f'{folder} holds images or annotation that are no wardrobe: choose another folder')
-    _write(path, json.dumps(recipe | {'finished': False}, indent=1).encode())
+    write_bytes(path, json.dumps(recipe | {'finished': False}, indent=1).encode())
     return False
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Deletes what a killed run was writing, which would count as files of the dataset."""
+    for path in [*(folder / 'image').iterdir(), *(folder / 'annos').iterdir()]:
+        if is_unfinished(path.name):
+            path.unlink()
 
 
 @contextmanager
 def _mapper(workers: int, tasks: int):
-    """A lazy map, in this process or over several."""
+    """Gives a lazy ``map`` that runs in this process, or in several."""
     if workers == 1 or tasks < 8:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
@@ -144,25 +156,21 @@ def _mapper(workers: int, tasks: int):
         finally:
             cv2.setNumThreads(threads)
         return
-    # Not forked: a caller with threads (torch's, OpenCV's) would pass on locks that nobody in the child releases.
+    # Spawned, not forked: a caller with threads (torch's, OpenCV's) would pass on locks that no thread of the child
+    # releases.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
         yield partial(pool.map, chunksize=8)
 
 
 def write_shot(folder: Path, size: int, shot: Shot) -> None:
-    """Draws and writes one picture, the annotation last: where that is, the image is whole."""
+    """Draws and writes one image. The annotation is written last: where it exists, the image is complete."""
     image, annotation = take(shot, size)
     _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    _write(folder / 'image' / f'{shot.image_id:06d}.jpg', jpeg.tobytes())
-    _write(_annotation_path(folder, shot.image_id), json.dumps(to_json_dict(annotation)).encode())
+    write_bytes(folder / 'image' / f'{shot.image_id:06d}.jpg', jpeg.tobytes(), durable=False)
+    content = json.dumps(to_json_dict(annotation)).encode()
+    write_bytes(_annotation_path(folder, shot.image_id), content, durable=False)
 
 
 def _annotation_path(folder: Path, image_id: int) -> Path:
     return folder / 'annos' / f'{image_id:06d}.json'
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + '.part')
-    beside.write_bytes(content)
-    os.replace(beside, path)

@@ -1,16 +1,18 @@
-"""Official result files of a made-up system: the truth of a store, perturbed in every way that the analysis names."""
+"""Official result files of a made-up system: the ground truth with every kind of failure that the analysis names."""
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, Source
-from mmdf2.evaluation.formats import detection_results, retrieval_result, write_results
-from mmdf2.evaluation.from_store import ground_truth, retrieval_items
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
 from mmdf2.evaluation.records import Detections
+from mmdf2.evaluation.truth import ground_truth, retrieval_items
 
 
 def make_detections(store, rng) -> Detections:
-    """Detections of most items, some twice, some shifted, some of another category, and some of nothing."""
+    """Detections of most items, some of them twice, shifted or of another category, and detections of no item."""
     truth = ground_truth(store)
     sizes = {int(i): (int(h), int(w)) for i, h, w in zip(store.image_ids, store.heights, store.widths, strict=True)}
     rows = np.flatnonzero(rng.random(len(truth.labels)) < 0.9)
@@ -31,17 +33,17 @@ def make_detections(store, rng) -> Detections:
     masks = [_rectangle(box, sizes[int(image)]) for box, image in zip(boxes, images, strict=True)]
     empty = rng.choice(truth.image_ids, 20)
     return Detections(
-        np.concatenate([images, empty]),
-        np.concatenate([labels, rng.integers(0, NUM_CATEGORIES, len(empty))]),
-        np.round(np.concatenate([rng.uniform(0.3, 1, len(rows)), rng.uniform(0.05, 0.7, len(empty))]), 2),
-        np.concatenate([boxes, np.tile([2.0, 2, 9, 9], (len(empty), 1))]),
-        masks + [_rectangle([2, 2, 9, 9], sizes[int(image)]) for image in empty],
-        np.concatenate([landmarks, np.full((len(empty), MAX_LANDMARKS, 2), 5.0)]),
+        image_ids=np.concatenate([images, empty]),
+        labels=np.concatenate([labels, rng.integers(0, NUM_CATEGORIES, len(empty))]),
+        scores=np.round(np.concatenate([rng.uniform(0.3, 1, len(rows)), rng.uniform(0.05, 0.7, len(empty))]), 2),
+        boxes=np.concatenate([boxes, np.tile([2.0, 2, 9, 9], (len(empty), 1))]),
+        masks=masks + [_rectangle([2, 2, 9, 9], sizes[int(image)]) for image in empty],
+        landmarks=np.concatenate([landmarks, np.full((len(empty), MAX_LANDMARKS, 2), 5.0)]),
     )
 
 
 def make_lists(store, rng, right: float = 0.5) -> list[dict]:
-    """Retrieved lists of the ground-truth boxes of user images, in which right items tend to come first."""
+    """Retrieved lists for the ground-truth boxes of user images; the larger ``right``, the earlier right items come."""
     items, gallery = retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)
     lists = []
     for row in np.flatnonzero(rng.random(len(items.labels)) < 0.95):
@@ -54,7 +56,7 @@ def make_lists(store, rng, right: float = 0.5) -> list[dict]:
 
 
 def write_made_results(store, folder, seed: int = 0) -> dict[str, str]:
-    """Writes all four result files; returns the option of ``tools/analyze.py errors`` -> path of each."""
+    """Writes all four result files; returns a dict of option of ``tools/analyze.py errors`` -> path of the file."""
     rng = np.random.default_rng(seed)
     detections = make_detections(store, rng)
     paths = {}

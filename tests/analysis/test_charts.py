@@ -1,12 +1,11 @@
-"""Charts are well-formed SVG whose shapes have the sizes of the values."""
+"""Charts are well-formed SVG whose shapes are as large as the values."""
 
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from mmdf2.analysis import svg
-from mmdf2.analysis.charts import bar_chart, column_chart, curve_chart, heat_map
+from mmdf2.analysis.charts import bar_chart, column_chart, curve_chart, heat_map, number, svg_rectangle
 
 HOSTILE = '<script>"&\'\x00\ud800</script>'
 
@@ -19,7 +18,7 @@ def parse(picture):
 
 
 def with_tips(root, tag):
-    """{tip: element} of the shapes of a kind."""
+    """The shapes with a tip: text of the tip -> element."""
     return {shape.find('title').text: shape for shape in root.iter(tag) if shape.find('title') is not None}
 
 
@@ -99,11 +98,11 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match='shares must be 0 to 1'):
         heat_map('t', ['a'], ['b'], [[1.5]], [['x']])
     with pytest.raises(ValueError, match='must be finite'):
-        svg.rectangle(float('inf'), 0, 1, 1, '#000')
+        svg_rectangle(float('inf'), 0, 1, 1, '#000')
 
 
 def test_numbers_for_people():
-    assert [svg.number(value) for value in (1234567, 0.12345, 2.0, None, float('nan'))] == [
+    assert [number(value) for value in (1234567, 0.12345, 2.0, None, float('nan'))] == [
         '1,234,567',
         '0.123',
         '2.000',

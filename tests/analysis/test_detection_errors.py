@@ -1,4 +1,4 @@
-"""Kinds of failure against a plain reading of their definitions, one detection at a time."""
+"""Kinds of failure against a literal implementation of their definitions, one detection at a time."""
 
 import numpy as np
 import pytest
@@ -29,25 +29,27 @@ def iou(a, b):
 
 
 def random_case(seed, images=12, items=30, count=70):
-    """Few categories and coarse boxes and scores, so that ties and overlaps of every kind occur."""
+    """A random case with few categories and coarse boxes and scores, so that every kind of tie and overlap occurs."""
     rng = np.random.default_rng(seed)
     boxes = rng.integers(0, 12, (items, 2)), rng.integers(4, 14, (items, 2))
     truth = GroundTruth(
-        np.arange(images),
-        np.sort(rng.integers(0, images, items)),
-        rng.integers(0, 3, items),
-        np.concatenate(boxes, axis=1).astype(float),
+        image_ids=np.arange(images),
+        item_image_ids=np.sort(rng.integers(0, images, items)),
+        labels=rng.integers(0, 3, items),
+        boxes=np.concatenate(boxes, axis=1).astype(float),
     )
     meant = rng.integers(0, items, count)
     shifted = truth.boxes[meant] + rng.integers(-3, 4, (count, 4)) * (rng.random((count, 1)) < 0.8)
     shifted[:, 2:] = np.maximum(shifted[:, 2:], 1)
     labels = np.where(rng.random(count) < 0.7, truth.labels[meant], rng.integers(0, 3, count))
     images_of = np.where(rng.random(count) < 0.9, truth.item_image_ids[meant], rng.integers(0, images, count))
-    return truth, Detections(images_of, labels, rng.integers(1, 9, count) / 8, shifted.astype(float))
+    return truth, Detections(
+        image_ids=images_of, labels=labels, scores=rng.integers(1, 9, count) / 8, boxes=shifted.astype(float)
+    )
 
 
 def greedy(truth, detections, same_category):
-    """COCO's matching by loops: {detection: item}. Of equally similar free items the last."""
+    """COCO's matching by loops: detection -> item. Of equally similar items that are free the last one is taken."""
     matches = {}
     for image in truth.image_ids:
         rows = [row for row in range(len(detections.scores)) if detections.image_ids[row] == image]
@@ -135,7 +137,8 @@ def test_nothing_detected_and_nothing_to_detect():
     none = take_detections(detections, [])
     errors = explain(truth, none, *pair_up(truth, none, 'bbox'))
     assert (errors.outcomes == MISSED).all() and (errors.found_by == -1).all() and len(errors.kinds) == 0
-    bare = GroundTruth(truth.image_ids, np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)))
+    empty = np.zeros(0, int)
+    bare = GroundTruth(image_ids=truth.image_ids, item_image_ids=empty, labels=empty, boxes=np.zeros((0, 4)))
     errors = explain(bare, detections, *pair_up(bare, detections, 'bbox'))
     assert (errors.kinds == BACKGROUND).all() and len(errors.outcomes) == 0
     assert confusion_matrix(bare, detections, *pair_up(bare, detections, 'bbox'))[13].sum() == len(detections.scores)

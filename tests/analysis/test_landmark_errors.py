@@ -1,12 +1,12 @@
-"""Terms of OKS against the evaluator's own, and the naming of the landmark that is off."""
+"""Terms of OKS against the OKS of the evaluation, and the landmark that is named as the worst."""
 
 import numpy as np
 import pytest
 
 from mmdf2.analysis.landmark_errors import landmark_errors, landmark_likeness, landmark_table
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.evaluation.coco import landmark_oks
 from mmdf2.evaluation.records import Detections, GroundTruth
-from mmdf2.evaluation.similarity import landmark_oks
 
 
 def make_truth(rng, count=26):
@@ -19,12 +19,20 @@ def make_truth(rng, count=26):
         landmarks[row, 0, 2] = 2
     landmarks[landmarks[..., 2] == 0] = 0
     boxes = np.tile([10.0, 10, 100, 100], (count, 1))
-    return GroundTruth(np.arange(count), np.arange(count), labels, boxes, None, landmarks)
+    return GroundTruth(
+        image_ids=np.arange(count), item_image_ids=np.arange(count), labels=labels, boxes=boxes, landmarks=landmarks
+    )
 
 
 def detect(truth, points):
     count = len(truth.labels)
-    return Detections(truth.item_image_ids, truth.labels, np.linspace(0.9, 0.5, count), truth.boxes, None, points)
+    return Detections(
+        image_ids=truth.item_image_ids,
+        labels=truth.labels,
+        scores=np.linspace(0.9, 0.5, count),
+        boxes=truth.boxes,
+        landmarks=points,
+    )
 
 
 def test_mean_of_the_terms_is_oks():
@@ -61,7 +69,7 @@ def test_items_fall_into_good_poor_and_without():
     truth = make_truth(np.random.default_rng(2))
     points = truth.landmarks[..., :2].copy()
     own = np.flatnonzero(truth.landmarks[3, :, 2] > 0)
-    points[3, own[: len(own) * 3 // 4]] += 500  # a quarter of the terms stays 1
+    points[3, own[: len(own) * 3 // 4]] += 500  # a quarter of the terms remain 1
     points[5] += 500
     errors = landmark_errors(truth, detect(truth, points))
     assert errors.counted.all()

@@ -1,4 +1,4 @@
-"""The page: one file, everything escaped, nothing loaded, nothing run."""
+"""The page is one file; it escapes every text, loads nothing and runs nothing."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ VOID = {'meta', 'img', 'br'}
 
 
 class Reader(HTMLParser):
-    """Tags with their attributes; fails on tags that are not closed in order."""
+    """Collects tags with their attributes; fails when tags are not closed in the right order."""
 
     def __init__(self, text):
         super().__init__()
@@ -82,8 +82,9 @@ def test_a_row_of_another_length_is_refused():
 
 def test_numbers_are_plain_json(tmp_path):
     numbers = {1: np.int64(3), 'b': [np.float32(0.5), float('nan')], 'c': np.array([1, 2]), 'd': (True, None)}
-    path = page.write_numbers(tmp_path / 'new' / 'n.json', numbers)
+    path = tmp_path / 'new' / 'n.json'
+    page.write_numbers(path, numbers)
     assert json.loads(path.read_text()) == {'1': 3, 'b': [0.5, None], 'c': [1, 2], 'd': [True, None]}
     with pytest.raises(ValueError):
-        page.write_numbers(tmp_path / 'new' / 'n.json', {'a': float('inf')})
+        page.write_numbers(path, {'a': float('inf')})
     assert json.loads(path.read_text())['1'] == 3 and list(path.parent.iterdir()) == [path]

@@ -10,14 +10,14 @@ from mmengine.config import Config
 from models.tiny import build_tiny, tiny_config
 from PIL import Image
 
-from mmdf2.apis import ClothesInferencer, FashionSearch, extraction, gallery_building
-from mmdf2.apis.embedded_garments import embedded_garments, model_similarity
+from mmdf2 import files
+from mmdf2.apis import ClothesInferencer, FashionSearch, gallery_building
 from mmdf2.apis.gallery_building import add_images
-from mmdf2.apis.model_identity import model_identity, open_gallery_of
+from mmdf2.apis.search import extracted_items, model_identity, model_similarity, open_gallery_of
 from mmdf2.retrieval.expansion import expand_by_gallery
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.local.gallery import FaissGallery
 from mmdf2.retrieval.locations import create_gallery, open_gallery
 from mmdf2.retrieval.similarity import Similarity
 
@@ -72,7 +72,7 @@ class Killed(BaseException):
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_gallery(inferencer, photos, tmp_path, monkeypatch):
     build(tmp_path / 'whole', inferencer, photos)
-    monkeypatch.setattr(extraction, '_IMAGES_OF_PART', 1)
+    monkeypatch.setattr(gallery_building, '_IMAGES_PER_PART', 1)
     predict, seen = inferencer.predict, []
 
     def predict_three(images, batch_size=1):
@@ -111,7 +111,7 @@ def test_another_unfinished_extraction_is_refused(inferencer, photos, tmp_path):
     with pytest.raises(GalleryError, match="unfinished extraction with similarity 'other'"):
         build(tmp_path / 'gallery', inferencer, photos)
     (folder / 'job.json').write_text('[1, 2')
-    with pytest.raises(GalleryError, match='is no job of an extraction'):
+    with pytest.raises(GalleryError, match='is not a job of an extraction'):
         build(tmp_path / 'gallery', inferencer, photos)
 
 
@@ -159,17 +159,17 @@ def test_a_filling_that_was_interrupted_goes_on_and_gives_the_same_gallery(
 def test_a_kill_while_the_extraction_is_deleted_brings_nothing_in_twice(inferencer, photos, tmp_path, monkeypatch):
     location = tmp_path / 'gallery'
     with monkeypatch.context() as patch:
-        patch.setattr(extraction.shutil, 'rmtree', lambda path, ignore_errors=False: None)
+        patch.setattr(files.shutil, 'rmtree', lambda path, ignore_errors=False: None)
         build(location, inferencer, photos)
     expected = rows(location)
-    assert (tmp_path / 'gallery.partial.ended').exists() and not (tmp_path / 'gallery.partial').exists()
+    assert (tmp_path / '.gallery.partial.deleted').exists() and not (tmp_path / 'gallery.partial').exists()
     # Nor does what an older deletion left of it under its own name.
-    (tmp_path / 'gallery.partial.ended').rename(tmp_path / 'gallery.partial')
+    (tmp_path / '.gallery.partial.deleted').rename(tmp_path / 'gallery.partial')
     for name in ('job.json', 'ids.json'):
         (tmp_path / 'gallery.partial' / name).unlink()
     added = build(location, inferencer, photos)
     assert added.items == 0 and added.present == 5 and rows(location) == expected != []
-    assert [path.name for path in tmp_path.glob('gallery*')] == ['gallery']
+    assert [path.name for path in tmp_path.iterdir() if 'gallery' in path.name] == ['gallery']
 
 
 def test_items_of_others_under_the_reserved_ids_are_refused(inferencer, photos, tmp_path, monkeypatch):
@@ -220,7 +220,7 @@ def test_expansion_searches_by_the_mean_with_the_best_hits(inferencer, photos, t
     search = FashionSearch(inferencer, tmp_path / 'gallery')
     plain, expanded = (search.search(photos[0], 4, 0.0, expansion=count) for count in (0, 3))
     (sample,) = (result.data_sample for result in inferencer.predict(photos[0]))
-    garments = embedded_garments(sample.pred_instances, photos[0], 0.0)
+    garments = extracted_items(sample.pred_instances, photos[0], 0.0)
     moved = expand_by_gallery(search.gallery, garments.embeddings, 3)
     assert [found.hits for found in expanded] == search.gallery.search(moved, 4)
     assert [found.hits for found in plain] == search.gallery.search(garments.embeddings, 4) != []

@@ -194,7 +194,8 @@ def test_checkpoint_of_another_model_is_refused(checkpoint):
         ClothesInferencer(make_config(), 'nowhere.pth')
 
 
-def test_draws_on_real_images(inferencer, sample_root, tmp_path):
-    report = inferencer(sample_root / 'validation' / 'image', out_dir=tmp_path, score_threshold=0.0, progress=False)
+def test_draws_on_photos(inferencer, photo_root, tmp_path):
+    report = inferencer(photo_root / 'validation' / 'image', out_dir=tmp_path, score_threshold=0.0, progress=False)
     assert [prediction['name'] for prediction in report.predictions] == ['000264', '000265']
     assert read_image(tmp_path / 'pictures' / '000264.jpg').shape == (750, 750, 3)
+    assert read_image(tmp_path / 'pictures' / '000265.jpg').shape == (750, 560, 3)

@@ -1,4 +1,4 @@
-"""benchmarks/compare_match_options.py on a tiny detector that nobody trained."""
+"""benchmarks/compare_match_options.py on a tiny detector that is not trained."""
 
 import json
 from types import SimpleNamespace
@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from tiny_run import ROOT, metrics, run_tool, write_config
 
 from mmdf2.apis import ClothesInferencer
-from mmdf2.datasets.store import open_or_prepare
+from mmdf2.datasets.prepare import open_or_prepare
 
 
 @pytest.fixture(scope='module')
 def study(tmp_path_factory, tiny_root):
-    """Folder of a run over two seeds, and what it printed."""
+    """The folder of a run over two seeds, and what the run printed."""
     folder = tmp_path_factory.mktemp('study')
     write_config(folder, tiny_root)
     torch.save({'state_dict': build_tiny().state_dict()}, folder / 'weights.pth')
@@ -66,7 +66,7 @@ def test_an_unknown_option_and_a_count_of_none_are_refused(study):
 
 
 def test_features_give_the_detectors_own_figures(study, tiny_root, tmp_path, monkeypatch):
-    """The head of the checkpoint on cached features is judged as RetrievalMetric judges the whole model."""
+    """The figures of the checkpoint's head on cached features are those of RetrievalMetric on the whole model."""
     folder, _ = study
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     import compare_match_options as tool

@@ -1,4 +1,4 @@
-"""benchmarks/extract_backbone.py."""
+"""benchmarks/extract_backbone.py on made-up checkpoints."""
 
 import torch
 from safetensors.torch import load_file

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from mmdf2.datasets.annotation import ImageAnnotation, read_annotation
 from mmdf2.datasets.deepfashion2 import DeepFashion2Dataset
-from mmdf2.datasets.manifest import StoreError
+from mmdf2.datasets.store import StoreError
 from mmdf2.registry import DATASETS
 
 

@@ -7,15 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmdf2.datasets import prepare as prepare_module
-from mmdf2.datasets.annotation import ImageAnnotation, read_annotation
-from mmdf2.datasets.manifest import StoreError
-from mmdf2.datasets.part import image_size
-from mmdf2.datasets.prepare import PrepareError, prepare
-from mmdf2.datasets.problems import AnnotationError
-from mmdf2.datasets.store import Store, open_or_prepare
+from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, read_annotation
+from mmdf2.datasets.prepare import PrepareError, image_size, open_annotation, open_or_prepare, prepare
+from mmdf2.datasets.store import Store, StoreError
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def assert_store_equals_files(store, root, split):
     for index, name in enumerate(names):
         record = store.image(index)
         with Image.open(root / split / 'image' / record.file_name) as image:
-            assert (record.width, record.height) == image.size
+            assert (record.width, record.height) == ImageOps.exif_transpose(image).size
         expected = read_annotation(root / split / 'annos' / name)
         assert (record.source, record.pair_id, len(record.items)) == (
             expected.source,
@@ -62,9 +59,10 @@ def test_store_holds_what_the_files_say(root, small_parts, workers):
     assert sorted(path.name for path in root.iterdir()) == ['.train.store.lock', 'train', 'train.store']
 
 
-def test_real_images_are_read(sample_root, tmp_path):
-    store = open_or_prepare(sample_root, 'validation', tmp_path / 'validation.store')
-    assert_store_equals_files(store, sample_root, 'validation')
+def test_photos_are_read(photo_root, tmp_path):
+    store = open_or_prepare(photo_root, 'validation', tmp_path / 'validation.store')
+    assert_store_equals_files(store, photo_root, 'validation')
+    assert [len(store.polygons(row)) for row in range(2)] == [1, 4]
     assert store.manifest['problems'] == {}
     assert store.image_ids.tolist() == [264, 265]
 
@@ -107,12 +105,12 @@ def python(code, root):
 
 KILLED_RUN = """
 import os, signal, sys
-from mmdf2.datasets import part, prepare
-done = []
-def make_part(job):
+from mmdf2.datasets import prepare
+done, original = [], prepare.make_part
+def make_part(part):
     if len(done) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    done.append(part.make_part(job))
+    done.append(original(part))
     return done[-1]
 prepare.IMAGES_PER_PART = 5
 prepare.make_part = make_part
@@ -330,3 +328,17 @@ def test_two_runs_at_once_make_one_store(root):
     runs = [python(code, root), python(code, root)]
     outputs = [run.communicate(timeout=60)[0].splitlines()[-1] for run in runs]
     assert sorted(outputs) == ['False', 'True'] and all(run.returncode == 0 for run in runs)
+
+
+def test_annotation_is_found_by_store_split_or_dataset(tiny_root, tmp_path):
+    images = tiny_root / 'validation' / 'image'
+    for path in (tiny_root, tiny_root / 'validation', tiny_root / 'validation.store'):
+        store, folder = open_annotation(path)
+        assert len(store) == 16 and folder.resolve() == images.resolve()
+    assert len(open_annotation(tiny_root, 'train')[0]) == 24
+    with pytest.raises(FileNotFoundError, match='is neither a store'):
+        open_annotation(tmp_path)
+    (tmp_path / 'broken.store').mkdir()
+    (tmp_path / 'broken.store' / 'manifest.json').write_text('{"format": "mmdf2-store", "version": 99}')
+    with pytest.raises(StoreError, match='version 99'):
+        open_annotation(tmp_path / 'broken.store')

@@ -9,13 +9,14 @@ from mmengine.structures import InstanceData
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
+from mmdf2.evaluation.evaluate import ResultFiles
 
 SIZE = 64
 DIMS = 8
 
 
 def write_split(root, rng, num_images=26):
-    """Images 1, 3, 5, ... are users', 2, 4, ... the shop's; three pair_ids, styles 0 to 2."""
+    """Writes user images 1, 3, 5, ... and shop images 2, 4, ..., with three pair_ids and styles 0 to 2."""
     for kind in ('image', 'annos'):
         (root / 'validation' / kind).mkdir(parents=True)
     for image_id in range(1, num_images + 1):
@@ -92,6 +93,26 @@ def _instances(rng, items, image):
 
 
 def _embedding(rng, image, item):
-    """Near for items of one identity."""
+    """An embedding; those of items of one identity are near each other."""
     centre = np.random.default_rng([image.pair_id, item.style]).normal(size=DIMS)
     return torch.tensor(centre + rng.normal(0, 0.6, DIMS), dtype=torch.float32)
+
+
+def files_of(folder, *kinds):
+    """The result files ``r.<kind>.json`` of a folder."""
+    return ResultFiles(**{kind: folder / f'r.{kind}.json' for kind in kinds})
+
+
+def run(metric, samples, batch=3):
+    """The figures of a metric to which the samples are given in batches."""
+    for start in range(0, len(samples), batch):
+        metric.process(None, samples[start : start + batch])
+    return metric.evaluate(len(samples))
+
+
+def collected(metric, samples):
+    """The results that a metric keeps of samples; the metric is empty again afterwards."""
+    metric.process(None, samples)
+    results = list(metric.results)
+    metric.results.clear()
+    return results

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
+from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import (
     MAX_HITS,
     TOP_K,
-    Items,
+    RetrievalItems,
     chance_top1,
     judge,
     right_identities,
     select_queries,
     summarize,
 )
-from mmdf2.evaluation.retrieval_files import evaluate_retrieval_results
 
 
 def iou(a, b):
@@ -27,8 +27,12 @@ def iou(a, b):
 
 
 def official(results, query_gt, gallery_gt):
-    """The protocol in plain loops: for each query item (matches in the gallery, place of the first right box or None,
-    average precision, missed)."""
+    """The protocol in plain loops.
+
+    Returns:
+        For each query item: its number of matches in the gallery, the place of the first right box or None, the average
+        precision, and whether it is missed.
+    """
     outcome = []
     for number, query in enumerate(query_gt):
         if query['style'] <= 0:
@@ -129,7 +133,12 @@ def test_random_worlds_are_not_trivial():
 
 def items(*rows, image=1):
     boxes, identities, labels = zip(*rows, strict=True)
-    return Items(np.full(len(rows), image), np.array(boxes, float), np.array(identities), np.array(labels))
+    return RetrievalItems(
+        image_ids=np.full(len(rows), image),
+        boxes=np.array(boxes, float),
+        identities=np.array(identities),
+        labels=np.array(labels),
+    )
 
 
 def select(truth, *rows, image=1):
@@ -177,10 +186,13 @@ def test_right_identities_ignore_category_and_count_every_item_overlapped():
 
 def test_chance_is_the_mean_over_every_order_of_the_gallery():
     queries = items((LEFT, 7, 0), (RIGHT, 8, 0), (RIGHT, 99, 0), (RIGHT, -1, 0))
-    gallery = Items(
-        np.array([20, 21, 21, 22]), np.array([LEFT, LEFT, LEFT, FAR], float), np.array([7, 7, 8, -1]), np.zeros(4, int)
+    gallery = RetrievalItems(
+        image_ids=np.array([20, 21, 21, 22]),
+        boxes=np.array([LEFT, LEFT, LEFT, FAR], float),
+        identities=np.array([7, 7, 8, -1]),
+        labels=np.zeros(4, int),
     )
-    # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 for 8, none for 99.
+    # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 are right for 8, no box is right for 99.
     assert chance_top1(queries, gallery) == pytest.approx((3 / 4 + 2 / 4 + 0) / 3)
     assert np.isnan(chance_top1(items((LEFT, -1, 0)), gallery))
 
@@ -188,7 +200,7 @@ def test_chance_is_the_mean_over_every_order_of_the_gallery():
 class TestAveragePrecision:
     @staticmethod
     def of(gallery, *hit_boxes):
-        """Average precision of a query of identity 7 that retrieved these boxes, all of image 1."""
+        """Average precision of a query of identity 7 that retrieved these boxes, all of them on image 1."""
         count = len(hit_boxes)
         hits = np.full(count, 1), np.array(hit_boxes, float).reshape(-1, 4), np.zeros(count, int)
         outcome = judge(items((LEFT, 7, 0)), gallery, np.array([0]), np.array([False]), *hits)
@@ -197,7 +209,7 @@ class TestAveragePrecision:
     def test_a_box_finds_the_item_that_it_overlaps_most(self):
         tall = (0, 0, 10, 14)
         gallery = items((LEFT, 7, 0), (tall, 7, 0))
-        # 10/13 of the first item and 13/14 of the second: that which is left for the next box is the first.
+        # The tall box overlaps the first item by 10/13 and the second by 13/14, so the first is left for the next box.
         assert self.of(gallery, (0, 0, 10, 13), LEFT) == 1
         assert self.of(gallery, (0, 0, 10, 13), tall) == 0.5
         assert self.of(gallery, FAR, (0, 0, 10, 13), LEFT) == pytest.approx((1 / 2 + 2 / 3) / 2)
@@ -218,53 +230,3 @@ class TestAveragePrecision:
 
     def test_a_query_without_partner_has_none(self):
         assert self.of(items((LEFT, 8, 0)), LEFT) == 0
-
-
-class TestFiles:
-    def test_identities_are_pairs_of_pair_id_and_style(self):
-        query = {'query_image_id': 1, 'style': 1, 'cls': 2, 'pair_id': 5, 'bbox': LEFT}
-        hit = {'gallery_image_id': 9, 'bbox': LEFT}
-        result = {
-            'query_image_id': 1, 'query_bbox': LEFT, 'query_cls': 2, 'query_score': 0.5,
-            'gallery_image_id': [9], 'gallery_bbox': [LEFT],
-        }  # fmt: skip
-        for pair_id, style, top1 in ((5, 1, 1), (5, 2, 0), (6, 1, 0), (5, 0, 0)):
-            outcome = evaluate_retrieval_results([result], [query], [{**hit, 'pair_id': pair_id, 'style': style}])
-            assert outcome.top_k(1) == top1
-
-    @pytest.mark.parametrize(
-        ('field', 'value', 'message'),
-        [
-            ('query_score', float('nan'), 'entry 3 of the results: query_score should be a finite number, got nan'),
-            ('query_score', None, 'query_score should be a finite number, got None'),
-            ('query_bbox', [1, 2, 3], r'query_bbox should be x1, y1, x2, y2, finite, got \[1, 2, 3\]'),
-            ('query_cls', 14, 'query_cls should be a category_id from 1 to 13, got 14'),
-            ('gallery_bbox', [[0, 0, 1, 1]] * 30, 'gallery_bbox should be a list of 1 boxes .*, got 30'),
-            ('gallery_bbox', [[0, 0, 1]], 'gallery_bbox should be a list of 1 boxes'),
-            ('gallery_image_id', 'all', "gallery_image_id should be a list of image ids, got 'all'"),
-        ],
-    )
-    def test_malformed_results_name_entry_and_field(self, field, value, message):
-        results, *truth = random_files(np.random.default_rng(1))
-        results[3] = {**results[3], 'gallery_image_id': [20], 'gallery_bbox': [[0, 0, 1, 1]], field: value}
-        with pytest.raises(EvaluationError, match=message):
-            evaluate_retrieval_results(results, *truth)
-
-    def test_missing_field(self):
-        results, query_gt, gallery_gt = random_files(np.random.default_rng(1))
-        del gallery_gt[2]['style']
-        with pytest.raises(EvaluationError, match='entry 2 of the gallery ground truth: style is missing'):
-            evaluate_retrieval_results(results, query_gt, gallery_gt)
-
-    def test_files_of_different_splits(self):
-        results, query_gt, gallery_gt = random_files(np.random.default_rng(1))
-        for query in query_gt:
-            query['query_image_id'] += 1000
-        with pytest.raises(EvaluationError, match='no query_image_id of the results is in the ground truth'):
-            evaluate_retrieval_results(results, query_gt, gallery_gt)
-
-    def test_no_results_miss_every_query(self):
-        _, query_gt, gallery_gt = random_files(np.random.default_rng(1))
-        outcome = evaluate_retrieval_results([], query_gt, gallery_gt)
-        assert outcome.missed.all()
-        assert outcome.top_k(20) == 0

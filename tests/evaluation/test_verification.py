@@ -1,12 +1,10 @@
 """Verification against brute force over all pairs and all thresholds."""
 
-import json
-
 import numpy as np
 import pytest
 
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.verification import FALSE_ACCEPT_RATES, draw_pairs, read_pairs, verification_figures
+from mmdf2.evaluation.verification import FALSE_ACCEPT_RATES, draw_pairs, verification_figures
 
 
 def by_brute_force(scores, same):
@@ -76,13 +74,3 @@ def test_pairs_are_all_positive_ones_and_as_many_negative_ones_as_asked():
     again = draw_pairs(queries, gallery, 3, seed=1)
     assert all(np.array_equal(a, b) for a, b in zip((query, entry, same), again, strict=True))
     assert len(draw_pairs(queries, gallery, 100, seed=1)[0]) == 4 + 4 + 4 + 6
-
-
-def test_file_of_pairs(tmp_path):
-    path = tmp_path / 'pairs.json'
-    path.write_text(json.dumps([{'score': 1.5, 'same': True}, {'score': -2, 'same': 0}]))
-    scores, same = read_pairs(path)
-    assert scores.tolist() == [1.5, -2] and same.tolist() == [True, False]
-    path.write_text('[{"score": 1, "same": 1},\n {"score": 1, "same": 2}]')
-    with pytest.raises(EvaluationError, match=r'pairs.json, line 2, entry 1: same should be true or false, .*, got 2'):
-        read_pairs(path)

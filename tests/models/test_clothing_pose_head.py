@@ -1,12 +1,19 @@
+"""The landmark head: its layers, its predictor per category, its loss and its prediction."""
+
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, TOTAL_LANDMARKS
 from mmdf2.models import ClothingPoseHead
-from mmdf2.models.roi_heads.category_deconv import CategoryLogits
-from mmdf2.models.roi_heads.clothing_pose_head import scale_boxes_about_centre
+from mmdf2.models.roi_heads.clothing_pose_head import (
+    CategoryDeconv,
+    CategoryLogits,
+    landmark_loss,
+    scale_boxes_about_centre,
+)
 
 
 def make_head(**kwargs):
@@ -74,3 +81,69 @@ def test_boxes_grow_about_their_centres():
 def test_no_deconvolution_is_an_error():
     with pytest.raises(ValueError, match='num_deconvs'):
         ClothingPoseHead(num_deconvs=0)
+
+
+def dense_then_selected(layer, features, labels):
+    """The logits that the layer must equal: all 294 channels are computed, then those of each RoI's category taken."""
+    dense = F.conv_transpose2d(features, layer.weight, layer.bias, stride=2, padding=1)
+    assert dense.shape[1] == TOTAL_LANDMARKS
+    return [dense[row, CATEGORIES[label].dense_slice] for row, label in enumerate(labels.tolist())]
+
+
+@pytest.mark.parametrize('labels', [[0, 3, 3, 12, 0, 7], [5], list(range(13))[::-1]])
+def test_the_predictor_equals_the_dense_layer_and_its_gradients(labels):
+    torch.manual_seed(0)
+    layer = CategoryDeconv(6).double()
+    labels = torch.tensor(labels)
+    features = torch.randn(len(labels), 6, 4, 4, dtype=torch.float64, requires_grad=True)
+    inputs = (features, layer.weight, layer.bias)
+
+    expected = dense_then_selected(layer, features, labels)
+    groups = layer(features, labels)
+    rows = torch.cat([group.rows for group in groups])
+    assert sorted(rows.tolist()) == list(range(len(labels)))
+    actual = {int(row): logits for group in groups for row, logits in zip(group.rows, group.logits, strict=True)}
+    cotangents = [torch.randn_like(logits) for logits in expected]
+    for row, logits in enumerate(expected):
+        torch.testing.assert_close(actual[row], logits)
+        assert len(logits) == CATEGORIES[labels[row]].num_landmarks
+
+    expected_grads = torch.autograd.grad(sum((a * b).sum() for a, b in zip(expected, cotangents, strict=True)), inputs)
+    actual_grads = torch.autograd.grad(sum((actual[row] * b).sum() for row, b in enumerate(cotangents)), inputs)
+    torch.testing.assert_close(actual_grads, expected_grads)
+
+
+def test_no_channels_of_other_categories_are_computed():
+    layer = CategoryDeconv(4)
+    groups = layer(torch.randn(5, 4, 3, 3), torch.tensor([8, 8, 3, 8, 3]))
+    assert [(group.label, tuple(group.logits.shape)) for group in groups] == [(3, (2, 39, 6, 6)), (8, (3, 8, 6, 6))]
+
+
+def test_no_rois_still_give_every_parameter_a_zero_gradient():
+    layer = CategoryDeconv(4)
+    groups = layer(torch.zeros(0, 4, 3, 3), torch.zeros(0, dtype=torch.long))
+    sum(group.logits.sum() for group in groups).backward()
+    assert (layer.weight.grad == 0).all() and (layer.bias.grad == 0).all()
+
+
+def test_landmark_loss_is_the_mean_over_labelled_landmarks_of_all_groups():
+    torch.manual_seed(0)
+    groups, terms = [], []
+    for rows, landmarks in ((2, 8), (3, 5)):
+        logits = torch.randn(rows, landmarks, 4, 4)
+        cells = torch.randint(16, (rows, landmarks))
+        valid = torch.rand(rows, landmarks) > 0.5
+        groups.append((logits, cells, valid))
+        for row, landmark in valid.nonzero().tolist():
+            probability = logits[row, landmark].flatten().double().softmax(dim=0)
+            terms.append(-probability[cells[row, landmark]].log())
+    assert landmark_loss(groups).item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize('rows', [0, 3])
+def test_landmark_loss_without_labels_is_zero_with_a_gradient(rows):
+    logits = torch.randn(rows, 8, 4, 4, requires_grad=True)
+    cells = torch.zeros(rows, 8, dtype=torch.long)
+    loss = landmark_loss([(logits, cells, torch.zeros(rows, 8, dtype=torch.bool))])
+    loss.backward()
+    assert loss.item() == 0 and (logits.grad == 0).all()

@@ -1,4 +1,4 @@
-"""The contrastive loss, against its formula in plain floats."""
+"""The contrastive loss against its formula, computed with Python floats."""
 
 import math
 
@@ -73,7 +73,8 @@ def test_extreme_scores_stay_finite():
 
 
 def test_targets_of_every_case():
-    #            consumer 11, its other crop, shop 11, no identity in pair 1, unknown side, stranger in the shop
+    # In order: identity 11 on a user photo, another crop of it, identity 11 on a shop photo, no identity in pair 1,
+    # identity 11 of unknown source, and an unrelated identity on a shop photo.
     identities = torch.tensor([11, 11, 11, -1, 11, 21])
     pair_ids = torch.tensor([1, 1, 1, 1, 1, 2])
     is_shop = torch.tensor([0, 0, 1, 0, -1, 1])

@@ -5,7 +5,7 @@ import torch.multiprocessing
 from mmdf2.models import MatchHead
 from mmdf2.models.gather import gather_rows
 
-# Rows of each of two processes: the second has fewer, and only together do they hold a pair.
+# The rows of two processes; the second has fewer, and there is a pair only in the rows of both together.
 ROWS = (3, 2)
 IS_SHOP, IDENTITIES, PAIR_IDS = [0, 0, 1, 1, 0], [7, 9, 9, 7, -1], [1, 2, 2, 1, 2]
 LABELS = [0, 0, 0, 1, 0]

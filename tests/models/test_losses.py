@@ -1,40 +1,20 @@
+"""The loss over pairs of garments, its targets and its weights."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmdf2.models.losses import DIFFERENT, IGNORED, SAME, landmark_loss, match_loss, pair_targets, pair_weights
-
-
-def test_landmark_loss_is_the_mean_over_labelled_landmarks_of_all_groups():
-    torch.manual_seed(0)
-    groups, terms = [], []
-    for rows, landmarks in ((2, 8), (3, 5)):
-        logits = torch.randn(rows, landmarks, 4, 4)
-        cells = torch.randint(16, (rows, landmarks))
-        valid = torch.rand(rows, landmarks) > 0.5
-        groups.append((logits, cells, valid))
-        for row, landmark in valid.nonzero().tolist():
-            probability = logits[row, landmark].flatten().double().softmax(dim=0)
-            terms.append(-probability[cells[row, landmark]].log())
-    assert landmark_loss(groups).item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize('rows', [0, 3])
-def test_landmark_loss_without_labels_is_zero_with_a_gradient(rows):
-    logits = torch.randn(rows, 8, 4, 4, requires_grad=True)
-    cells = torch.zeros(rows, 8, dtype=torch.long)
-    loss = landmark_loss([(logits, cells, torch.zeros(rows, 8, dtype=torch.bool))])
-    loss.backward()
-    assert loss.item() == 0 and (logits.grad == 0).all()
+from mmdf2.models.losses import DIFFERENT, IGNORED, SAME, match_loss, pair_targets, pair_weights
 
 
 def test_pair_targets_of_every_case():
     identities, pair_ids = torch.tensor([11, -1, 12]), torch.tensor([1, 1, 1])
     gallery, gallery_pair_ids = torch.tensor([11, 12, -1, 21, -1, -1]), torch.tensor([1, 1, 1, 2, 2, -1])
     expected = [
-        # The query has identity 11: itself, another style, unknown of its own pair, other pair, unknown of other pair.
+        # The query of identity 11 with itself, another style, an unknown garment of its own pair, another pair, an
+        # unknown garment of another pair, and an unknown garment of an unknown pair.
         [SAME, DIFFERENT, IGNORED, DIFFERENT, DIFFERENT, IGNORED],
-        # Unknown garment of pair 1: nothing to learn within its pair or where the pair is unknown.
+        # An unknown garment of pair 1 is compared neither within its pair nor where the pair is unknown.
         [IGNORED, IGNORED, IGNORED, DIFFERENT, DIFFERENT, IGNORED],
         [DIFFERENT, SAME, IGNORED, DIFFERENT, DIFFERENT, IGNORED],
     ]
@@ -75,7 +55,7 @@ def test_match_loss_of_negatives_alone_is_finite_and_positive():
 
 
 def before_weights(logits, targets, positive_share):
-    """The loss as it was written when pairs had no weights."""
+    """The loss as it was implemented when pairs had no weights."""
     losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction='none', ignore_index=IGNORED)
     losses = losses.view_as(targets)
     if positive_share is None:

@@ -4,8 +4,7 @@ import torch
 
 from mmdf2.models import MatchHead
 from mmdf2.models.losses import contrastive_loss, contrastive_targets, match_loss, pair_targets, pair_weights
-from mmdf2.retrieval.reduction import DistanceSpace
-from mmdf2.retrieval.similarity import Similarity
+from mmdf2.retrieval.similarity import DistanceSpace, Similarity
 
 
 def make_head(**kwargs):
@@ -102,7 +101,7 @@ def made_garments(count=12):
 
 
 def paired(head, garments):
-    """Logits, targets and labels of both sides."""
+    """Logits and targets of pairs, and the labels of both sides."""
     query, gallery = garments['is_shop'] == 0, garments['is_shop'] == 1
     sides = [garments[name][side] for name in ('identities', 'pair_ids') for side in (query, gallery)]
     logits = head.pair_logits(garments['embeddings'][query], garments['embeddings'][gallery])
@@ -150,7 +149,7 @@ def test_options_out_of_range_are_named(wrong):
 
 
 def metric_head(scale=1.0):
-    """A head whose free weights would be of either sign."""
+    """A head whose weights, were they free, would have both signs."""
     head = make_head(true_metric=True)
     with torch.no_grad():
         head.similarity.weight.copy_(torch.randn(2, 10) * scale)

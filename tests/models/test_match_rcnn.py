@@ -4,7 +4,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmdf2.categories import LANDMARK_COUNTS, MAX_LANDMARKS
-from mmdf2.models.roi_heads.category_deconv import CategoryLogits
+from mmdf2.models.roi_heads.clothing_pose_head import CategoryLogits
 
 from .tiny import SIZE, build_tiny, make_batch, make_sample
 
@@ -12,7 +12,7 @@ LOSSES = {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask',
 
 
 def losses_and_gradients(model, images, samples):
-    """Losses of a training step, after checking that they are finite and reach every parameter."""
+    """The losses of a training step; they are checked to be finite and to reach every parameter."""
     model.train()
     losses = model(images, samples, mode='loss')
     total, scalars = model.parse_losses(losses)
@@ -64,7 +64,7 @@ def test_images_without_landmarks():
     assert losses_and_gradients(build_tiny(), images, samples)['loss_keypoint'] == 0
 
 
-def test_images_whose_data_set_has_no_landmarks_or_identities():
+def test_images_of_a_dataset_without_landmarks_or_identities():
     images, samples = make_batch()
     strip(samples, 'keypoints', 'keypoints_visible', 'identities')
     scalars = losses_and_gradients(build_tiny(), images, samples)
@@ -249,7 +249,7 @@ def test_boxes_landmarks_and_masks_return_to_the_original_image(with_mask):
         model.roi_head.mask_head = None
     box = torch.tensor([[16.0, 8.0, 72.0, 64.0]])
     head = model.roi_head.keypoint_head
-    # A heatmap that is hot in row 30, column 12 of 56 for every landmark, whatever the features.
+    # Every heatmap is hot in row 30, column 12 of 56, whatever the features are.
     logits = torch.zeros(1, int(LANDMARK_COUNTS[6]), 56, 56)
     logits[:, :, 30, 12] = 40
     head.predictor.forward = lambda features, labels: [head_logits(labels, logits)]

@@ -34,7 +34,7 @@ def test_a_mirrored_box_covers_the_same_pixels():
 
 
 def build(flip_average: bool):
-    # Smooth features of every box: a box of whole pixels, sampled at their centres, mirrors exactly.
+    # The features of every box are smooth, so a box of whole pixels, sampled at their centres, is mirrored exactly.
     match_head = {
         'type': 'mmdf2.MatchHead',
         'sources': ('pose', 'class'),
@@ -48,7 +48,7 @@ def build(flip_average: bool):
 
 
 def narrow(images, samples, width=70):
-    """The second half of the batch with padding on the right, as images of another shape have."""
+    """A batch whose second half has padding on the right, as images of another shape have."""
     for index in range(len(samples) // 2, len(samples)):
         images[index, :, :, width:] = 0
         samples[index].set_metainfo({'img_shape': (SIZE, width), 'ori_shape': (SIZE * 2, width * 2)})

@@ -1,4 +1,6 @@
-"""Weights in the wheel: small, close to what was trained, found by name."""
+"""The weights in the wheel are small, close to the trained ones, and found by name."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,7 +63,5 @@ def test_every_name_in_a_config_is_there_and_fits_its_backbone(repo_configs):
 
 @pytest.fixture(scope='module')
 def repo_configs():
-    from pathlib import Path
-
     root = Path(__file__).resolve().parents[2] / 'configs'
     return [Config.fromfile(path).model for path in sorted((root / 'synthetic').glob('*.py'))]

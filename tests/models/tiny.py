@@ -19,7 +19,7 @@ SIZE = 96
 
 
 def tiny_config(**roi_head) -> Config:
-    """The paper's model config with few channels and RoIs; ``roi_head`` overrides keys of ``model.roi_head``."""
+    """The model config of the paper with few channels and RoIs; ``roi_head`` overrides keys of ``model.roi_head``."""
     config = Config.fromfile(str(CONFIG)).model
     config.backbone.update(depth=18, base_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None)
     config.neck.update(in_channels=[8, 16, 32, 64], out_channels=CHANNELS)
@@ -39,7 +39,7 @@ def tiny_config(**roi_head) -> Config:
 
 
 def build_tiny(seed=0, **roi_head):
-    """The tiny detector, initialised."""
+    """The tiny detector with initial weights."""
     torch.manual_seed(seed)
     model = MODELS.build(tiny_config(**roi_head) | {'_scope_': 'mmdet'})
     model.init_weights()
@@ -47,7 +47,7 @@ def build_tiny(seed=0, **roi_head):
 
 
 def make_sample(rng, count, source=None, pair_id=None, identities=None, scale=1.0, visible=True) -> DetDataSample:
-    """A sample of ``count`` garments in a SIZE x SIZE input, with every landmark inside its box."""
+    """A sample of ``count`` garment instances in a SIZE x SIZE input; every landmark lies inside its box."""
     corner = rng.uniform(0, SIZE / 2, (count, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(SIZE / 4, SIZE / 2 - 1, (count, 2))], axis=1)
     labels = rng.integers(0, 13, count)

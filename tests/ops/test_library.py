@@ -36,6 +36,25 @@ def test_a_library_for_another_torch_is_refused_before_it_is_loaded(tmp_path):
     assert 'python setup.py build_ext --inplace' in message
 
 
+def test_a_library_of_other_sources_is_refused_before_it_is_loaded(tmp_path):
+    (tmp_path / 'cpu').mkdir()
+    (tmp_path / 'cpu/search.cpp').write_text('// changed')
+    with pytest.raises(ImportError) as caught:
+        library.load(library.PATH, sources=tmp_path)
+    message = str(caught.value)
+    assert f'{library.PATH} was compiled from other sources than those in {tmp_path}' in message
+    assert 'make install' in message
+
+
+def test_the_digest_of_sources_knows_names_and_contents_of_what_is_compiled(tmp_path):
+    digests = [library.digest_of_sources(tmp_path)]
+    for name, content in [('a.cpp', '1'), ('b.h', '1'), ('b.h', '2')]:
+        (tmp_path / name).write_text(content)
+        digests.append(library.digest_of_sources(tmp_path))
+    (tmp_path / 'extension.py').write_text('says how, and is no source')
+    assert len(set(digests)) == 4 and library.digest_of_sources(tmp_path) == digests[-1]
+
+
 @pytest.mark.parametrize('content', [b'', b'ELF', b'mmdf2-build-info:{"torch": '])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / 'broken.so'

@@ -25,7 +25,12 @@ def make_embeddings(rng, count, width=32, offset=0.0):
 def make_items(rng, count, categories=(1, 2, 8)):
     """Items with fields of their own."""
     return [
-        GalleryItem(f'shop/{row}.jpg', (1.0, 2.0, 30.0, 40.5), int(rng.choice(categories)), None, {'sku': f'A{row}'})
+        GalleryItem(
+            image=f'shop/{row}.jpg',
+            box=(1.0, 2.0, 30.0, 40.5),
+            category_id=int(rng.choice(categories)),
+            fields={'sku': f'A{row}'},
+        )
         for row in range(count)
     ]
 

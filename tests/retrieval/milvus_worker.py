@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 
-from mmdf2.retrieval.faiss_gallery import FaissGallery
 from mmdf2.retrieval.gallery import GalleryError
-from mmdf2.retrieval.milvus_gallery import MilvusGallery
+from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval.milvus.gallery import MilvusGallery
 from mmdf2.retrieval.transfer import transfer
 
 

@@ -4,20 +4,25 @@ import sys
 
 import numpy as np
 
-from mmdf2.retrieval.folder import Stored, write_folder
 from mmdf2.retrieval.items import GalleryItem, ItemTable
+from mmdf2.retrieval.local.folder import GalleryContent, write_folder
 from mmdf2.retrieval.similarity import Similarity
 
 
-def content(number: int) -> Stored:
+def content(number: int) -> GalleryContent:
     """A gallery that says its number in every file."""
     count = 200 + number % 7
     items = ItemTable()
-    items.put(range(count), [GalleryItem(f'{number}', (0, 0, 1, 1), 1, None, {'of': number})] * count)
-    counts = np.array([count] + [0] * 12)
-    similarity = Similarity(np.full((2, 8), number), np.zeros(2))
-    return Stored(
-        similarity, np.full((count, 8), number, np.float32), np.arange(count), counts, items, count, f'{number}'
+    item = GalleryItem(image=f'{number}', box=(0, 0, 1, 1), category_id=1, fields={'of': number})
+    items.put(range(count), [item] * count)
+    return GalleryContent(
+        similarity=Similarity(np.full((2, 8), number), np.zeros(2)),
+        model=f'{number}',
+        vectors=np.full((count, 8), number, np.float32),
+        ids=np.arange(count),
+        counts=np.array([count] + [0] * 12),
+        items=items,
+        next_id=count,
     )
 
 

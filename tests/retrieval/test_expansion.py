@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmdf2.retrieval.expansion import expand_by_gallery, expand_queries, expanded_queries
-from mmdf2.retrieval.faiss_gallery import FaissGallery
+from mmdf2.retrieval.local.gallery import FaissGallery
 from mmdf2.retrieval.similarity import Similarity
 
 from .made_gallery import brute_force, make_embeddings, make_items, make_similarity

@@ -13,7 +13,13 @@ BOX = (0.0, 1.0, 20.5, 30.0)
 def test_items_come_back_as_they_went_in(tmp_path):
     landmarks = tuple((float(k), 2.0, 1.0) for k in range(CATEGORIES[8].num_landmarks))
     items = [
-        GalleryItem('a b/ü.jpg', BOX, 9, landmarks, {'price': 12.5, 'tags': ['x', None], 'quote': "it's"}),
+        GalleryItem(
+            image='a b/ü.jpg',
+            box=BOX,
+            category_id=9,
+            landmarks=landmarks,
+            fields={'price': 12.5, 'tags': ['x', None], 'quote': "it's"},
+        ),
         GalleryItem('', BOX, 1),
     ]
     table = ItemTable()
@@ -38,7 +44,7 @@ def test_writing_again_replaces_and_what_fails_writes_nothing():
     table = ItemTable()
     table.put([1], [GalleryItem('a', BOX, 1)])
     with pytest.raises(ValueError, match='fields of an item must be what JSON can hold'):
-        table.put([2, 1], [GalleryItem('b', BOX, 1), GalleryItem('c', BOX, 1, None, {'x': {1, 2}})])
+        table.put([2, 1], [GalleryItem('b', BOX, 1), GalleryItem('c', BOX, 1, fields={'x': {1, 2}})])
     assert len(table) == 1
     table.put([2, 1], [GalleryItem('b', BOX, 1), GalleryItem('c', BOX, 1)])
     assert [item.image for item in table.get([1, 2]).values()] == ['c', 'b']

@@ -20,13 +20,16 @@ from cuda_build import (  # noqa: E402
 
 @pytest.fixture
 def toolkit(tmp_path):
-    """toolkit(release): the folder of a CUDA toolkit whose nvcc says that it is of that release."""
+    """toolkit(release): the folder of a CUDA toolkit with headers, whose nvcc says that it is of that release."""
 
     def make(release):
         nvcc = tmp_path / 'bin/nvcc'
         nvcc.parent.mkdir(exist_ok=True)
         nvcc.write_text(f'#!/bin/sh\necho "Cuda compilation tools, release {release}, V{release}.1"\n')
         nvcc.chmod(0o755)
+        header = tmp_path / 'include/cuda_runtime.h'
+        header.parent.mkdir(exist_ok=True)
+        header.touch()
         return str(tmp_path)
 
     return make
@@ -62,6 +65,17 @@ def test_forced_and_impossible_names_what_is_missing(torch_cuda, release, words,
     home = toolkit(release) if release else str(tmp_path)
     with pytest.raises(CannotBuild, match=words):
         choose_cuda_build('2.13.0', torch_cuda, home, [], {'FORCE_CUDA': '1'})
+
+
+def test_a_toolkit_without_headers_is_not_used(toolkit, tmp_path):
+    """As when nvcc on PATH is a script that calls the toolkit's nvcc, and its folder is taken for the toolkit's."""
+    home = toolkit('13.0')
+    (tmp_path / 'include/cuda_runtime.h').rename(tmp_path / 'cuda_runtime.h')
+    build, why = choose_cuda_build('2.13.0', '13.0', home, [], {})
+    assert build is None and f'{home}/include has no cuda_runtime.h: set CUDA_HOME' in why
+    (tmp_path / 'targets/x86_64-linux/include').mkdir(parents=True)
+    (tmp_path / 'cuda_runtime.h').rename(tmp_path / 'targets/x86_64-linux/include/cuda_runtime.h')
+    assert choose_cuda_build('2.13.0', '13.0', home, [], {})[0].toolkit == '13.0'
 
 
 def test_no_toolkit_at_all_is_named():

@@ -1,6 +1,7 @@
 """`make install` without its long parts: refusals, notes, marks, and the cache of mmcv's wheels."""
 
 import fcntl
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ sys.path.insert(0, str(SCRIPTS))
 
 import environment  # noqa: E402
 import install  # noqa: E402
-import lock  # noqa: E402
 import mmcv_wheel  # noqa: E402
 
 TORCH = {'version': '2.13.0+cpu', 'cuda': None, 'gpu': False, 'architecture': None}
@@ -74,7 +74,7 @@ def test_broken_notes_are_no_notes(venv):
 
 
 def test_sources_without_what_is_compiled():
-    files = install.source_files()
+    files = install.source_files(*install.SOURCES)
     assert SCRIPTS.parent / 'mmdf2/stack.py' in files
     assert not [file for file in files if file.suffix in ('.so', '.pyc')]
 
@@ -129,16 +129,46 @@ def test_a_gpu_with_nvcc_has_wheels_of_its_own(tmp_path):
 def test_progress_counts_compiled_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mmcv_wheel, 'SECONDS_BETWEEN_LINES', 0)
     lines = 'print("  [7/78] c++ -MMD"); print("a warning"); print("[8/78] c++")'
-    with lock.held(tmp_path / 'lock', 'the test') as held:
+    with environment.lock(tmp_path / 'lock', 'the test') as held:
         mmcv_wheel.run_with_progress([sys.executable, '-c', lines], tmp_path / 'log', None, held)
     assert '7 of 78 files' in capsys.readouterr().out
     assert 'a warning' in (tmp_path / 'log').read_text()
 
 
+def test_progress_tells_how_long_is_left():
+    assert mmcv_wheel.progress(20, 80, 120).strip() == 'mmcv: 20 of 80 files compiled in 2.0 min, about 6.0 min left'
+
+
+def test_every_stage_says_how_long_it_usually_takes(capsys):
+    install.say('libraries', '1 min')
+    assert capsys.readouterr().out == 'make install: libraries (usually 1 min)\n'
+
+
+def test_what_setuptools_left_is_removed_and_compiled_objects_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(install, 'ROOT', tmp_path)
+    for name in ('build/lib', 'build/lib.linux', 'build/bdist.linux', 'build/temp.linux', 'mmdf2.egg-info', 'mmdf2'):
+        (tmp_path / name).mkdir(parents=True)
+    install.remove_leftovers()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*')) == [
+        'build',
+        'build/temp.linux',
+        'mmdf2',
+    ]
+
+
+def test_mim_is_pointed_at_the_package_of_an_editable_installation(tmp_path):
+    record = tmp_path / 'mmdf2-0.1.0.dist-info/direct_url.json'
+    record.parent.mkdir()
+    record.write_text(json.dumps({'dir_info': {'editable': True}, 'url': install.ROOT.as_uri()}))
+    install.point_mim_at_the_package(tmp_path)
+    expected = {'dir_info': {'editable': True}, 'url': (install.ROOT / 'mmdf2').as_uri()}
+    assert json.loads(record.read_text()) == expected
+
+
 def test_a_failed_build_shows_the_end_of_its_log(tmp_path):
     code = 'print("error: no space left"); raise SystemExit(1)'
     with (
-        lock.held(tmp_path / 'lock', 'the test') as held,
+        environment.lock(tmp_path / 'lock', 'the test') as held,
         pytest.raises(mmcv_wheel.BuildError, match=r'log:\n.*no space left'),
     ):
         mmcv_wheel.run_with_progress([sys.executable, '-c', code], tmp_path / 'log', None, held)
@@ -146,7 +176,7 @@ def test_a_failed_build_shows_the_end_of_its_log(tmp_path):
 
 def test_the_lock_stays_with_the_program_when_its_starter_is_gone(tmp_path):
     code = 'import sys; print("at work", flush=True); sys.stdin.read()'
-    with lock.held(tmp_path / 'lock', 'the test') as held:
+    with environment.lock(tmp_path / 'lock', 'the test') as held:
         pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
         orphan = subprocess.Popen([sys.executable, '-c', code], pass_fds=[held], **pipes)
     orphan.stdout.readline()

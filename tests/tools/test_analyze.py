@@ -7,10 +7,10 @@ import pytest
 from analysis.made_results import write_made_results
 from tiny_run import run_tool
 
-from mmdf2.datasets.store import open_or_prepare
-from mmdf2.evaluation.detection_files import read_detections
-from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.from_store import ground_truth
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.evaluation.coco import evaluate_task
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.truth import ground_truth
 
 
 @pytest.fixture(scope='module')

@@ -20,10 +20,9 @@ def load_tool(name):
     return module
 
 
-def parse(monkeypatch, name, *arguments):
+def parse(name, *arguments):
     positional = ['config.py'] if name == 'train' else ['config.py', 'weights.pth']
-    monkeypatch.setattr('sys.argv', [f'{name}.py', *positional, *arguments])
-    return load_tool(name).parse_args()
+    return load_tool(name).parse_args([*positional, *arguments])
 
 
 @pytest.fixture
@@ -43,24 +42,24 @@ def arguments(config, **changes):
 
 @ONE_OF_BOTH
 @pytest.mark.parametrize('spelling', ['--local-rank', '--local_rank'])
-def test_both_spellings_of_local_rank(monkeypatch, name, spelling):
-    args = parse(monkeypatch, name, f'{spelling}=3', '--launcher', 'pytorch', '--cfg-options', 'a.b=2', 'c=[1,2]')
+def test_both_spellings_of_local_rank(name, spelling):
+    args = parse(name, f'{spelling}=3', '--launcher', 'pytorch', '--cfg-options', 'a.b=2', 'c=[1,2]')
     assert (args.local_rank, args.launcher, args.cfg_options) == (3, 'pytorch', {'a.b': 2, 'c': [1, 2]})
 
 
 @ONE_OF_BOTH
-def test_mim_gives_no_flag_for_gpus(monkeypatch, capsys, name):
+def test_mim_gives_no_flag_for_gpus(capsys, name):
     """mim adds --gpus, or --device, to tools whose help mentions it."""
     with pytest.raises(SystemExit):
-        parse(monkeypatch, name, '-h')
+        parse(name, '-h')
     assert '--gpus' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ('given', 'resume'), [((), None), (('--resume',), 'auto'), (('--resume', 'epoch_3.pth'), 'epoch_3.pth')]
 )
-def test_resume_takes_an_optional_checkpoint(monkeypatch, given, resume):
-    assert parse(monkeypatch, 'train', *given).resume == resume
+def test_resume_takes_an_optional_checkpoint(given, resume):
+    assert parse('train', *given).resume == resume
 
 
 def test_config_is_changed_by_the_command_line(config_file):
@@ -72,7 +71,7 @@ def test_config_is_changed_by_the_command_line(config_file):
 
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
 def test_launchers_that_need_gpus_say_so(config_file, monkeypatch, launcher):
-    monkeypatch.setattr('mmdf2.engine.launch.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmdf2.engine.runner_config.get_device', lambda: 'cpu')
     with pytest.raises(ValueError, match='torchrun --nproc-per-node N'):
         load_config(arguments(config_file, launcher=launcher))
 

@@ -10,7 +10,7 @@ from models.tiny import build_tiny
 from tiny_run import metrics, run_tool, write_config
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.retrieval.faiss_gallery import FaissGallery
+from mmdf2.retrieval.local.gallery import FaissGallery
 
 
 @pytest.fixture(scope='module')

@@ -1,10 +1,12 @@
-"""Boxes, masks and landmarks on images."""
+"""Boxes, masks, landmarks and annotated items drawn on images."""
 
 import numpy as np
 import pytest
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, PALETTE
-from mmdf2.visualization import draw_boxes, draw_instances, draw_landmarks, draw_masks
+from mmdf2.datasets.annotation import read_annotation
+from mmdf2.images import read_image
+from mmdf2.visualization import draw_boxes, draw_instances, draw_items, draw_landmarks, draw_masks
 
 GREY = 127
 
@@ -14,7 +16,7 @@ def canvas(height=240, width=320):
 
 
 def changed(picture):
-    """(H, W) bool: where a picture differs from the canvas."""
+    """(H, W) bool, the pixels in which a picture differs from the canvas."""
     return (picture != GREY).any(axis=2)
 
 
@@ -138,7 +140,7 @@ def test_skeleton_joins_drawn_landmarks_only():
 
 
 @pytest.mark.parametrize('category', CATEGORIES, ids=lambda category: category.name)
-def test_columns_beyond_the_category_are_not_looked_at(category):
+def test_columns_beyond_the_category_are_not_read(category):
     rng = np.random.default_rng(category.id)
     points = rng.uniform(20, 200, (1, MAX_LANDMARKS, 2))
     expected = draw_landmarks(canvas(), points, [category.label])
@@ -180,3 +182,22 @@ def test_bad_input_is_named(kwargs, message):
 def test_image_of_another_type_is_refused(image):
     with pytest.raises(ValueError, match='image must be'):
         draw_boxes(image, np.zeros((0, 4)), [])
+
+
+def test_items_are_drawn_inside_their_mask_and_box_and_no_items_draw_nothing(make_item):
+    image = np.full((64, 96, 3), 128, np.uint8)
+    assert np.array_equal(draw_items(image, []), image)
+    item = make_item(np.random.default_rng(3), 1, 8, 1, (96, 64))
+    drawn = draw_items(image, [item])
+    centre = ((np.array(item.bbox[:2]) + item.bbox[2:]) / 2).astype(int)
+    assert (drawn[centre[1], centre[0]] != 128).any()
+    assert np.array_equal(image, np.full((64, 96, 3), 128, np.uint8))
+
+
+def test_items_of_a_photo(photo_root):
+    image = read_image(photo_root / 'validation/image/000264.jpg')
+    items = read_annotation(photo_root / 'validation/annos/000264.json').items
+    changed = (draw_items(image, items) != image).any(axis=2)
+    x1, y1, x2, y2 = np.round(items[0].bbox).astype(int)
+    assert changed[y1:y2, x1:x2].mean() > 0.3
+    assert changed.mean() < 0.9

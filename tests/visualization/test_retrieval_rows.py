@@ -1,11 +1,11 @@
-"""Rows of queries and hits."""
+"""Pictures of queries with their hits."""
 
 import numpy as np
 import pytest
 
 from mmdf2.images import write_image
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
-from mmdf2.visualization.palette import NEUTRAL, RIGHT, WRONG
+from mmdf2.visualization.drawing import NEUTRAL, RIGHT, WRONG
 from mmdf2.visualization.retrieval_rows import crop_box
 
 

@@ -1,4 +1,4 @@
-"""The visualizer, through data samples and MMDetection's hook."""
+"""The visualizer, called with data samples and by MMDetection's hook."""
 
 from types import SimpleNamespace
 

@@ -211,6 +211,7 @@ def test_a_killed_run_is_completed(tmp_path):
     (cut / 'train' / 'image' / '000004.jpg').write_bytes(b'half a picture')
     (cut / 'train' / 'annos' / '000009.json').unlink()
     (cut / 'train' / 'image' / '000009.jpg').unlink()
+    (cut / 'train' / 'image' / '.000009.7-0123abcd.unfinished.jpg').write_bytes(b'half a picture')
     untouched = (cut / 'train' / 'image' / '000001.jpg').stat().st_mtime_ns
     make_wardrobe(cut, 3, **arguments)
     assert digests(cut) == digests(whole)

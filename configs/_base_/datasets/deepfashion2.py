@@ -1,4 +1,4 @@
-# DeepFashion2 in its own folders: data_root/{train,validation}/{image,annos}.
+# DeepFashion2 in its original folders: data_root/{train,validation}/{image,annos}.
 data_root = 'data/deepfashion2'
 dataset_type = 'mmdf2.DeepFashion2Dataset'
 backend_args = None
@@ -10,8 +10,8 @@ train_pipeline = [
     dict(type='mmdf2.RandomFlip', prob=0.5),
     dict(type='mmdf2.PackClothesInputs'),
 ]
-# Annotations are loaded after resizing and so stay in the coordinates of the original image: the retrieval protocol
-# with ground-truth boxes needs them. Masks are not loaded, since an item without one would be set aside.
+# Annotations are loaded after resizing, so they stay in the coordinates of the original image: retrieval with
+# ground-truth boxes needs them so. Masks are not loaded, because items without a mask would be ignored.
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
     dict(type='mmdf2.Resize', scale=(1333, 800), keep_ratio=True),
@@ -20,7 +20,7 @@ test_pipeline = [
 ]
 
 # Two images on each of 8 GPUs are the paper's batch of 8 image pairs: the sampler gives every process whole pairs, and
-# the matching stream compares garments across processes. An epoch is as long as the dataset.
+# the matching stream compares the garments of all processes. An epoch has as many images as the dataset.
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,

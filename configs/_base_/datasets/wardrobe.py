@@ -1,4 +1,5 @@
-# A synthetic wardrobe (tools/make_wardrobe.py), resized to a square of `image_size` pixels, in batches of image pairs.
+# A synthetic wardrobe (tools/make_wardrobe.py). Images are resized to fit into a square of `image_size` pixels; batches
+# consist of image pairs.
 data_root = 'data/wardrobe/'
 image_size = (224, 224)
 batch_size = 8

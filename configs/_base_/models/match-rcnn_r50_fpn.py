@@ -1,4 +1,4 @@
-# Match R-CNN of the DeepFashion2 paper, pose variant: ResNet-50-FPN with box, mask, landmark and matching streams.
+# The pose variant of the DeepFashion2 paper's Match R-CNN: ResNet-50-FPN with box, mask, landmark and matching streams.
 model = dict(
     type='mmdf2.MatchRCNN',
     data_preprocessor=dict(
@@ -18,8 +18,8 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=True,
         style='pytorch',
-        # Fetched when training starts. From a file instead: --cfg-options model.backbone.init_cfg.checkpoint=PATH;
-        # from scratch: model.backbone.init_cfg=None.
+        # These weights are downloaded when training starts. To read them from a file instead, use
+        # --cfg-options model.backbone.init_cfg.checkpoint=PATH; to train from scratch, model.backbone.init_cfg=None.
         init_cfg=dict(type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
     ),
     neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
@@ -65,7 +65,7 @@ model = dict(
             num_classes=13,
             loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0),
         ),
-        # The landmark stream looks at the mask stream's 14 x 14 features.
+        # The landmark stream shares the 14 x 14 features of the mask stream.
         keypoint_roi_extractor=None,
         keypoint_head=dict(
             type='mmdf2.ClothingPoseHead', num_convs=8, in_channels=256, conv_channels=512, num_deconvs=2
@@ -111,7 +111,7 @@ model = dict(
             nms=dict(type='nms', iou_threshold=0.5),
             max_per_img=100,
             mask_thr_binary=0.5,
-            # Retrieval is also measured with ground-truth boxes, where a sample carries them.
+            # Retrieval is also evaluated with ground-truth boxes, if the samples have them.
             embed_gt_boxes=True,
         ),
     ),

@@ -1,4 +1,4 @@
-# 2x: twice as long.
+# The 2x schedule: twice as many epochs as 1x.
 _base_ = './schedule_1x.py'
 
 train_cfg = dict(max_epochs=24)

@@ -1,4 +1,5 @@
-# s1x: stretched to 1.44 x 12 = 17.28 epochs, rounded; the rate falls where Detectron's 'stretched 1x' lets it fall.
+# The s1x schedule: 1.44 x 12 = 17.28 epochs, rounded; the learning rate drops where that of Detectron's 'stretched 1x'
+# does.
 _base_ = './schedule_1x.py'
 
 train_cfg = dict(max_epochs=17)

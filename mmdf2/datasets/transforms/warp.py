@@ -1,12 +1,14 @@
-"""What an affine map of the image does to the instances on it: the one place, for crops and for rotations.
+"""What affine maps and flips of an image do to the instances on it: pure functions.
 
-Coordinates are continuous: pixel (i, j) covers [j, j + 1) x [i, i + 1), as boxes, polygons and flips have it.
+Coordinates are continuous: pixel (i, j) covers [j, j + 1) x [i, i + 1), the convention of boxes, polygons and flips.
 """
 
 import cv2
 import numpy as np
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+from mmdf2.categories import FLIP_PERMUTATIONS
 
 PER_INSTANCE = (
     'gt_bboxes',
@@ -18,29 +20,31 @@ PER_INSTANCE = (
     'gt_identities',
     'gt_item_ids',
 )
+# A flip of both axes is a rotation by 180 degrees and no mirror image: left stays left.
+MIRRORING = ('horizontal', 'vertical')
 
 
 def pixel_matrix(matrix: np.ndarray) -> np.ndarray:
-    """The (2, 3) map of pixel numbers, as OpenCV's warps want it, of a (2, 3) map of continuous coordinates."""
+    """Turns a (2, 3) map of continuous coordinates into the (2, 3) map of pixel numbers that OpenCV's warps expect."""
     shifted = np.asarray(matrix, dtype=np.float64).copy()
     shifted[:, 2] += shifted[:, :2] @ (0.5, 0.5) - 0.5
     return shifted
 
 
 def warp_instances(results: dict, matrix: np.ndarray, shape: tuple[int, int], min_visible: float) -> dict:
-    """The instances after their image is mapped and cut to a new size.
+    """Maps the instances of an image that is mapped and cut to a new size.
 
-    Boxes are clipped. Landmarks that leave the image become unlabelled. An instance leaves all fields together when its
-    box or its mask is gone from the image, or less than ``min_visible`` of its box is left.
+    Boxes are clipped. Landmarks that leave the image become unlabelled. An instance is removed from all fields at once
+    when its box or its mask is no longer in the image, or less than ``min_visible`` of its box is left.
 
     Args:
-        results: A pipeline's results; not changed.
+        results: A pipeline's results, which are not changed.
         matrix: (2, 3) map of continuous coordinates.
         shape: (height, width) of the new image.
         min_visible: Least share of a box's area that must stay in the image, 0 to 1.
 
     Returns:
-        The ``gt_*`` fields of ``results``, new.
+        New values of the ``gt_*`` fields of ``results``.
     """
     fields = {name: results[name] for name in PER_INSTANCE if results.get(name) is not None}
     if 'gt_bboxes' not in fields:
@@ -67,16 +71,16 @@ def warp_instances(results: dict, matrix: np.ndarray, shape: tuple[int, int], mi
 def map_landmarks(
     keypoints: np.ndarray, visible: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks after an affine map; those outside the new image become unlabelled.
+    """Maps landmarks by an affine map; those outside the new image become unlabelled.
 
     Args:
         keypoints: (n, K, 2) pixels.
         visible: (n, K), 0 where not labelled.
-        matrix: (2, 3).
+        matrix: (2, 3) map of continuous coordinates.
         shape: (height, width) of the new image.
 
     Returns:
-        keypoints and visible, new arrays of the same types.
+        New arrays of keypoints and of visible, of the same types.
     """
     mapped = keypoints @ matrix[:, :2].T + matrix[:, 2]
     inside = ((mapped >= 0) & (mapped < (shape[1], shape[0]))).all(axis=-1) & (visible > 0)
@@ -84,11 +88,40 @@ def map_landmarks(
     return mapped, np.where(inside, visible, 0).astype(visible.dtype)
 
 
+def flip_landmarks(
+    keypoints: np.ndarray, visible: np.ndarray, labels: np.ndarray, shape: tuple[int, int], direction: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flips landmarks with their image; a mirror image exchanges the left and right landmarks of each category.
+
+    Args:
+        keypoints: (n, 39, 2) pixels.
+        visible: (n, 39), 0 where not labelled.
+        labels: (n,) class labels, 0 to 12.
+        shape: (height, width) of the image.
+        direction: 'horizontal', 'vertical' or 'diagonal' (both).
+
+    Returns:
+        New arrays of keypoints and of visible, for the flipped image.
+    """
+    height, width = shape
+    flipped = keypoints.copy()
+    if direction in ('horizontal', 'diagonal'):
+        flipped[..., 0] = width - flipped[..., 0]
+    if direction in ('vertical', 'diagonal'):
+        flipped[..., 1] = height - flipped[..., 1]
+    flipped[visible == 0] = 0
+    if direction not in MIRRORING:
+        return flipped, visible.copy()
+    order = FLIP_PERMUTATIONS[labels]
+    return np.take_along_axis(flipped, order[..., None], axis=1), np.take_along_axis(visible, order, axis=1)
+
+
 def _map_boxes(boxes: np.ndarray, fields: dict, matrix: np.ndarray) -> np.ndarray:
     mapped = _extents(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2) @ matrix[:, :2].T + matrix[:, 2])
     if matrix[0, 1] == 0 == matrix[1, 0] or 'gt_masks' not in fields:
         return mapped
-    # The box of turned corners is far too large; that of the turned outline, with the old margins, is not.
+    # A box around the rotated corners would be far too large. The box around the rotated outline is not; it gets the
+    # margins that the box had around the outline before.
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     for number, box in enumerate(boxes):
         points = _outline(fields, number)
@@ -113,8 +146,8 @@ def _outline(fields: dict, number: int) -> np.ndarray:
 
 
 def _map_masks(masks, matrix: np.ndarray, shape: tuple[int, int]):
-    # Polygons may reach beyond the image: they are cut when they are turned into pixels. Cutting them here would need
-    # them free of self-crossings, which annotated ones are not.
+    # Polygons may reach beyond the image: they are cut when they are turned into pixels. To cut them here, they would
+    # have to be free of self-intersections, which annotated polygons are not.
     if isinstance(masks, PolygonMasks):
         mapped = [
             [(polygon.reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]).reshape(-1) for polygon in polygons]
@@ -142,7 +175,7 @@ def _corners(boxes) -> np.ndarray:
 
 
 def _extents(points: np.ndarray) -> np.ndarray:
-    # (n, P, 2) -> (n, 4)
+    """Bounding boxes (n, 4) of point sets (n, P, 2)."""
     if not points.shape[1]:
         return np.zeros((len(points), 4))
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=-1)

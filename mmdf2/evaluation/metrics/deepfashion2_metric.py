@@ -6,28 +6,27 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from pycocotools import mask as mask_utils
-from terminaltables import AsciiTable
 
-from mmdf2.categories import CATEGORIES, CATEGORY_NAMES, MAX_LANDMARKS
-from mmdf2.datasets.store import open_or_prepare
-from mmdf2.evaluation.accumulate import TaskResult
-from mmdf2.evaluation.evaluator import evaluate_task
-from mmdf2.evaluation.formats import detection_results, write_results
-from mmdf2.evaluation.from_store import ground_truth
-from mmdf2.evaluation.metrics.collected import (
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.evaluation.coco import evaluate_task
+from mmdf2.evaluation.files.detections import detection_results
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.metrics.data_samples import (
     common_fields,
     image_id,
     one_per_image,
     to_array,
     warn_of_coverage,
 )
-from mmdf2.evaluation.records import Detections
-from mmdf2.evaluation.report import flat_figures, task_figures
-from mmdf2.evaluation.report_files import report_text
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL
+from mmdf2.evaluation.records import COLUMNS, OVERALL, Detections
+from mmdf2.evaluation.report.figures import flat_figures, metric_key, task_figures
+from mmdf2.evaluation.report.tables import category_table, report_text
+from mmdf2.evaluation.retrieval import with_size
+from mmdf2.evaluation.truth import ground_truth
 from mmdf2.registry import METRICS
 
-# Metric -> field of pred_instances that it needs, and tasks of the evaluator.
+# Metric -> field of pred_instances that it needs, and tasks of ``mmdf2.evaluation.coco``.
 STREAMS = {
     'bbox': ('bboxes', ('bbox',)),
     'segm': ('masks', ('segm',)),
@@ -39,23 +38,26 @@ STREAMS = {
 class DeepFashion2Metric(BaseMetric):
     """AP, AP50, AP75 and AR of boxes, masks and landmarks, as pycocotools would report them.
 
-    Returns ``bbox_AP``, ``segm_AP``, ``keypoints_AP_visible`` (landmarks with v == 2), ``keypoints_AP_all`` (v > 0) and
-    likewise AP50, AP75, AR, from 0 to 1, NaN when there is nothing to find; logs a table of the categories. Figures are
-    of the images that were processed, with a warning when that is not the whole split.
+    Returns ``bbox_AP``, ``segm_AP``, ``keypoints_AP_visible`` (landmarks with v == 2) and ``keypoints_AP_all`` (v > 0),
+    and the same keys with AP50, AP75 and AR in the place of AP. All figures are from 0 to 1, NaN when there is nothing
+    to find. Logs a table of the categories. The figures cover the images that were processed; a warning says so when
+    these are not the whole split.
 
     Args:
-        data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
+        data_root: The dataset's folder. Ground truth comes from its store, which is made if it is missing.
         split: 'train' or 'validation'.
-        metrics: Of 'bbox', 'segm', 'keypoints'; 'auto' takes those that are predicted and says which are not.
-        subsets: Also evaluates the paper's twelve subsets, as ``bbox_AP_scale_small`` ..., and logs its Tables 2 to 4.
-        outfile_prefix: Writes the official result files ``<prefix>.bbox.json``, ``.segm.json``, ``.keypoints.json``.
-        collect_device: As of BaseMetric.
-        prefix: As of BaseMetric; none by default.
-        collect_dir: As of BaseMetric.
+        metrics: Some of 'bbox', 'segm', 'keypoints'; 'auto' takes those that are predicted and logs which are not.
+        subsets: Whether to evaluate the paper's twelve subsets too, with keys such as ``bbox_AP_scale_small``, and to
+            log the paper's Tables 2 to 4.
+        outfile_prefix: Prefix of official result files to write: ``<prefix>.bbox.json``, ``<prefix>.segm.json`` and
+            ``<prefix>.keypoints.json``; None to write none.
+        collect_device: Device on which results of several processes are collected; see MMEngine's ``BaseMetric``.
+        prefix: Prefix of the keys; none by default.
+        collect_dir: Folder through which results are collected on the CPU; see MMEngine's ``BaseMetric``.
 
     Raises:
-        ValueError: A metric that is unknown, or asked for by name and not predicted.
-        EvaluationError: Predictions on images that the split does not have, or that are not finite.
+        ValueError: A metric is unknown, or is asked for by name and not predicted.
+        EvaluationError: A prediction is not finite, or lies on an image that the split does not have.
     """
 
     default_prefix = ''
@@ -88,7 +90,7 @@ class DeepFashion2Metric(BaseMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: Dicts with img_id, ori_shape and pred_instances in original image coordinates.
+            data_samples: Dicts with img_id, ori_shape, and pred_instances in coordinates of the original image.
         """
         self.results.extend(_compact(sample, self.wanted) for sample in data_samples)
 
@@ -109,13 +111,13 @@ class DeepFashion2Metric(BaseMetric):
         tasks = [task for metric in metrics for task in STREAMS[metric][1]]
         evaluated = {task: evaluate_task(truth, detections, task, columns) for task in tasks}
         if evaluated:
-            print_log('\n' + category_table(evaluated), 'current')
+            print_log('\n' + category_table(evaluated).boxed(), 'current')
         if evaluated and self.subsets:
             tables = report_text({task: task_figures(result) for task, result in evaluated.items()})
             print_log(f'\n{tables}', 'current')
         figures = {}
         for task, result in evaluated.items():
-            figures.update(flat_figures({column: result.figures(column) for column in columns}, _key(task, '{}')))
+            figures.update(flat_figures({column: result.figures(column) for column in columns}, metric_key(task, '{}')))
         return figures
 
     def _predicted(self, results) -> list[str]:
@@ -131,30 +133,6 @@ class DeepFashion2Metric(BaseMetric):
         if missing:
             print_log(f'Not predicted, so not evaluated: {", ".join(missing)}', 'current')
         return [metric for metric in self.wanted if metric not in missing]
-
-
-def _key(task: str, name: str) -> str:
-    stream, _, setting = task.partition('_')
-    return f'{stream}_{name}_{setting}' if setting else f'{stream}_{name}'
-
-
-def category_table(evaluated: dict[str, TaskResult]) -> str:
-    """Text table: items and AP of each task for each category, then their mean AP, AP50 and AP75."""
-    # Landmark tasks ignore items without landmarks, so the largest count is that of all items.
-    counts = np.max([result.num_truths[result.columns.index(OVERALL)] for result in evaluated.values()], axis=0)
-    rows = [['category', 'items', *(_key(task, 'AP') for task in evaluated)]]
-    for label, name in enumerate(CATEGORY_NAMES):
-        rows.append([name, counts[label], *(_shown(r.average_precision(label=label)) for r in evaluated.values())])
-    means = {task: result.figures() for task, result in evaluated.items()}
-    for name in ('AP', 'AP50', 'AP75'):
-        rows.append([f'mean {name}', counts.sum(), *(_shown(figures[name]) for figures in means.values())])
-    table = AsciiTable(rows)
-    table.justify_columns = dict.fromkeys(range(1, len(rows[0])), 'right')
-    return table.table
-
-
-def _shown(figure: float) -> str:
-    return '-' if np.isnan(figure) else f'{figure:.3f}'
 
 
 def _compact(sample: dict, metrics) -> dict:
@@ -180,7 +158,7 @@ def _encode(masks) -> list[dict]:
 
 
 def _own_landmarks(keypoints, labels) -> np.ndarray:
-    """(n, 39, 2) with zeros beyond the landmarks of each row's category, whatever a model leaves there."""
+    """(n, 39, 2) landmarks, with zeros beyond those of each row's category, whatever the model predicted there."""
     keypoints = to_array(keypoints, np.float32).reshape(-1, MAX_LANDMARKS, 2).copy()
     for row, label in enumerate(labels):
         keypoints[row, CATEGORIES[label].num_landmarks :] = 0
@@ -191,12 +169,12 @@ def _join(results, metrics) -> Detections:
     counts = [len(result['scores']) for result in results]
     boxes = _stack(results, 'bboxes', (4,))
     return Detections(
-        np.repeat(np.array([result['img_id'] for result in results], dtype=np.int64), counts),
-        _stack(results, 'labels', ()).astype(np.int64),
-        _stack(results, 'scores', ()),
-        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1),
-        [mask for result in results for mask in result['masks']] if 'segm' in metrics else None,
-        _stack(results, 'keypoints', (MAX_LANDMARKS, 2)) if 'keypoints' in metrics else None,
+        image_ids=np.repeat(np.array([result['img_id'] for result in results], dtype=np.int64), counts),
+        labels=_stack(results, 'labels', ()).astype(np.int64),
+        scores=_stack(results, 'scores', ()),
+        boxes=with_size(boxes),
+        masks=[mask for result in results for mask in result['masks']] if 'segm' in metrics else None,
+        landmarks=_stack(results, 'keypoints', (MAX_LANDMARKS, 2)) if 'keypoints' in metrics else None,
     )
 
 

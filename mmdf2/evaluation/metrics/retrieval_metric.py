@@ -10,32 +10,41 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmdf2.categories import Source
-from mmdf2.datasets.store import Store, open_or_prepare
-from mmdf2.evaluation.formats import retrieval_result, write_results
-from mmdf2.evaluation.from_store import retrieval_items
-from mmdf2.evaluation.metrics.collected import (
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.datasets.store import Store
+from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.retrieval import retrieval_result
+from mmdf2.evaluation.metrics.data_samples import (
     common_fields,
     image_id,
     one_per_image,
     to_array,
     warn_of_coverage,
 )
-from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.report import flat_figures, retrieval_figures
-from mmdf2.evaluation.report_files import report_text
-from mmdf2.evaluation.retrieval import MAX_HITS, Items, Outcome, chance_top1, judge, select_queries
-from mmdf2.evaluation.subsets import COLUMNS, OVERALL
+from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError
+from mmdf2.evaluation.report.figures import flat_figures, retrieval_figures
+from mmdf2.evaluation.report.tables import report_text
+from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, RetrievalItems, chance_top1, judge, select_queries
+from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.evaluation.verification import draw_pairs, verification_figures
 from mmdf2.ops import pair_similarity, pair_topk
 from mmdf2.registry import METRICS
 
-# Negative pairs of a query item in the figures of verification.
+# Negative pairs per query item in the figures of verification.
 _NEGATIVES = 200
 
 
 @dataclass(frozen=True)
 class EmbeddedBoxes:
-    """Boxes (n, 4) x1, y1, x2, y2 with their image ids, labels, scores and embeddings (n, D)."""
+    """Boxes with embeddings, n of them.
+
+    Attributes:
+        image_ids: (n,) int64, the image of each box.
+        boxes: (n, 4) float64, x1, y1, x2, y2 in pixels.
+        labels: (n,) int64, categories, 0 to 12.
+        scores: (n,) float64, the scores of the boxes; 1 for ground-truth boxes.
+        embeddings: (n, D) float32.
+    """
 
     image_ids: np.ndarray
     boxes: np.ndarray
@@ -48,38 +57,42 @@ class EmbeddedBoxes:
 class RetrievalMetric(BaseMetric):
     """Top-1, 5, 10, 15 and 20 of retrieval, with detected boxes and with ground-truth boxes.
 
-    Returns, from 0 to 1:
+    Returns these figures, from 0 to 1:
 
-    - ``retrieval_top1`` ...: detected boxes, over all query items (the official overall figures);
-    - ``retrieval_paper_top1`` ...: over queries with more than five matching gallery items (the paper's table),
-      left out when there is none;
-    - ``retrieval_gt_top1`` ..., ``retrieval_gt_paper_top1`` ...: the same with ground-truth boxes as detections, when
-      the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
-    - ``retrieval_map``, ``retrieval_mrr`` ...: mean average precision and mean reciprocal rank of the first 20;
-    - ``verification_auc`` ...: see ``verification_figures``; with ground-truth boxes, over all positive pairs of a
-      query item and a gallery item and 200 negative ones a query, drawn with a fixed seed; the score is the logit of
-      'same' minus the other;
-    - ``retrieval_chance_top1``: what a random order of the gallery's ground-truth boxes would reach over all queries;
-    - and the counts ``retrieval_queries``, ``retrieval_paper_queries``, ``retrieval_missed`` (likewise ``_gt_``).
+    - ``retrieval_top1`` to ``retrieval_top20``: detected boxes, over all query items (the official overall figures);
+    - ``retrieval_paper_top1`` and so on: the same over queries with more than five matching gallery items (the paper's
+      table), left out when there is no such query;
+    - ``retrieval_map`` and ``retrieval_mrr``: mean average precision and mean reciprocal rank of the first 20;
+    - ``retrieval_gt_top1``, ``retrieval_gt_paper_top1`` and so on: all of these with ground-truth boxes as detections,
+      when the model embedded them (``test_cfg.rcnn.embed_gt_boxes``);
+    - ``verification_auc`` and the other figures of ``verification_figures``: with ground-truth boxes, over all positive
+      pairs of a query item and a gallery item and 200 negative pairs per query item, drawn with a fixed seed; the score
+      of a pair is the logit of 'same' minus the other logit;
+    - ``retrieval_chance_top1``: the top-1 accuracy that a random order of the gallery's ground-truth boxes would reach
+      over all queries;
+
+    and the counts ``retrieval_queries``, ``retrieval_paper_queries`` and ``retrieval_missed``, with ``retrieval_gt_``
+    for ground-truth boxes.
 
     Queries are the items of user images with a style, the gallery is every box on every shop image. Only images that
-    were processed take part, with a warning when that is not the whole split.
+    were processed take part; a warning says so when these are not the whole split.
 
     Args:
-        data_root: The dataset's folder. Ground truth comes from its store, which is made when it is missing.
+        data_root: The dataset's folder. Ground truth comes from its store, which is made if it is missing.
         split: 'train' or 'validation'.
-        subsets: Also counts the queries of the paper's twelve subsets, as ``retrieval_top1_scale_small`` ..., and logs
-            its Table 5.
-        outfile_prefix: Writes the official result files ``<prefix>.retrieval.json`` and, with ground-truth boxes,
-            ``<prefix>.retrieval_gt.json``, which needs a search for every detection on a user image and not only for
-            those that represent a query item.
-        collect_device: As of BaseMetric.
-        prefix: As of BaseMetric; none by default.
-        collect_dir: As of BaseMetric.
+        subsets: Whether to count the queries of the paper's twelve subsets too, with keys such as
+            ``retrieval_top1_scale_small``, and to log the paper's Table 5.
+        outfile_prefix: Prefix of official result files to write: ``<prefix>.retrieval.json`` and, with ground-truth
+            boxes, ``<prefix>.retrieval_gt.json``; None to write none. The files need a search for every detection on a
+            user image and not only for those that represent a query item.
+        collect_device: Device on which results of several processes are collected; see MMEngine's ``BaseMetric``.
+        prefix: Prefix of the keys; none by default.
+        collect_dir: Folder through which results are collected on the CPU; see MMEngine's ``BaseMetric``.
 
     Raises:
-        ValueError: The model predicts no embeddings, or not the weights that compare them.
-        EvaluationError: Predictions on images that the split does not have, or ground-truth boxes that are not its.
+        ValueError: The model does not predict embeddings, or the weights that compare them.
+        EvaluationError: Predictions lie on images that the split does not have, or ground-truth boxes are not those of
+            the split.
     """
 
     default_prefix = ''
@@ -111,7 +124,7 @@ class RetrievalMetric(BaseMetric):
         """
         for sample in data_samples:
             result = _compact(sample)
-            # One shared copy of the weights a process: pickling all results together writes it once.
+            # One copy of the weights per process is shared: pickling all results together writes it once.
             if self._similarity is None or any(
                 not np.array_equal(self._similarity[name], value) for name, value in result['similarity'].items()
             ):
@@ -156,16 +169,16 @@ class RetrievalMetric(BaseMetric):
 
 
 def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> np.ndarray:
-    """The most similar gallery boxes of some queries.
+    """Finds the most similar gallery boxes of some queries.
 
     Args:
         queries: Boxes on user images.
-        rows: (q,) rows of them.
+        rows: (q,) rows of the boxes that are searched for.
         entries: Boxes on shop images, n of them.
         similarity: ``weight`` (2, D) and ``bias`` (2,) of the match head; class 0 is 'same'.
 
     Returns:
-        (q, min(20, n)) int64 rows of ``entries``, best first, equal ones in their order.
+        (q, min(20, n)) int64 rows of ``entries``, best first; equally similar ones in their order.
     """
     count = min(MAX_HITS, len(entries.scores))
     if not count or not len(rows):
@@ -180,18 +193,17 @@ def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> 
     return indices.numpy()
 
 
-def judged(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> Outcome:
-    """Searches and judges.
+def judged(
+    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity
+) -> Outcome:
+    """Searches for each query item and decides which of the boxes found are right.
 
     Args:
         items: The items of the user images.
         gallery: The items of the shop images.
         queries: Detections on the user images, or the items' own boxes.
-        entries: Likewise on the shop images.
-        similarity: As of :func:`search`.
-
-    Returns:
-        What became of each query item.
+        entries: Detections on the shop images, or the items' own boxes.
+        similarity: ``weight`` (2, D) and ``bias`` (2,) of the match head; class 0 is 'same'.
     """
     wanted, chosen = select_queries(items, queries.image_ids, queries.boxes, queries.labels, queries.scores)
     represented = np.flatnonzero(chosen >= 0)
@@ -208,7 +220,9 @@ def judged(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: Embedd
     )
 
 
-def _verify(items: Items, gallery: Items, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity) -> dict:
+def _verify(
+    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity
+) -> dict:
     """Figures of pairs of ground-truth boxes, which are in the order of the items."""
     query, entry, same = draw_pairs(items.identities, gallery.identities, _NEGATIVES, seed=0)
     embeddings = [torch.from_numpy(boxes.embeddings) for boxes in (queries, entries)]
@@ -259,11 +273,11 @@ def _compact(sample: dict) -> dict:
 def _detected(results) -> EmbeddedBoxes:
     counts = [len(result['scores']) for result in results]
     return EmbeddedBoxes(
-        np.repeat(np.array([result['img_id'] for result in results], dtype=np.int64), counts),
-        np.concatenate([result['bboxes'] for result in results], dtype=np.float64),
-        np.concatenate([result['labels'] for result in results]),
-        np.concatenate([result['scores'] for result in results], dtype=np.float64),
-        np.concatenate([result['embeddings'] for result in results]),
+        image_ids=np.repeat(np.array([result['img_id'] for result in results], dtype=np.int64), counts),
+        boxes=np.concatenate([result['bboxes'] for result in results], dtype=np.float64),
+        labels=np.concatenate([result['labels'] for result in results]),
+        scores=np.concatenate([result['scores'] for result in results], dtype=np.float64),
+        embeddings=np.concatenate([result['embeddings'] for result in results]),
     )
 
 
@@ -281,16 +295,21 @@ def _annotated(results, store: Store, image_ids) -> EmbeddedBoxes:
                 f'in {store.folder} are {expected.tolist()}; the test pipeline must keep all items in their order'
             )
     embeddings = np.concatenate([result['gt_embeddings'] for result in results])
-    return EmbeddedBoxes(item_images, boxes, labels, np.ones(len(labels)), embeddings)
+    return EmbeddedBoxes(
+        image_ids=item_images, boxes=boxes, labels=labels, scores=np.ones(len(labels)), embeddings=embeddings
+    )
 
 
-def _split(boxes: EmbeddedBoxes, users) -> tuple[EmbeddedBoxes, EmbeddedBoxes]:
-    """Those on user images, and those on the others."""
+def _split(boxes: EmbeddedBoxes, users: np.ndarray) -> tuple[EmbeddedBoxes, EmbeddedBoxes]:
+    """Separates the boxes on user images from those on shop images; ``users`` are the ids of the user images."""
     on_user = np.isin(boxes.image_ids, users)
-    return tuple(EmbeddedBoxes(*(column[rows] for column in vars(boxes).values())) for rows in (on_user, ~on_user))
+    queries, entries = (
+        EmbeddedBoxes(**{name: column[rows] for name, column in vars(boxes).items()}) for rows in (on_user, ~on_user)
+    )
+    return queries, entries
 
 
-def _warn_of_hopeless_queries(items: Items, gallery: Items) -> None:
+def _warn_of_hopeless_queries(items: RetrievalItems, gallery: RetrievalItems) -> None:
     identities = items.identities[items.identities >= 0]
     hopeless = int((~np.isin(identities, gallery.identities)).sum())
     if hopeless:

@@ -11,13 +11,17 @@ from mmdf2.registry import MODELS
 
 @MODELS.register_module()
 class MatchRCNN(TwoStageDetector):
-    """Mask R-CNN with landmark and matching streams: seven losses, one forward pass.
+    """Mask R-CNN with a landmark and a matching stream: seven losses in one forward pass.
 
-    Trains under autocast in bfloat16 or float16 on CPU and GPU: proposals, RoIAlign and losses stay in float32.
-    Gradient checkpointing is the backbone's ``with_cp``. See :class:`ClothesRoIHead` for what a prediction carries.
+    The model trains under autocast in bfloat16 or float16 on CPU and GPU; proposals, RoIAlign and losses stay in
+    float32. The backbone's option ``with_cp`` switches gradient checkpointing on. :class:`ClothesRoIHead` describes the
+    fields of a prediction.
 
-    With ``test_cfg.rcnn.flip_average`` every embedding is averaged with that of the garment on the mirrored image, for
-    a second pass of the backbone. Query and gallery have to agree on it.
+    With ``test_cfg.rcnn.flip_average`` every embedding is averaged with that of the same garment instance on the
+    mirrored image, which costs a second pass of the backbone. The setting must be the same for queries and gallery.
+
+    Args:
+        **kwargs: Arguments of MMDetection's ``TwoStageDetector``.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -26,7 +30,7 @@ class MatchRCNN(TwoStageDetector):
             self.rpn_head.register_forward_hook(_outputs_in_float32)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """See the base class."""
+        """Predicts the garment instances of a batch; for the arguments see the base class."""
         samples = super().predict(batch_inputs, batch_data_samples, rescale)
         head = self.roi_head
         if getattr(head, 'with_match', False) and head.test_cfg.get('flip_average', False):
@@ -36,5 +40,5 @@ class MatchRCNN(TwoStageDetector):
 
 
 def _outputs_in_float32(module: nn.Module, inputs: tuple, outputs: tuple[list[Tensor], ...]) -> tuple:
-    """Forward hook: scores and deltas in float32, which decoding and non-maximum suppression need on the CPU."""
+    """Forward hook: converts scores and deltas to float32, which decoding and NMS need on the CPU."""
     return tuple([level.to(torch.float32) for level in levels] for levels in outputs)

@@ -1,7 +1,6 @@
-"""Losses as pure functions: tensors in, one finite scalar out, zero with a gradient when nothing is labelled."""
+"""The losses over pairs of garments, as pure functions; they are 0 with a zero gradient when no pair counts."""
 
 from .contrastive_loss import contrastive_loss, contrastive_targets
-from .landmark_loss import landmark_loss
 from .match_loss import DIFFERENT, IGNORED, SAME, match_loss, pair_targets, pair_weights
 
 __all__ = [
@@ -10,7 +9,6 @@ __all__ = [
     'SAME',
     'contrastive_loss',
     'contrastive_targets',
-    'landmark_loss',
     'match_loss',
     'pair_targets',
     'pair_weights',

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss over all pairs of the batch: which of all these garments is the same?"""
+"""The supervised contrastive loss over all pairs of garments of the batch."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,17 @@ from .match_loss import IGNORED, SAME, pair_targets
 
 
 def contrastive_targets(identities: Tensor, pair_ids: Tensor, is_shop: Tensor) -> Tensor:
-    """What each pair of garments of the batch is to the contrastive loss.
+    """The target of each pair of garments of the batch for the contrastive loss.
 
-    As :func:`pair_targets`, but that a same pair counts only between a consumer's and a shop's garment, which is what a
-    search looks for: two crops of one photo are alike without learning anything. Different garments count wherever
-    they are.
+    The targets are those of :func:`pair_targets`, except that a same pair counts only between a user's and a shop's
+    garment. That is what a search looks for; two crops of one photo are similar without any learning. Different
+    garments count whatever their sources are.
 
     Args:
-        identities: (n,) identity codes, -1 where there is none.
-        pair_ids: (n,) ``pair_id`` of the garment's image, -1 where unknown.
-        is_shop: (n,) 1 from a shop's image, 0 from a consumer's, -1 unknown and left out.
+        identities: (n,) identity codes of the garments, -1 for none.
+        pair_ids: (n,) ``pair_id`` of each garment's image, -1 when unknown.
+        is_shop: (n,) source of each garment's image: 1 for a shop image, 0 for a user image, -1 when unknown; garments
+            of unknown source are left out.
 
     Returns:
         (n, n) int64, symmetric: 0 same, 1 different, -1 left out.
@@ -28,26 +29,26 @@ def contrastive_targets(identities: Tensor, pair_ids: Tensor, is_shop: Tensor) -
 
 
 def contrastive_loss(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over garments of the cross-entropy of a softmax over the garments that each is compared with.
+    """Cross-entropy of a softmax over all garments that a garment is compared with, averaged over garments.
 
     A row with a same pair is an anchor. Its loss is the mean, over its same pairs, of ``-log softmax(score /
-    temperature)`` with score the logit of 'same' minus the other; pairs that are left out are in no softmax. Only
-    differences of an anchor's scores matter, so the bias gets no gradient: this goes beside :func:`match_loss`, which
-    fixes the odds, and not in its place.
+    temperature)``, where the score is the logit of 'same' minus that of 'different'; pairs that are left out are in no
+    softmax. Only differences between the scores of an anchor matter, so the bias gets no gradient. This loss therefore
+    complements :func:`match_loss`, which sets the odds, and does not replace it.
 
     Args:
-        logits: (M, N, 2), class 0 is 'same'.
-        targets: (M, N) int64 as of :func:`contrastive_targets`.
-        temperature: Above 0; below 1 it stresses the nearest garments.
+        logits: (M, N, 2) logits of the pairs; class 0 is 'same'.
+        targets: (M, N) int64 targets from :func:`contrastive_targets`.
+        temperature: Temperature of the softmax, above 0; values below 1 emphasise the nearest garments.
 
     Returns:
-        Scalar, float32; 0 with a zero gradient when there is no same pair.
+        Scalar, float32; 0 with a zero gradient when there are no same pairs.
 
     Source: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2.
     """
     logits = logits.float()
     scores = (logits[..., 0] - logits[..., 1]) / temperature
-    # Rows without a same pair go first: a softmax over nothing has no gradient but NaN.
+    # Rows without a same pair are removed first, because the gradient of a softmax over no entries is NaN.
     anchors = (targets == SAME).any(dim=1)
     scores, targets = scores[anchors], targets[anchors]
     same = targets == SAME

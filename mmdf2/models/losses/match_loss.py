@@ -1,4 +1,4 @@
-"""Two-class loss over pairs of garments: same or different."""
+"""The loss over pairs of garments with the two classes 'same' and 'different'."""
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +10,16 @@ SAME, DIFFERENT, IGNORED = 0, 1, -1
 def pair_targets(
     query_identities: Tensor, gallery_identities: Tensor, query_pair_ids: Tensor, gallery_pair_ids: Tensor
 ) -> Tensor:
-    """What each pair of a query and a gallery garment should be called.
+    """The target of each pair of a query and a gallery garment.
 
-    Equal known identities are the same garment. A garment without identity (-1) may be any garment of its own image
-    pair, so pairs of equal ``pair_id`` with an unknown side teach nothing; every other pair is a different garment.
+    Garments of equal identity are the same. A garment without identity (-1) may be any garment of its own image pair,
+    so a pair with such a garment and equal ``pair_id`` is left out. All other garments are different.
 
     Args:
-        query_identities: (M,) identity codes, -1 where there is none.
-        gallery_identities: (N,).
-        query_pair_ids: (M,) ``pair_id`` of the garment's image, -1 where unknown.
-        gallery_pair_ids: (N,).
+        query_identities: (M,) identity codes of the query garments, -1 for none.
+        gallery_identities: (N,) identity codes of the gallery garments, -1 for none.
+        query_pair_ids: (M,) ``pair_id`` of the images of the query garments, -1 when unknown.
+        gallery_pair_ids: (N,) ``pair_id`` of the images of the gallery garments, -1 when unknown.
 
     Returns:
         (M, N) int64: 0 same, 1 different, -1 left out.
@@ -32,16 +32,17 @@ def pair_targets(
 
 
 def pair_weights(targets: Tensor, query_labels: Tensor, gallery_labels: Tensor, same_category_weight: float) -> Tensor:
-    """How much each pair counts when different garments of one category, the hard negatives, count more.
+    """The weight of each pair when different garments of the same category, the hard negatives, have another weight.
 
     Args:
-        targets: (M, N) int64 as of :func:`pair_targets`.
-        query_labels: (M,) category labels.
-        gallery_labels: (N,).
-        same_category_weight: Of a pair of different garments of one category; every other pair counts 1.
+        targets: (M, N) int64 targets from :func:`pair_targets`.
+        query_labels: (M,) category labels of the query garments.
+        gallery_labels: (N,) category labels of the gallery garments.
+        same_category_weight: Weight of a pair of different garments of the same category; all other pairs have the
+            weight 1.
 
     Returns:
-        (M, N) float32.
+        (M, N) float32 weights.
     """
     hard = (targets == DIFFERENT) & (query_labels[:, None] == gallery_labels)
     return torch.ones_like(targets, dtype=torch.float32).masked_fill(hard, same_category_weight)
@@ -53,15 +54,16 @@ def match_loss(
     """Softmax cross-entropy over pairs.
 
     Args:
-        logits: (M, N, 2), class 0 is 'same'.
-        targets: (M, N) int64 as of :func:`pair_targets`.
-        positive_share: None: one mean over all pairs, in which same pairs count by their number (about one in the
-            batch's image pairs). Else the weight of the mean over the same pairs, the mean over the different ones
-            taking the rest.
-        weights: (M, N), what each pair counts in those means; None for 1.
+        logits: (M, N, 2) logits of the pairs; class 0 is 'same'.
+        targets: (M, N) int64 targets from :func:`pair_targets`.
+        positive_share: With None the loss is one mean over all pairs, in which same pairs count by their number: with
+            B image pairs per batch about one pair in B is the same. Otherwise ``positive_share`` is the weight of the
+            mean over the same pairs, and the mean over the different pairs has the remaining weight.
+        weights: (M, N) weight of each pair in these means; None for 1.
 
     Returns:
-        Scalar, float32. A kind of pair that is absent adds 0; 0 with a zero gradient when there is no pair.
+        Scalar, float32. When there are no same pairs, or no different ones, their mean is 0; the loss is 0 with a zero
+        gradient when there are no pairs.
     """
     losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction='none', ignore_index=IGNORED)
     losses = losses.view_as(targets)
@@ -75,5 +77,6 @@ def match_loss(
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean; 0 when all weights are 0."""
     total = weights.sum()
     return (values * weights).sum() / torch.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""MMDetection's mask head with its convolutions open to other readers."""
+"""MMDetection's mask head, whose features the match head can read, and the targets of its loss."""
 
 import torch
 from mmcv.ops import roi_align
@@ -13,17 +13,17 @@ from mmdf2.registry import MODELS
 class ClothesMaskHead(FCNMaskHead):
     """:class:`mmdet.FCNMaskHead` in two steps, so that the match head can read its features without a second pass.
 
-    Args and weights are FCNMaskHead's: its checkpoints load.
+    Arguments and weights are those of FCNMaskHead, so its checkpoints load.
     """
 
     def forward_features(self, roi_features: Tensor) -> Tensor:
-        """The convolutions alone, (n, C, S, S) to (n, conv_out_channels, S, S)."""
+        """Applies the convolutions, (n, C, S, S) to (n, conv_out_channels, S, S)."""
         for conv in self.convs:
             roi_features = conv(roi_features)
         return roi_features
 
     def forward_logits(self, features: Tensor) -> Tensor:
-        """Mask logits (n, classes, s, s) from :meth:`forward_features`."""
+        """Mask logits (n, classes, s, s) from the result of :meth:`forward_features`."""
         if self.upsample is not None:
             features = self.upsample(features)
             if self.upsample_method == 'deconv':
@@ -31,11 +31,20 @@ class ClothesMaskHead(FCNMaskHead):
         return self.conv_logits(features)
 
     def forward(self, roi_features: Tensor) -> Tensor:
-        """Both steps at once."""
+        """Mask logits (n, classes, s, s) from RoI features (n, C, S, S)."""
         return self.forward_logits(self.forward_features(roi_features))
 
     def loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``loss_mask`` of logits (n, classes, s, s) against targets (n, s, s) in 0..1, each RoI in its own class."""
+        """The loss of the mask of each RoI's own class.
+
+        Args:
+            logits: (n, classes, s, s).
+            targets: (n, s, s) in 0..1.
+            labels: (n,) category labels of the RoIs.
+
+        Returns:
+            A dict with the scalar ``loss_mask``, 0 with a zero gradient when there are no RoIs.
+        """
         if len(logits) == 0:
             return {'loss_mask': logits.sum() * 0}
         channels = torch.zeros_like(labels) if self.class_agnostic else labels
@@ -43,17 +52,18 @@ class ClothesMaskHead(FCNMaskHead):
 
 
 def mask_targets(boxes: Tensor, gt_rows: Tensor, masks: BaseInstanceMasks, size: int) -> Tensor:
-    """The part of a garment's mask that lies in a RoI, at the resolution of the mask head.
+    """The parts of ground-truth masks that lie in RoIs, at the resolution of the mask head.
+
+    The result equals that of MMDetection's ``mask_target``, which copies a full-size bitmap per RoI.
 
     Args:
         boxes: (n, 4) RoIs, xyxy.
-        gt_rows: (n,) which mask each RoI is to show.
-        masks: The image's masks.
+        gt_rows: (n,) row of each RoI's mask among ``masks``.
+        masks: The masks of the image's garment instances.
         size: Pixels along each side of the result.
 
     Returns:
-        (n, size, size) float32, 0 or 1. Equal to MMDetection's ``mask_target``, whose bitmap branch copies a full-size
-        mask for every RoI.
+        (n, size, size) float32, 0 or 1.
     """
     if len(boxes) == 0:
         return boxes.new_zeros(0, size, size)
@@ -62,7 +72,7 @@ def mask_targets(boxes: Tensor, gt_rows: Tensor, masks: BaseInstanceMasks, size:
     if not isinstance(masks, BitmapMasks):
         crops = masks.crop_and_resize(boxes.cpu().numpy(), (size, size), gt_rows.cpu().numpy())
         return torch.from_numpy(crops.to_ndarray()).to(boxes)
-    # RoIAlign reads memory as if it were contiguous.
+    # RoIAlign reads the memory as if it were contiguous.
     bitmaps = torch.from_numpy(masks.masks)[:, None].to(boxes).contiguous()
     rois = torch.cat([gt_rows[:, None].to(boxes), boxes], dim=1)
     return (roi_align(bitmaps, rois, (size, size), 1.0, 0, 'avg', True)[:, 0] >= 0.5).float()

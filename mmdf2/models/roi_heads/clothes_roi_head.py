@@ -14,22 +14,23 @@ from .clothes_streams import ClothesStreamsMixin
 from .roi_features import RoIFeatures
 from .sampled_rois import gather_positives
 
-# RoIs that `forward` (tensor mode: tracing and counting operations) sends through the streams, as MMDetection does.
+# RoIs that `forward` (the tensor mode, for tracing and for counting operations) sends through the streams, as many as
+# in MMDetection.
 TENSOR_MODE_ROIS = 100
 
 
 @MODELS.register_module()
 class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
-    """:class:`mmdet.StandardRoIHead` with landmark and matching streams beside box and mask.
+    """:class:`mmdet.StandardRoIHead` with a landmark and a matching stream beside those of boxes and masks.
 
-    RoIAlign and all losses run in float32 whatever autocast says: RoI coordinates lose whole pixels in half precision,
-    and the CPU's RoIAlign has no bfloat16. Feature maps may be in any memory format.
+    RoIAlign and all losses run in float32 even under autocast: in half precision the coordinates of RoIs are off by
+    whole pixels, and RoIAlign on the CPU has no bfloat16. Feature maps may have any memory format.
 
     Args:
-        keypoint_roi_extractor: Extractor of the landmark stream; None shares the mask stream's.
-        keypoint_head: Config of :class:`ClothingPoseHead`, None for no landmarks.
-        match_head: Config of :class:`MatchHead`, None for no matching.
-        **kwargs: StandardRoIHead's.
+        keypoint_roi_extractor: Config of the landmark stream's RoI extractor; None shares that of the mask stream.
+        keypoint_head: Config of :class:`ClothingPoseHead`; None for no landmark stream.
+        match_head: Config of :class:`MatchHead`; None for no matching stream.
+        **kwargs: Arguments of StandardRoIHead.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         self.init_streams(keypoint_roi_extractor, keypoint_head, match_head)
 
     def loss(self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList) -> dict:
-        """Losses of all streams on one sampling of the proposals, see the base class."""
+        """The losses of all streams on one sampling of the proposals; for the arguments see the base class."""
         levels = _for_roi_align(x)
         gt_instances, ignored, metainfo = unpack_gt_instances(batch_data_samples)
         sampling_results = [
@@ -60,10 +61,10 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         batch_data_samples: SampleList,
         rescale: bool = False,
     ) -> list[InstanceData]:
-        """Detections with the fields of every stream.
+        """Detections with the fields of every stream; for the arguments see the base class.
 
-        With a matching stream each sample also gets ``match_similarity``, the weights that compare embeddings; with
-        ``test_cfg.embed_gt_boxes`` and ``gt_instances`` it gets ``gt_box_instances`` too.
+        With a matching stream each sample also gets ``match_similarity``, the weights that compare embeddings. With
+        ``test_cfg.embed_gt_boxes`` a sample with ``gt_instances`` also gets ``gt_box_instances``.
         """
         levels = _for_roi_align(x)
         metainfo = [sample.metainfo for sample in batch_data_samples]
@@ -78,13 +79,13 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         return results
 
     def average_with_mirror(self, x: tuple[Tensor, ...], data_samples: SampleList, rescaled: bool) -> None:
-        """See the base class; ``x`` may be of any type and memory format."""
+        """See the base class; ``x`` may have any floating-point type and memory format."""
         super().average_with_mirror(_for_roi_align(x), data_samples, rescaled)
 
     def forward(
         self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData], batch_data_samples: SampleList | None = None
     ) -> tuple:
-        """Raw outputs: class scores, box deltas, mask logits, landmark logits by category, embeddings."""
+        """Raw outputs: class scores, box deltas, mask logits, landmark logits per category, embeddings."""
         levels = _for_roi_align(x)
         rois = bbox2roi([proposals.bboxes for proposals in rpn_results_list])
         box_results = self._bbox_forward(levels, rois)
@@ -112,10 +113,10 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
 
 
 def _for_roi_align(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Feature maps as mmcv's RoIAlign needs them: it reads channels-last memory as if it were contiguous."""
+    """Feature maps in contiguous float32; mmcv's RoIAlign reads channels-last memory as if it were contiguous."""
     return tuple(level.float().contiguous() for level in levels)
 
 
 def _have_gt_boxes(samples: SampleList) -> bool:
-    # Packing without loading annotations leaves gt_instances without fields.
+    # A pipeline that packs without loading annotations leaves gt_instances without fields.
     return all('gt_instances' in sample and 'bboxes' in sample.gt_instances for sample in samples)

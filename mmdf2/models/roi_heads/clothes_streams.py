@@ -15,12 +15,13 @@ from .sampled_rois import SampledRoIs
 
 
 class ClothesStreamsMixin:
-    """Adds landmarks and embeddings to a RoI head, and lets its mask stream share their features.
+    """Adds a landmark and a matching stream to a RoI head; the matching stream reads the features of other streams.
 
-    A stream is absent where its head is None. The streams know boxes, labels and feature maps, not who found the boxes.
-    ``train_cfg`` may hold ``stream_rois_per_image`` (positive RoIs of an image that train the mask and the landmark
-    stream; default: all) and ``match_rois_per_image`` (those of them that train the matching stream; default: 8, the
-    paper's). ``test_cfg`` may hold ``embed_gt_boxes`` and ``flip_average`` (see :meth:`average_with_mirror`).
+    A stream is absent when its head is None. The streams need boxes, labels and feature maps, whatever found the boxes.
+    ``train_cfg`` may have ``stream_rois_per_image`` (how many positive RoIs per image train the mask and the landmark
+    stream; default: all) and ``match_rois_per_image`` (how many of these train the matching stream; default: 8, as in
+    the paper). ``test_cfg`` may have ``embed_gt_boxes`` (see :meth:`embed_gt_boxes`) and ``flip_average`` (see
+    :meth:`average_with_mirror`).
     """
 
     @property
@@ -39,13 +40,14 @@ class ClothesStreamsMixin:
         """Builds the landmark and matching streams.
 
         Args:
-            keypoint_roi_extractor: None: the mask stream's, which saves a RoIAlign.
-            keypoint_head: Config of :class:`ClothingPoseHead`.
-            match_head: Config of :class:`MatchHead`.
+            keypoint_roi_extractor: Config of the landmark stream's RoI extractor; None shares that of the mask stream,
+                which saves a RoIAlign.
+            keypoint_head: Config of :class:`ClothingPoseHead`; None for no landmark stream.
+            match_head: Config of :class:`MatchHead`; None for no matching stream.
 
         Raises:
-            ValueError: A stream that the match head reads is absent, the landmark stream has no extractor, or the mask
-                head does not open its features.
+            ValueError: A stream that the match head reads is absent, the landmark stream has no RoI extractor, or the
+                mask head is no ``ClothesMaskHead``.
         """
         if self.with_mask and not isinstance(self.mask_head, ClothesMaskHead):
             raise ValueError(f'mask_head is a {type(self.mask_head).__name__}; it should be mmdf2.ClothesMaskHead')
@@ -69,13 +71,13 @@ class ClothesStreamsMixin:
     def stream_losses(
         self, levels: tuple[Tensor, ...], positives: SampledRoIs, box_features: Tensor, gt_instances: list[InstanceData]
     ) -> dict[str, Tensor]:
-        """Losses of all streams.
+        """The losses of the mask, landmark and matching streams.
 
         Args:
             levels: Feature maps, fine to coarse.
-            positives: The batch's positive RoIs.
-            box_features: The box head's input for all sampled RoIs of the batch.
-            gt_instances: Per image, with ``masks`` where there is a mask stream.
+            positives: The positive RoIs of the batch.
+            box_features: Input of the box head for all sampled RoIs of the batch.
+            gt_instances: The ground truth of each image, with ``masks`` when there is a mask stream.
         """
         rois = positives.first(self.train_cfg.get('stream_rois_per_image'))
         features = RoIFeatures(self, levels, rois.rois, box=box_features[rois.box_rows])
@@ -102,8 +104,9 @@ class ClothesStreamsMixin:
 
         Args:
             levels: Feature maps, fine to coarse.
-            results: Per image, ``bboxes`` in the coordinates of the network's input and ``labels``; changed in place.
-            metainfo: Per image, with ``scale_factor``.
+            results: The detections of each image: ``bboxes`` in the coordinates of the network's input, and
+                ``labels``. They are changed in place.
+            metainfo: The metadata of each image, with ``scale_factor``.
             rescale: Whether to return boxes, masks and landmarks in the coordinates of the original image.
         """
         counts = [len(result) for result in results]
@@ -121,7 +124,7 @@ class ClothesStreamsMixin:
         if rescale:
             _rescale_keypoints(results, metainfo)
         if logits is not None:
-            # Pasting needs the boxes at the final scale and rescales them itself.
+            # Pasting the masks needs the boxes at the final scale, and rescales them itself.
             return self.mask_head.predict_by_feat(logits, results, metainfo, self.test_cfg, rescale=rescale)
         if rescale:
             for result, meta in zip(results, metainfo, strict=True):
@@ -129,10 +132,14 @@ class ClothesStreamsMixin:
         return results
 
     def embed_gt_boxes(self, levels: tuple[Tensor, ...], data_samples: SampleList) -> None:
-        """Sets ``gt_box_instances`` (bboxes, labels, embeddings; a row per garment) on every sample.
+        """Adds ``gt_box_instances`` (bboxes, labels and embeddings of the ground truth) to every sample.
 
-        The ground-truth-box protocol of retrieval: ``gt_instances.bboxes`` are in the coordinates of the original
-        image, as MMDetection's test pipelines leave them.
+        The protocol of retrieval with ground-truth boxes needs them.
+
+        Args:
+            levels: Feature maps, fine to coarse.
+            data_samples: Samples whose ``gt_instances.bboxes`` are in the coordinates of the original image, as
+                MMDetection's test pipelines leave them; changed in place.
         """
         gts = [sample.gt_instances for sample in data_samples]
         boxes = [
@@ -143,13 +150,13 @@ class ClothesStreamsMixin:
             sample.gt_box_instances = InstanceData(bboxes=gt.bboxes, labels=gt.labels, embeddings=rows)
 
     def average_with_mirror(self, levels: tuple[Tensor, ...], data_samples: SampleList, rescaled: bool) -> None:
-        """Replaces all embeddings by their mean with those of the same garments on the mirrored images.
+        """Replaces each embedding by its mean with the embedding of the same garment instance on the mirrored image.
 
-        An image and its mirror image then have the same embeddings. Boxes are not sought anew.
+        An image and its mirror image then have the same embeddings. No boxes are searched on the mirrored image.
 
         Args:
             levels: Feature maps of the mirrored images (:func:`mirrored_images`), fine to coarse.
-            data_samples: With ``pred_instances``, and ``gt_box_instances`` where there are; changed in place.
+            data_samples: Samples with ``pred_instances``, ``gt_box_instances`` or both; changed in place.
             rescaled: Whether the boxes of ``pred_instances`` are in the coordinates of the original image.
         """
         for name in ('pred_instances', 'gt_box_instances'):
@@ -166,11 +173,11 @@ class ClothesStreamsMixin:
                 garments.embeddings = (garments.embeddings + rows) / 2
 
     def _embed_boxes(self, levels: tuple[Tensor, ...], boxes: list[Tensor]) -> tuple[Tensor, ...]:
-        """Embeddings (n, D) of each image's boxes (n, 4), in the coordinates of the network's input."""
+        """Embeddings (n, D) of the boxes (n, 4) of each image, which are in the coordinates of the network's input."""
         return self._embed(RoIFeatures(self, levels, bbox2roi(boxes))).split([len(rows) for rows in boxes])
 
     def _embed(self, features: RoIFeatures) -> Tensor:
-        """Embeddings (n, D) of these RoIs."""
+        """Embeddings (n, D) of n RoIs."""
         return self.match_head([features.of_stream(source) for source in self.match_head.sources])
 
     def _mask_targets(self, rois: SampledRoIs, gt_instances: list[InstanceData]) -> Tensor:
@@ -187,7 +194,7 @@ class ClothesStreamsMixin:
 
 
 def _scale_factor(meta: dict, like: Tensor) -> Tensor:
-    """(2,) width and height scale from the original image to the network's input."""
+    """(2,) factors of width and height from the original image to the network's input."""
     return like.new_tensor(meta['scale_factor'])
 
 

@@ -1,4 +1,4 @@
-"""The matching stream: RoI features to an embedding, pairs of embeddings to 'same' or 'different'."""
+"""The match head: from RoI features to an embedding, and from pairs of embeddings to 'same' or 'different'."""
 
 import itertools
 
@@ -21,31 +21,35 @@ ROI_SIZE = 7
 class MatchHead(BaseModule):
     """Match R-CNN's matching network: a shared tower to an embedding, then a linear layer on squared differences.
 
-    Tower: 3 x 3 convolutions with ReLU on 7 x 7 features, global average pooling, a linear layer with batch norm
-    (DeepFashion2, section 4; widths by its author's later word). The score of a pair is ``W (a - b)^2 + c`` with W of
-    2 x embed_dims; class 0 is 'same'.
+    The tower has 3 x 3 convolutions with ReLU on 7 x 7 features, global average pooling, and a linear layer with batch
+    norm (DeepFashion2, section 4; the widths are those that its author named later). The logits of a pair are
+    ``W (a - b)^2 + c`` with W of 2 x embed_dims; class 0 is 'same'.
 
-    ``sources`` names the RoI streams that feed it and gives the paper's five variants: 'class' is what feeds the box
-    head, 'pose' and 'mask' are the last convolution's output of those streams, before any deconvolution. The paper does
-    not say how streams are joined: here each is average-pooled to 7 x 7 and their channels are concatenated, in the
-    order of ``sources``.
+    ``sources`` names the RoI streams that feed the head, and so gives the paper's five variants: 'class' is the input
+    of the box head, 'pose' and 'mask' are the output of the last convolution of those streams, before any
+    deconvolution. The paper does not say how streams are joined: here each is average-pooled to 7 x 7, and the channels
+    are concatenated in the order of ``sources``.
 
     Args:
-        sources: Streams that feed the head, of 'class', 'pose', 'mask'.
+        sources: Streams that feed the head, of 'class', 'pose' and 'mask'.
         in_channels: Channels of all sources together.
         conv_channels: Output channels of each convolution.
         embed_dims: Length of the embedding.
         positive_share: How the loss balances same and different pairs, see :func:`match_loss`.
         loss_weight: Weight of ``loss_match``.
-        true_metric: Whether the similarity is kept from having positive weights, so that the root of its best score
-            minus its score is a distance, and any Euclidean index serves it. Beyond the paper, as are the next three.
-        same_category_weight: How many times a pair of different garments of one category counts in ``loss_match``, see
-            :func:`pair_weights`.
-        contrastive_weight: Weight of ``loss_match_contrastive``, see :func:`contrastive_loss`; 0 for none.
-        temperature: Of that loss.
+        true_metric: Whether the weights of the similarity are kept at or below 0. The square root of the largest score
+            minus a score is then a distance, which any Euclidean index can search. This option and the next three go
+            beyond the paper.
+        same_category_weight: How many times a pair of different garments of the same category counts in
+            ``loss_match``, see :func:`pair_weights`.
+        contrastive_weight: Weight of ``loss_match_contrastive``, see :func:`contrastive_loss`; 0 switches it off.
+        temperature: Temperature of the contrastive loss.
+        init_cfg: MMEngine's config of the initial weights of convolutions and linear layers; by default Kaiming's and
+            a normal distribution of standard deviation 0.01.
 
     Raises:
-        ValueError: An unknown, repeated or missing source; a weight below 0 or a temperature that is not above it.
+        ValueError: A source is unknown or repeated or there is none, a weight is negative or infinite, or the
+            temperature is not above 0.
     """
 
     def __init__(
@@ -91,10 +95,11 @@ class MatchHead(BaseModule):
         self.temperature = temperature
 
     def init_weights(self) -> None:
-        """Starts from plain distance: far apart means different, unrelated garments at odds of about 1 to 7.
+        """Starts the similarity as plain distance: distant embeddings mean different garments.
 
-        Batch norm makes the expected squared distance of unrelated embeddings 2 in each dimension. From weights around
-        zero, embeddings get no gradient until the similarity has found its sign.
+        Two unrelated garments start with odds of about 1 to 7 of being the same, because batch norm makes the expected
+        squared distance of unrelated embeddings 2 in each dimension. Starting from weights around 0 instead, embeddings
+        would get no gradient until the similarity has found its sign.
         """
         super().init_weights()
         with torch.no_grad():
@@ -102,10 +107,10 @@ class MatchHead(BaseModule):
             self.similarity.bias.copy_(torch.tensor([1.0, -1.0]))
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Embeddings (n, embed_dims), float32 or finer, of the features of each source, in the order of ``sources``.
+        """Embeddings (n, embed_dims) of n RoIs, in float32 or a finer type.
 
         Args:
-            features: (n, C_i, S_i, S_i) each.
+            features: The features (n, C_i, S_i, S_i) of each source, in the order of ``sources``.
         """
         joined = torch.cat([F.adaptive_avg_pool2d(feature, ROI_SIZE) for feature in features], dim=1)
         embeddings = self._normalise(self.embed(self.convs(joined).mean(dim=(2, 3))))
@@ -123,23 +128,24 @@ class MatchHead(BaseModule):
         pair_ids: Tensor,
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Loss over every combination of a consumer's and a shop's garment in the batch, of all processes.
+        """The loss over every pair of a user's and a shop's garment instance in the batches of all processes.
 
-        The contrastive loss, where it is asked for, is over all pairs of the batch, see :func:`contrastive_targets`.
+        The contrastive loss, if it is switched on, is over all pairs, see :func:`contrastive_targets`.
 
         Args:
-            embeddings: (n, embed_dims).
-            is_shop: (n,) 1 from a shop's image, 0 from a consumer's, -1 unknown and left out.
-            identities: (n,) identity codes, -1 for a garment without one.
-            pair_ids: (n,) ``pair_id`` of each garment's image, -1 where unknown.
-            labels: (n,) category labels; needed where garments of one category count more.
+            embeddings: (n, embed_dims) embeddings of this process.
+            is_shop: (n,) source of each instance's image: 1 for a shop image, 0 for a user image, -1 when unknown;
+                instances of unknown source are left out.
+            identities: (n,) identity code of each instance, -1 for none.
+            pair_ids: (n,) ``pair_id`` of each instance's image, -1 when unknown.
+            labels: (n,) category labels; needed when ``same_category_weight`` is not 1.
 
         Returns:
-            ``loss_match`` and, where it has a weight, ``loss_match_contrastive``: scalars, 0 with a zero gradient when
-            there is no pair.
+            A dict with ``loss_match`` and, if it has a weight, ``loss_match_contrastive``: scalars, which are 0 with a
+            zero gradient when there is no pair.
 
         Raises:
-            ValueError: No labels where they are needed.
+            ValueError: There are no labels although they are needed.
         """
         embeddings, is_shop, identities, pair_ids = (
             gather_rows(rows) for rows in (embeddings, is_shop, identities, pair_ids)
@@ -162,27 +168,31 @@ class MatchHead(BaseModule):
         return losses
 
     def similarity_parameters(self) -> dict[str, Tensor]:
-        """``weight`` (2, embed_dims) and ``bias`` (2,) on the CPU: all a gallery needs to score embeddings."""
+        """``weight`` (2, embed_dims) and ``bias`` (2,) on the CPU: all that a gallery needs to compare embeddings."""
         return {
             'weight': self._similarity_weight().detach().float().cpu(),
             'bias': self.similarity.bias.detach().float().cpu(),
         }
 
     def _similarity_weight(self) -> Tensor:
-        """(2, embed_dims) rows that score: the parameter's, or with ``true_metric`` a form whose first is not above."""
+        """(2, embed_dims) the weight of the similarity.
+
+        With ``true_metric`` it is a function of the parameter, in which the first row nowhere exceeds the second.
+        """
         if not self.true_metric:
             return self.similarity.weight
-        # A smooth form and not a projection after each step: it needs no hook in the optimiser, a dimension that has
-        # become useless can come back (clamped, it would have no gradient), and the parameter keeps its shape. Around
-        # the start, a difference of 2 / embed_dims, it is nearly the free one. Mean minus and plus half of something
-        # that is not negative stay in order when they are rounded, so no index ever sees a positive weight.
+        # A smooth function is used instead of a projection after each step: it needs no hook in the optimiser, a
+        # dimension that has become useless can recover (clamped, it would have no gradient), and the parameter keeps
+        # its shape. Near the initial difference of 2 / embed_dims it is almost the identity. The mean minus and plus
+        # half of a value that is not negative stay in order when they are rounded, so an index never gets a positive
+        # weight.
         same, other = self.similarity.weight
         half = F.softplus(other - same, beta=self.similarity.in_features) / 2
         mean = (same + other) / 2
         return torch.stack([mean - half, mean + half])
 
     def _normalise(self, embeddings: Tensor) -> Tensor:
-        # Batch statistics need two rows; a batch with fewer garments falls back on the running ones.
+        # Batch statistics need two rows; a batch with fewer garment instances uses the running statistics.
         if self.training and len(embeddings) < 2 and type(self.norm) is nn.BatchNorm1d:
             norm = self.norm
             return F.batch_norm(embeddings, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)

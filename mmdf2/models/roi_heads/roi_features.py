@@ -1,4 +1,4 @@
-"""Features of one set of RoIs, each kind computed when first asked for and never twice."""
+"""Features of one set of RoIs; each kind is computed when it is first needed, and only once."""
 
 from functools import cached_property
 
@@ -11,10 +11,10 @@ class RoIFeatures:
     """Lazily computed RoI features, shared by the streams of a RoI head.
 
     Args:
-        roi_head: Provides extractors and heads (see :class:`ClothesStreamsMixin`).
+        roi_head: The RoI head whose extractors and heads are used (see :class:`ClothesStreamsMixin`).
         levels: Feature maps, fine to coarse.
         rois: (n, 5) image number and box xyxy in the coordinates of the network's input.
-        box: The box head's input for these RoIs, where it is at hand already.
+        box: The box head's input for these RoIs, if it has been computed already.
     """
 
     def __init__(self, roi_head: nn.Module, levels: tuple[Tensor, ...], rois: Tensor, box: Tensor | None = None):
@@ -27,28 +27,28 @@ class RoIFeatures:
 
     @cached_property
     def pose_boxes(self) -> Tensor:
-        """(n, 4) boxes that the pose head looks at: the RoIs, grown by its ``roi_scale``."""
+        """(n, 4) boxes whose features the landmark head gets: the RoIs, grown by its ``roi_scale``."""
         return scale_boxes_about_centre(self.rois[:, 1:], self.roi_head.keypoint_head.roi_scale)
 
     @cached_property
     def pose(self) -> Tensor:
-        """(n, C, S, S) after the pose head's convolutions."""
+        """(n, C, S, S) features after the landmark head's convolutions."""
         head = self.roi_head.keypoint_head
         return head.forward_features(self.aligned(self.roi_head.keypoint_roi_extractor, head.roi_scale))
 
     @cached_property
     def mask(self) -> Tensor:
-        """(n, C, S, S) after the mask head's convolutions."""
+        """(n, C, S, S) features after the mask head's convolutions."""
         return self.roi_head.mask_head.forward_features(self.aligned(self.roi_head.mask_roi_extractor))
 
     def of_stream(self, stream: str) -> Tensor:
-        """Features of 'class', 'pose' or 'mask', (n, C, S, S)."""
+        """The features (n, C, S, S) of a stream, which is 'class', 'pose' or 'mask'."""
         if stream == 'class':
             return self.aligned(self.roi_head.bbox_roi_extractor)
         return self.pose if stream == 'pose' else self.mask
 
     def aligned(self, extractor: nn.Module, scale: float = 1.0) -> Tensor:
-        """RoIAlign by ``extractor`` of the RoIs grown by ``scale``."""
+        """The features that ``extractor`` finds by RoIAlign in the RoIs, grown by ``scale``."""
         key = id(extractor), scale
         if key not in self._aligned:
             features = extractor(

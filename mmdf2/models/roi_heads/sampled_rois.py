@@ -1,4 +1,4 @@
-"""What the clothes streams train on: sampled positive RoIs with the garments that they were assigned to."""
+"""What the streams train on: sampled positive RoIs with the garment instances that they were assigned to."""
 
 from dataclasses import dataclass, fields
 
@@ -13,20 +13,21 @@ from mmdf2.categories import MAX_LANDMARKS, source_code
 
 @dataclass
 class SampledRoIs:
-    """Positive RoIs of a batch, one row each.
+    """The positive RoIs of a batch, one row each.
 
     Attributes:
         rois: (n, 5) image number and box xyxy, in the coordinates of the network's input.
-        box_rows: (n,) row among all sampled RoIs of the batch, positive and negative.
-        gt_rows: (n,) row of the assigned garment among the garments of its image.
-        labels: (n,) its category label.
-        turns: (n,) turn of the RoI within its image, from 0, when its garments take turns; RoIs of one garment come in
-            random order. The first ``k`` turns are a sample of ``k`` RoIs that misses no garment it has room for.
-        keypoints: (n, 39, 2) landmarks of the garment.
-        keypoints_visible: (n, 39) 0 not labelled, 1 occluded, 2 visible.
-        identities: (n,) identity code of the garment, -1 for none.
-        is_shop: (n,) 1 in a shop's image, 0 in a consumer's, -1 unknown.
-        pair_ids: (n,) ``pair_id`` of the image, -1 unknown.
+        box_rows: (n,) row of the RoI among all sampled RoIs of the batch, positive and negative.
+        gt_rows: (n,) row of the assigned garment instance among those of its image.
+        labels: (n,) category label of the assigned garment instance.
+        turns: (n,) position of the RoI, from 0, in a sequence of all RoIs of its image in which the garment instances
+            take turns; the RoIs of one instance come in random order. The RoIs of the first ``k`` turns are a sample
+            of ``k`` RoIs that contains as many instances as possible.
+        keypoints: (n, 39, 2) landmarks of the assigned garment instance.
+        keypoints_visible: (n, 39) visibility of the landmarks: 0 not labelled, 1 occluded, 2 visible.
+        identities: (n,) identity code of the assigned garment instance, -1 for none.
+        is_shop: (n,) source of the image: 1 for a shop image, 0 for a user image, -1 when unknown.
+        pair_ids: (n,) ``pair_id`` of the image, -1 when unknown.
     """
 
     rois: Tensor
@@ -42,32 +43,33 @@ class SampledRoIs:
 
     @property
     def images(self) -> Tensor:
-        """(n,) number of each RoI's image in the batch."""
+        """(n,) number of each RoI's image within the batch."""
         return self.rois[:, 0].long()
 
     @property
     def boxes(self) -> Tensor:
-        """(n, 4) xyxy."""
+        """(n, 4) boxes xyxy of the RoIs."""
         return self.rois[:, 1:]
 
     def first(self, turns: int | None) -> 'SampledRoIs':
-        """The RoIs of each image's first ``turns`` turns; None: all."""
+        """The RoIs of the first ``turns`` turns of each image; None keeps all."""
         return self if turns is None else self.select((self.turns < turns).nonzero()[:, 0])
 
     def select(self, rows: Tensor) -> 'SampledRoIs':
-        """These rows of every attribute."""
+        """The RoIs of the given rows."""
         return SampledRoIs(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def gather_positives(
     sampling_results: list[SamplingResult], gt_instances: list[InstanceData], metainfo: list[dict]
 ) -> SampledRoIs:
-    """Collects a batch's positive RoIs.
+    """Collects the positive RoIs of a batch.
 
     Args:
-        sampling_results: One per image.
-        gt_instances: Per image; without a ``keypoints`` or ``identities`` field its garments count as unlabelled.
-        metainfo: Per image; ``source`` and ``pair_id`` may be absent.
+        sampling_results: The sampled RoIs of each image.
+        gt_instances: The ground truth of each image; without a field ``keypoints`` or ``identities``, its garment
+            instances count as unlabelled.
+        metainfo: The metadata of each image; ``source`` and ``pair_id`` may be absent.
     """
     rois = bbox2roi([result.pos_priors for result in sampling_results])
     images = rois[:, 0].long()
@@ -94,14 +96,16 @@ def gather_positives(
 
 
 def turns_within_image(garments: Tensor, images: Tensor) -> Tensor:
-    """Turn of each RoI when the garments of an image take turns, each sending its RoIs in random order.
+    """Puts the RoIs of each image in a sequence in which its garment instances take turns.
+
+    The RoIs of one instance come in random order.
 
     Args:
-        garments: (n,) garment of each RoI, distinct across images.
-        images: (n,) image of each RoI.
+        garments: (n,) number of each RoI's garment instance; numbers of different images differ.
+        images: (n,) number of each RoI's image.
 
     Returns:
-        (n,) int64, a permutation of 0..m-1 within each image of m RoIs.
+        (n,) int64 position of each RoI; a permutation of 0..m-1 within an image of m RoIs.
     """
     shuffled = torch.randperm(len(garments), device=garments.device)
     by_garment = shuffled[garments[shuffled].argsort(stable=True)]
@@ -121,7 +125,7 @@ def _rank_in_run(values: Tensor) -> Tensor:
 
 
 def _rows_of_positives(sampling_results: list[SamplingResult], device: torch.device) -> Tensor:
-    """Rows of the positive RoIs where each image's RoIs come as positives, then negatives."""
+    """The rows of positive RoIs in a batch in which each image's positive RoIs precede its negative ones."""
     start, rows = 0, []
     for result in sampling_results:
         rows.append(torch.arange(start, start + len(result.pos_priors), device=device))
@@ -130,7 +134,7 @@ def _rows_of_positives(sampling_results: list[SamplingResult], device: torch.dev
 
 
 def _labels_of(gts: InstanceData, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Keypoints, visibility and identities of one image's garments, on the device of ``like``."""
+    """Landmarks, visibility and identities of the garment instances of one image, on the device of ``like``."""
     count = len(gts)
     keypoints = gts.get('keypoints', like.new_zeros(count, MAX_LANDMARKS, 2))
     visible = gts.get('keypoints_visible', like.new_zeros(count, MAX_LANDMARKS))

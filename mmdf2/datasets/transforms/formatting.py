@@ -1,0 +1,78 @@
+"""The first and the last transform of a pipeline: from instances to arrays, and from arrays to the inputs of models."""
+
+import numpy as np
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
+
+from mmdf2.categories import MAX_LANDMARKS
+from mmdf2.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadClothesAnnotations(LoadAnnotations):
+    """Loads boxes, labels, masks, landmarks and identities.
+
+    It adds to what mmdet's ``LoadAnnotations`` does: ``gt_keypoints`` (n, 39, 2) float32 in pixels, zero where not
+    labelled; ``gt_keypoints_visible`` (n, 39) uint8, 2 visible, 1 occluded, 0 not labelled; ``gt_identities`` (n,)
+    int64, -1 for none; ``gt_item_ids`` (n,) int64. When masks are loaded, an instance that has none is flagged as
+    ignored, as in mmdet.
+
+    Args:
+        with_mask: Whether to load masks.
+        poly2mask: Whether masks become bitmaps; polygons are faster to transform.
+        **kwargs: Further arguments of mmdet's ``LoadAnnotations``.
+    """
+
+    def __init__(self, with_mask: bool = True, poly2mask: bool = False, **kwargs):
+        super().__init__(with_mask=with_mask, poly2mask=poly2mask, **kwargs)
+
+    def transform(self, results: dict) -> dict:
+        """Adds the ``gt_*`` fields to ``results``."""
+        results = super().transform(results)
+        instances = results.get('instances', [])
+        keypoints = np.zeros((len(instances), MAX_LANDMARKS, 2), dtype=np.float32)
+        visible = np.zeros((len(instances), MAX_LANDMARKS), dtype=np.uint8)
+        for number, instance in enumerate(instances):
+            landmarks = instance['landmarks']
+            keypoints[number, : len(landmarks)] = landmarks[:, :2]
+            visible[number, : len(landmarks)] = landmarks[:, 2]
+        results['gt_keypoints'] = keypoints
+        results['gt_keypoints_visible'] = visible
+        results['gt_identities'] = np.array([instance['identity'] for instance in instances], dtype=np.int64)
+        results['gt_item_ids'] = np.array([instance['item_id'] for instance in instances], dtype=np.int64)
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackClothesInputs(PackDetInputs):
+    """Packs what mmdet's ``PackDetInputs`` packs, and also landmarks and identities.
+
+    ``gt_instances`` (and ``ignored_instances``) also get ``keypoints`` (n, 39, 2) float32, ``keypoints_visible``
+    (n, 39) uint8, ``identities`` (n,) int64 and ``item_ids`` (n,) int64.
+
+    Args:
+        meta_keys: Entries of the results that become meta information of the data sample.
+    """
+
+    mapping_table = {  # noqa: RUF012
+        **PackDetInputs.mapping_table,
+        'gt_keypoints': 'keypoints',
+        'gt_keypoints_visible': 'keypoints_visible',
+        'gt_identities': 'identities',
+        'gt_item_ids': 'item_ids',
+    }
+
+    def __init__(
+        self,
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+            'source',
+            'pair_id',
+        ),
+    ):
+        super().__init__(meta_keys=meta_keys)

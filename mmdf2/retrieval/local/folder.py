@@ -1,0 +1,246 @@
+"""A gallery on disk, format version 1: a folder of data files and the manifest that names them.
+
+``manifest.json`` says which files make the gallery, with their sizes and hashes. A gallery is saved by writing new data
+files beside the old ones and then replacing the manifest: a kill at any moment leaves the old gallery or the new one.
+Files that the manifest does not name are left over from a killed save, and the next save removes them.
+
+    manifest.json             format, version, model, fingerprint of the similarity, counts, next_id, files
+    vectors-<hash>.npy        (n, D) float32 embeddings, by category and then by id
+    ids-<hash>.npy            (n,) int64
+    items-<hash>.sqlite       the table ``items``
+    similarity-<hash>.npy     (2, D + 1) float32: the match head's weights, and its bias in the last column
+
+``<hash>`` is the first 16 digits of the SHA-256 of the file's content.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.files import flush_folder, is_unfinished, sha256, write_json, write_named_by_hash
+from mmdf2.retrieval.gallery import GalleryError
+from mmdf2.retrieval.items import ItemTable
+from mmdf2.retrieval.similarity import Similarity
+
+if TYPE_CHECKING:  # that module imports torch, which reading and writing folders does without
+    from mmdf2.retrieval.local.partition import ChunkedRows
+
+MANIFEST = 'manifest.json'
+FORMAT, VERSION = 'mmdf2 gallery', 1
+_SUFFIXES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}  # of each role
+_LARGEST_MANIFEST = 1 << 20  # bytes
+_ROWS_AT_ONCE = 16384
+_LARGEST_COUNT = 2**62
+
+
+@dataclass
+class GalleryContent:
+    """The content of a gallery's folder.
+
+    Attributes:
+        similarity: The match head's similarity.
+        model: What identifies the model, in the caller's words.
+        vectors: (n, D) float32 embeddings; memory-mapped when they were read.
+        ids: (n,) int64, rising within a category.
+        counts: (13,) number of items of each category, in the order of the rows.
+        items: What is known of each item.
+        next_id: The smallest id that was never given.
+    """
+
+    similarity: Similarity
+    model: str
+    vectors: 'np.ndarray | ChunkedRows'
+    ids: np.ndarray
+    counts: np.ndarray
+    items: ItemTable
+    next_id: int
+
+
+def write_folder(folder, content: GalleryContent) -> None:
+    """Writes a gallery, in place of what the folder held.
+
+    Raises:
+        GalleryError: The folder holds files that belong to no gallery.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(path.name for path in folder.iterdir()):
+        if name != MANIFEST and _role(name) is None and not _is_leftover(name):
+            raise GalleryError(f'{folder} holds {name}, which is of no gallery; give the gallery a folder of its own')
+    weights = np.column_stack([content.similarity.weight, content.similarity.bias])
+    writers = {
+        'vectors': lambda path: _save_array(path, content.vectors),
+        'ids': lambda path: _save_array(path, content.ids),
+        'items': content.items.write,
+        'similarity': lambda path: _save_array(path, weights),
+    }
+    files = {}
+    for role, writer in writers.items():
+        path, digest = write_named_by_hash(folder / f'{role}{_SUFFIXES[role]}', writer)
+        files[role] = {'name': path.name, 'size': path.stat().st_size, 'sha256': digest}
+    # No manifest on the disk names a file that is not.
+    flush_folder(folder)
+    manifest = {
+        'format': FORMAT,
+        'version': VERSION,
+        'model': content.model,
+        'similarity': content.similarity.fingerprint(),
+        'counts': [int(count) for count in content.counts],
+        'next_id': content.next_id,
+        'files': files,
+    }
+    write_json(folder / MANIFEST, manifest)
+    named = {MANIFEST, *(entry['name'] for entry in files.values())}
+    for path in folder.iterdir():
+        if path.name not in named:
+            path.unlink(missing_ok=True)
+
+
+def read_folder(folder, verify: bool = True) -> GalleryContent:
+    """Reads a gallery.
+
+    Args:
+        folder: The gallery's folder.
+        verify: Whether to check the files' hashes, which reads them whole. Sizes and shapes are always checked.
+
+    Raises:
+        GalleryError: There is no gallery, it is of another version, or one of its files is missing, cut, changed or
+            does not fit the others.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    paths = {role: _checked_file(folder, role, manifest['files'][role], verify) for role in _SUFFIXES}
+    weights = _load_array(paths['similarity'], np.float32, 2)
+    if len(weights) != 2 or weights.shape[1] < 2:
+        raise GalleryError(f'{paths["similarity"]} must be (2, D + 1), got {weights.shape}')
+    try:
+        similarity = Similarity(weights[:, :-1], weights[:, -1])
+        items = ItemTable(paths['items'])
+    except ValueError as error:
+        raise GalleryError(f'{folder}: {error}') from error
+    if similarity.fingerprint() != manifest['similarity']:
+        raise GalleryError(f'{paths["similarity"]} holds another similarity than {folder / MANIFEST} says')
+    vectors, ids = _load_array(paths['vectors'], np.float32, 2), _load_array(paths['ids'], np.int64, 1)
+    counts, next_id = np.array(manifest['counts']), manifest['next_id']
+    if vectors.shape != (len(ids), similarity.width) or counts.sum() != len(ids) or len(items) != len(ids):
+        raise GalleryError(
+            f'{folder}: {len(ids)} ids, vectors of shape {vectors.shape}, {counts.sum()} items by the manifest and '
+            f'{len(items)} in the table do not fit together; build the gallery anew'
+        )
+    _check_ids(folder, ids, counts, next_id)
+    categories, known = items.ids_by_category()
+    if not np.array_equal(known, ids) or not np.array_equal(_counts_of(categories), counts):
+        raise GalleryError(f'{paths["items"]} has other items than {paths["ids"].name}; build the gallery anew')
+    return GalleryContent(
+        similarity=similarity,
+        model=manifest['model'],
+        vectors=vectors,
+        ids=np.array(ids),
+        counts=counts,
+        items=items,
+        next_id=next_id,
+    )
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            raise GalleryError(f'{path} is larger than any manifest')
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise GalleryError(f'{folder} is no gallery: there is no {MANIFEST}; make one with Gallery.save') from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise GalleryError(f'{path} cannot be read: {error}') from error
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        raise GalleryError(f'{path} is not the manifest of a gallery')
+    if manifest.get('version') != VERSION:
+        raise GalleryError(
+            f'{path} is of version {manifest.get("version")!r}, this mmdf2 reads {VERSION}: open the gallery with the '
+            'mmdf2 that wrote it or a newer one, or build it anew with this one'
+        )
+    for name, fits in (
+        ('model', lambda value: isinstance(value, str)),
+        ('similarity', lambda value: isinstance(value, str)),
+        ('counts', _is_counts),
+        ('next_id', _is_count),
+        ('files', lambda value: isinstance(value, dict) and set(value) == set(_SUFFIXES)),
+    ):
+        if not fits(manifest.get(name)):
+            raise GalleryError(f'{path}: {name} is {str(manifest.get(name))[:80]!r}, which is not what it should be')
+    return manifest
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST_COUNT
+
+
+def _is_counts(value) -> bool:
+    return isinstance(value, list) and len(value) == NUM_CATEGORIES and all(map(_is_count, value))
+
+
+def _counts_of(categories: np.ndarray) -> np.ndarray:
+    """(13,) number of items of each category from the items' category_ids (n,)."""
+    return np.bincount(categories, minlength=NUM_CATEGORIES + 1)[1:]
+
+
+def _checked_file(folder: Path, role: str, entry, verify: bool) -> Path:
+    """The path of a data file that is what the manifest says of it."""
+    name = entry.get('name') if isinstance(entry, dict) else None
+    if not isinstance(name, str) or _role(name) != role:
+        raise GalleryError(f'{folder / MANIFEST}: the name of {role} is {str(name)[:80]!r}, no file of a gallery')
+    path = folder / name
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise GalleryError(f'{path} cannot be read: {error.strerror}; build the gallery anew') from error
+    if size != entry.get('size'):
+        raise GalleryError(f'{path} has {size} bytes, {entry.get("size")} by the manifest: it was cut or changed')
+    if verify and sha256(path) != entry.get('sha256'):
+        raise GalleryError(f'{path} has been changed: its hash is not that of the manifest')
+    return path
+
+
+def _check_ids(folder: Path, ids, counts, next_id: int) -> None:
+    ends = np.cumsum(counts)
+    for begin, end in zip(ends - counts, ends, strict=True):
+        part = ids[begin:end]
+        if len(part) and (part[0] < 0 or part[-1] >= next_id or (np.diff(part) <= 0).any()):
+            raise GalleryError(f'{folder}: the ids of a category do not rise from 0 to below {next_id}')
+
+
+def _role(name: str) -> str | None:
+    """What a data file of a gallery holds, by its name; None when it is no data file."""
+    stem, _, rest = name.partition('-')
+    digest, dot, suffix = rest.partition('.')
+    plain = len(digest) == 16 and set(digest) <= set('0123456789abcdef')
+    return stem if plain and _SUFFIXES.get(stem) == dot + suffix else None
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a killed save left a file of this name, also one of SQLite's own such as a journal."""
+    return is_unfinished(name) or name.startswith('new-')  # mmdf2 0.1.0 wrote new-vectors-<process>.tmp and the like
+
+
+def _save_array(path: Path, array: 'np.ndarray | ChunkedRows') -> None:
+    header = {'descr': array.dtype.str, 'fortran_order': False, 'shape': array.shape}
+    with open(path, 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(array), _ROWS_AT_ONCE):
+            file.write(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data)
+
+
+def _load_array(path: Path, dtype, dimensions: int) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise GalleryError(f'{path} is no array: {error}') from error
+    if array.dtype != np.dtype(dtype) or array.ndim != dimensions or not array.flags.c_contiguous:
+        raise GalleryError(
+            f'{path} must be a {np.dtype(dtype)} array of {dimensions} dimensions, got {array.dtype} {array.shape}'
+        )
+    return array

@@ -1,0 +1,228 @@
+"""The gallery in this process: exact search by the compiled operator, approximate search by faiss."""
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.gallery import (
+    Gallery,
+    Hit,
+    check_count,
+    check_k,
+    check_similarity,
+    checked_categories,
+    checked_embeddings,
+    checked_ids,
+)
+from mmdf2.retrieval.items import GalleryItem, ItemTable
+from mmdf2.retrieval.local.folder import GalleryContent, read_folder, write_folder
+from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
+from mmdf2.retrieval.local.partition import ChunkedRows, Partition, search_partitions
+from mmdf2.retrieval.similarity import Similarity
+
+_WHOLE_VECTORS = 4_000_000  # most items of a category whose index holds whole vectors, a second time beside the file
+_CODE_BYTES = 64
+
+
+class FaissGallery(Gallery):
+    """A gallery in memory, or memory-mapped from its folder.
+
+    Each category is a partition of its own, so that a search within some categories reads nothing else. Searches are
+    exact until ``build_index``; after it, items added since are still searched exactly. Any number of threads may
+    search while one adds or removes.
+
+    Args:
+        similarity: The match head's similarity.
+        model: What identifies the model, such as the checkpoint's name; it is kept in the folder.
+        folder: Where ``save`` writes to by default; nothing is read from it.
+    """
+
+    def __init__(self, similarity: Similarity, model: str = '', folder=None) -> None:
+        self._folder = folder
+        self._set(
+            GalleryContent(
+                similarity=similarity,
+                model=model,
+                vectors=np.zeros((0, similarity.width), np.float32),
+                ids=np.zeros(0, np.int64),
+                counts=np.zeros(NUM_CATEGORIES, int),
+                items=ItemTable(),
+                next_id=0,
+            )
+        )
+
+    @classmethod
+    def load(cls, folder, similarity: Similarity | None = None, verify: bool = True) -> 'FaissGallery':
+        """Opens a gallery's folder.
+
+        Args:
+            folder: The folder that ``save`` wrote.
+            similarity: The similarity of the model at hand; None accepts the gallery's own.
+            verify: Whether to check the files' hashes, which reads them whole.
+
+        Raises:
+            GalleryError: There is no gallery, it is damaged, or it was built with another model.
+        """
+        content = read_folder(folder, verify)
+        check_similarity(folder, content.model, content.similarity, similarity)
+        gallery = cls.__new__(cls)
+        gallery._set(content)
+        gallery._folder = folder
+        return gallery
+
+    def _set(self, content: GalleryContent) -> None:
+        self.similarity, self.model = content.similarity, content.model
+        self._items, self._next_id = content.items, content.next_id
+        self._writing = threading.RLock()
+        ends = np.cumsum(content.counts)
+        self._partitions = [
+            Partition(content.similarity, content.vectors[begin:end], content.ids[begin:end])
+            for begin, end in zip(ends - content.counts, ends, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._partitions))
+
+    def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
+        """See ``Gallery.add``."""
+        with self._writing:
+            return super().add(embeddings, items)
+
+    def reserve(self, count: int) -> int:
+        """See ``Gallery.reserve``. The reservation is kept on disk by the next ``save``."""
+        with self._writing:
+            first = self._next_id
+            self._next_id += count
+            return first
+
+    def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
+        """See ``Gallery.put``. Ids below the largest one of their category take the category's index away."""
+        embeddings = checked_embeddings(embeddings, self.similarity.width)
+        check_count(embeddings, items)
+        ids = np.array(checked_ids(ids, items), dtype=np.int64)
+        labels = np.array([item.category_id - 1 for item in items], dtype=np.int64)
+        with self._writing:
+            old = self.present(ids.tolist())
+            # The items first, so that whatever a search finds has its item.
+            self._items.put(ids.tolist(), items)
+            if old:
+                for partition in self._partitions:
+                    partition.remove(sorted(old))
+            self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
+            for label in np.unique(labels).tolist():
+                rows = np.flatnonzero(labels == label)
+                rows = rows[np.argsort(ids[rows])]
+                self._partitions[label].insert(embeddings[rows], ids[rows])
+
+    def remove(self, ids: Iterable[int]) -> int:
+        """See ``Gallery.remove``."""
+        ids = np.fromiter((int(number) for number in ids), dtype=np.int64)
+        with self._writing:
+            count = sum(partition.remove(ids) for partition in self._partitions)
+            self._items.remove(ids.tolist())
+        return count
+
+    def search(self, embeddings, k: int = 20, categories: Iterable[int] | None = None) -> list[list[Hit]]:
+        """See ``Gallery.search``."""
+        embeddings, chosen = checked_embeddings(embeddings, self.similarity.width), checked_categories(categories)
+        check_k(k)
+        scores, ids = self.search_ids(embeddings, k, chosen)
+        items = self._items.get(np.unique(ids[ids >= 0]).tolist())
+        # Another thread may have removed an item between the two reads.
+        return [
+            [Hit(number, score, items[number]) for score, number in zip(line, numbers, strict=True) if number in items]
+            for line, numbers in zip(scores.tolist(), ids.tolist(), strict=True)
+        ]
+
+    def search_ids(self, embeddings: np.ndarray, k: int, categories: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Searches without reading the items; the arguments are those of ``search`` and are not checked.
+
+        Returns:
+            (m, k) scores and (m, k) ids, -inf and -1 where there are fewer than k items.
+        """
+        states = [self._partitions[category - 1].state for category in categories]
+        return search_partitions(self.similarity, states, embeddings, k)
+
+    def build_index(self, settings: ListSettings | GraphSettings | None = None, least_items: int = 50_000) -> None:
+        """Makes searches of large partitions approximate, to be fast where exact ones would be slow.
+
+        Args:
+            settings: How to build the indexes. None for inverted lists of whole vectors, and of 64 bytes per item in
+                categories of more than 4 million items.
+            least_items: Partitions of fewer items stay exact.
+
+        Raises:
+            ImportError: faiss is not installed.
+        """
+        for partition in self._partitions:
+            large = len(partition) >= max(least_items, 1)
+            codes = None if len(partition) <= _WHOLE_VECTORS else _CODE_BYTES
+            partition.build_index((settings or ListSettings(code_bytes=codes)) if large else None)
+
+    def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n, D) embeddings and (n,) ids of a category; they must not be written to."""
+        vectors, ids = self._partitions[category_id - 1].arrays
+        return np.asarray(vectors), ids
+
+    def counts(self) -> dict[int, int]:
+        """See ``Gallery.counts``."""
+        return {category: len(partition) for category, partition in enumerate(self._partitions, start=1)}
+
+    def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
+        """See ``Gallery.items``."""
+        return self._items.get(ids)
+
+    def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """See ``Gallery.embeddings``."""
+        ids, found = np.array(sorted(set(ids)), dtype=np.int64), {}
+        for partition in self._partitions:
+            vectors, numbers = partition.arrays
+            rows = _rows_of(numbers, ids)
+            found.update(zip(numbers[rows].tolist(), vectors[rows], strict=True))
+        return found
+
+    def present(self, ids: Iterable[int]) -> set[int]:
+        """See ``Gallery.present``."""
+        ids = np.array(sorted(set(ids)), dtype=np.int64)
+        parts = [partition.arrays[1] for partition in self._partitions]
+        return {number for numbers in parts for number in numbers[_rows_of(numbers, ids)].tolist()}
+
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """See ``Gallery.ids_where``."""
+        return self._items.ids_where(name, values)
+
+    def save(self, folder=None) -> None:
+        """Writes the gallery into a folder, in place of what was there; a kill leaves the old gallery or the new one.
+
+        Args:
+            folder: Where to write. None for the folder that the gallery was loaded from or last saved to.
+
+        Raises:
+            GalleryError: The folder holds files that belong to no gallery.
+            ValueError: No folder is given, and the gallery came from none.
+        """
+        folder = folder if folder is not None else self._folder
+        if folder is None:
+            raise ValueError('this gallery came from no folder: give one to save it in')
+        with self._writing:
+            parts = [partition.arrays for partition in self._partitions]
+            content = GalleryContent(
+                similarity=self.similarity,
+                model=self.model,
+                vectors=ChunkedRows([chunk for vectors, _ in parts for chunk in vectors.chunks]),
+                ids=np.concatenate([ids for _, ids in parts]),
+                counts=np.array([len(ids) for _, ids in parts]),
+                items=self._items,
+                next_id=self._next_id,
+            )
+            write_folder(folder, content)
+            self._folder = folder
+
+
+def _rows_of(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The places, in rising numbers (n,), of those ids that are among them."""
+    rows = np.searchsorted(numbers, ids)
+    rows[rows == len(numbers)] = 0
+    return rows[numbers[rows] == ids] if len(numbers) else rows[:0]

@@ -1,0 +1,297 @@
+"""A gallery in Milvus, be it in a file of milvus-lite or on a cluster: the same client serves both."""
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.gallery import (
+    Gallery,
+    GalleryError,
+    Hit,
+    check_count,
+    check_k,
+    check_similarity,
+    checked_categories,
+    checked_embeddings,
+    checked_ids,
+)
+from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.milvus.client import MilvusConnection, is_file
+from mmdf2.retrieval.milvus.collection import (
+    HOUR,
+    WIDEST_EMBEDDING,
+    Description,
+    DescriptionCollection,
+    ItemIndex,
+    create_item_collection,
+    exact_metric,
+)
+from mmdf2.retrieval.milvus.rows import ItemRows, batches, to_row
+from mmdf2.retrieval.similarity import DistanceSpace, Similarity, longest_item
+
+_LOGGER = logging.getLogger(__name__)
+_ROWS_AT_ONCE = 500
+_MARGIN = 1.5  # a space's radius over the longest item, so that longer items rarely need a new space
+
+
+class MilvusGallery(Gallery):
+    """A gallery in Milvus, made by ``create`` or ``load``.
+
+    Searches are exact until ``build_index``. What is added is kept at once; ``save`` makes Milvus write it to disk. One
+    process at a time may write, and any number may search. A file of milvus-lite serves one process only.
+    """
+
+    def __init__(self, connection: MilvusConnection, collection: str, description: Description) -> None:
+        self._connection, self._collection = connection, collection
+        self._description, self._descriptions = description, DescriptionCollection(connection, collection)
+        self.similarity, self.model = description.similarity, description.model
+        self._rows = ItemRows(connection, collection)
+        self._index = ItemIndex(connection, collection)
+        self._writing = threading.RLock()
+
+    @classmethod
+    def create(cls, uri, similarity: Similarity, model='', collection='gallery', token='', patience=10.0):
+        """Makes an empty gallery.
+
+        Args:
+            uri: A file whose name ends in .db, or a server's or cluster's http(s)://host:port.
+            similarity: The match head's similarity; embeddings have 4096 numbers at most.
+            model: What identifies the model, such as the checkpoint's name.
+            collection: The gallery's name in Milvus. A second collection has ``_about`` after it.
+            token: 'user:password' or an API key.
+            patience: Seconds that a call may take.
+
+        Raises:
+            GalleryError: The collection exists already, or nothing answers at the address.
+            ImportError: pymilvus or milvus-lite is not installed.
+            ValueError: The embeddings are wider than Milvus takes.
+        """
+        if similarity.width > WIDEST_EMBEDDING:
+            raise ValueError(f'Milvus holds embeddings of {WIDEST_EMBEDDING} numbers at most, got {similarity.width}')
+        connection = MilvusConnection(uri, token, patience)
+        descriptions, description = DescriptionCollection(connection, collection), Description(similarity, model)
+        ours = descriptions.open()
+        if ours and descriptions.read() is not None:
+            raise GalleryError(f"there is a gallery '{collection}' at {uri}: load it, or give another collection")
+        if connection.call('has_collection', collection):
+            if not ours:
+                raise GalleryError(f"the collection '{collection}' at {uri} is no gallery: give another name")
+            # Left by a process that was killed while it made the gallery, so no item is in it.
+            connection.call('drop_collection', collection)
+        if not ours:
+            descriptions.create()
+        create_item_collection(connection, collection, similarity)
+        if not is_file(uri):
+            ItemIndex(connection, collection).add_marks()
+        descriptions.write_next_id(0)
+        descriptions.write(description)
+        return cls(connection, collection, description)
+
+    @classmethod
+    def load(cls, location, similarity=None, collection='gallery', token='', patience=10.0) -> 'MilvusGallery':
+        """Opens a gallery.
+
+        Args:
+            location: A file whose name ends in .db, or a server's or cluster's http(s)://host:port.
+            similarity: The similarity of the model at hand; None accepts the gallery's own.
+            collection: The gallery's name in Milvus.
+            token: 'user:password' or an API key.
+            patience: Seconds that a call may take.
+
+        Raises:
+            GalleryError: There is no gallery, it is damaged or was built with another model, or nothing answers at the
+                address.
+            ImportError: pymilvus or milvus-lite is not installed.
+        """
+        if is_file(location) and not Path(location).exists():
+            raise GalleryError(f'there is no file {location}: give the one that MilvusGallery.create made')
+        connection = MilvusConnection(location, token, patience)
+        descriptions = DescriptionCollection(connection, collection)
+        description = descriptions.read() if descriptions.open() else None
+        if description is None:
+            raise GalleryError(f"there is no gallery '{collection}' at {location}, or its creation was not finished")
+        own = description.similarity
+        check_similarity(f"gallery '{collection}' at {location}", description.model, own, similarity)
+        gallery = cls(connection, collection, description)
+        if gallery._index.kind() is None:
+            # A process was killed while it exchanged the index.
+            gallery._index.exchange('FLAT', exact_metric(own))
+        connection.call('load_collection', collection, patience=HOUR)
+        return gallery
+
+    def save(self, location=None) -> None:
+        """Makes Milvus write everything to its disk.
+
+        Args:
+            location: None, or the address that the gallery is at.
+
+        Raises:
+            ValueError: It is another location, to which ``mmdf2.retrieval.transfer`` copies galleries.
+        """
+        if location is not None and str(location) != self._connection.uri:
+            raise ValueError(
+                f'a gallery in Milvus stays at {self._connection.uri}; mmdf2.retrieval.transfer copies galleries'
+            )
+        for name in (self._collection, self._descriptions.name):
+            self._connection.call('flush', name, patience=120)
+
+    def close(self) -> None:
+        """Ends the connection. A file of milvus-lite is then free for another process."""
+        self._connection.close()
+
+    def __len__(self) -> int:
+        return self._count('')
+
+    def counts(self) -> dict[int, int]:
+        """See ``Gallery.counts``."""
+        return {category: self._count(f'category == {category}') for category in range(1, NUM_CATEGORIES + 1)}
+
+    def _count(self, expression: str) -> int:
+        found = self._connection.call('query', self._collection, filter=expression, output_fields=['count(*)'])
+        return int(found[0]['count(*)'])
+
+    def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
+        """See ``Gallery.items``."""
+        return self._rows.items(ids)
+
+    def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """See ``Gallery.embeddings``."""
+        return self._rows.embeddings(ids)
+
+    def present(self, ids: Iterable[int]) -> set[int]:
+        """See ``Gallery.present``."""
+        return self._rows.present(ids)
+
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """See ``Gallery.ids_where``."""
+        return self._rows.ids_where(name, values)
+
+    def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
+        """See ``Gallery.add``. When Milvus fails in the middle, the GalleryError says which ids have been written."""
+        with self._writing:
+            return super().add(embeddings, items)
+
+    def reserve(self, count: int) -> int:
+        """See ``Gallery.reserve``. The reservation is kept in Milvus at once."""
+        with self._writing:
+            first = self._descriptions.next_id()
+            if count:
+                self._descriptions.write_next_id(first + count)
+            return first
+
+    def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
+        """See ``Gallery.put``."""
+        embeddings = checked_embeddings(embeddings, self.similarity.width)
+        check_count(embeddings, items)
+        ids = checked_ids(ids, items)
+        if not ids:
+            return
+        rows = [to_row(number, item) for number, item in zip(ids, items, strict=True)]
+        with self._writing:
+            self._make_room(embeddings)
+            # Reserved before the items are written: a kill in between loses ids, and never gives one twice.
+            if max(ids) >= self._descriptions.next_id():
+                self._descriptions.write_next_id(max(ids) + 1)
+            self._write_rows(rows, embeddings)
+
+    def _make_room(self, embeddings: np.ndarray) -> None:
+        """Makes sure that the searched space holds the embeddings, before any of them is written."""
+        space = self._description.space
+        if space is None:
+            space = DistanceSpace.fitted(self.similarity, embeddings)
+            radius = None if space.radius is None else _MARGIN * space.radius
+            description = self._description.with_space(DistanceSpace(space.products, radius), False)
+        else:
+            if space.radius is None:
+                return
+            longest = longest_item(space.products, embeddings)
+            if longest <= space.radius:
+                return
+            if self._index.kind() != 'FLAT':
+                _LOGGER.warning('new items are longer than the index allows: searches are exact until build_index()')
+                self._index.exchange('FLAT', 'IP')
+            description = self._description.with_space(DistanceSpace(space.products, _MARGIN * longest), True)
+        self._set_description(description)
+
+    def _set_description(self, description: Description) -> None:
+        self._descriptions.write(description)
+        self._description = description
+
+    def _write_rows(self, rows: list[dict], embeddings: np.ndarray) -> None:
+        """Completes rows by their two vectors and writes them."""
+        vectors = self._description.space.items(embeddings)
+        for row, vector, embedding in zip(rows, vectors, embeddings, strict=True):
+            row.update(vector=vector, embedding=embedding)
+        written = 0
+        for batch in batches(rows):
+            # Python lists take ten times the memory, so they are made batch by batch.
+            batch = [{**row, 'embedding': row['embedding'].tolist()} for row in batch]
+            try:
+                self._connection.call('upsert', self._collection, batch)
+            except GalleryError as error:
+                raise GalleryError(
+                    f'{error}; {written} of {len(rows)} items were written, those of ids {rows[0]["id"]} to '
+                    f'{rows[written - 1]["id"]}'
+                    if written
+                    else f'{error}; none of {len(rows)} items was written'
+                ) from error
+            written += len(batch)
+
+    def remove(self, ids: Iterable[int]) -> int:
+        """See ``Gallery.remove``."""
+        with self._writing:
+            there = sorted(self._rows.present(ids))
+            for start in range(0, len(there), _ROWS_AT_ONCE):
+                self._connection.call('delete', self._collection, ids=there[start : start + _ROWS_AT_ONCE])
+        return len(there)
+
+    def search(self, embeddings, k: int = 20, categories: Iterable[int] | None = None) -> list[list[Hit]]:
+        """See ``Gallery.search``; k is at most 16384, Milvus's limit."""
+        embeddings, chosen = checked_embeddings(embeddings, self.similarity.width), checked_categories(categories)
+        check_k(k)
+        if self._description.space is None:
+            # Another process may have added the first items.
+            self._description = self._descriptions.read() or self._description
+        space = self._description.space
+        if space is None or not len(embeddings):
+            return [[] for _ in embeddings]
+        try:
+            return self._rows.search(space, self._index.known(), embeddings, k, chosen)
+        except GalleryError:
+            # Another process may have exchanged the index for one of another metric.
+            if not self._index.has_changed():
+                raise
+            return self._rows.search(space, self._index.known(), embeddings, k, chosen)
+
+    def build_index(self, least_items: int = 50_000) -> None:
+        """Makes searches of a large gallery approximate, by a graph (HNSW) over the space of distances.
+
+        The candidates are still scored again by the direct form.
+
+        Args:
+            least_items: A gallery of fewer items stays exact, or becomes exact again.
+        """
+        with self._writing:
+            if len(self) < max(least_items, 1):
+                if self._index.kind() != 'FLAT':
+                    self._index.exchange('FLAT', exact_metric(self.similarity))
+                return
+            if self._description.mixed:
+                self._rewrite_vectors()
+            self._connection.call('flush', self._collection, patience=120)
+            self._index.exchange('HNSW', 'L2')
+
+    def _rewrite_vectors(self) -> None:
+        """Gives all vectors the last column of the space as it is now, so that distances compare them."""
+        self._index.exchange('FLAT', 'IP')
+        for start in range(0, self._descriptions.next_id(), _ROWS_AT_ONCE):
+            ids = list(range(start, start + _ROWS_AT_ONCE))
+            embeddings, items = self.embeddings(ids), self.items(ids)
+            if items:
+                rows = [to_row(number, item) for number, item in items.items()]
+                self._write_rows(rows, np.stack([embeddings[number] for number in items]))
+        self._set_description(self._description.with_space(self._description.space, False))

@@ -1,0 +1,248 @@
+"""How items lie in Milvus as rows, and how rows are found: by id, by a field's value and by similarity.
+
+Milvus finds candidates in the searched space of single-precision numbers, and the direct form in double precision
+scores them again, see :mod:`mmdf2.retrieval.similarity`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.gallery import Hit
+from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.milvus.client import MilvusConnection
+from mmdf2.retrieval.milvus.collection import LONGEST_TEXT, MOST_MARKS
+from mmdf2.retrieval.similarity import DistanceSpace
+
+_BATCH_ROWS = 500
+_BATCH_BYTES = 8 << 20  # Milvus refuses messages of 64 MiB
+
+_MOST_RESULTS = 16_384  # of a query in Milvus
+_RESULTS_PER_CALL = 50_000  # of all queries of one call
+_ROWS_PER_READ = 1000
+_MORE = 16  # candidates beyond k of an exact search
+_WIDER = 4  # candidates per wanted hit of a graph
+# Relative error of a sum of D products in single precision, for D up to 4096, and four times as much for safety: the
+# roundings are random in sign.
+_ROUNDING = 2.0**-18
+
+
+class ItemRows:
+    """Reads and searches of the items' collection.
+
+    Args:
+        connection: The connection to Milvus.
+        collection: Name of the items' collection.
+    """
+
+    def __init__(self, connection: MilvusConnection, collection: str) -> None:
+        self._connection, self._collection = connection, collection
+
+    def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
+        """Id -> item, for those ids that are there."""
+        rows = self._rows(ids, ['id', 'category', 'image', 'details'])
+        return {int(row['id']): from_row(row) for row in rows}
+
+    def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """Id -> (D,) float32 embedding, for those ids that are there."""
+        return {int(row['id']): np.array(row['embedding'], np.float32) for row in self._rows(ids, ['id', 'embedding'])}
+
+    def present(self, ids: Iterable[int]) -> set[int]:
+        """Those ids that are there."""
+        return {int(row['id']) for row in self._rows(ids, ['id'])}
+
+    def ids_where(self, name: str, values: Iterable) -> list[int]:
+        """Rising ids of the items whose field, or for the name 'image' whose image, has one of some values.
+
+        Raises:
+            TypeError: A text in place of a list, or values that are neither text nor number.
+        """
+        if isinstance(values, str):
+            raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
+        wanted = {comparable(value) for value in values}
+        kind = ('image', '') if name == 'image' else ('field', name)
+        marks, found = sorted(mark(*kind, value) for value in wanted), set()
+        for start in range(0, len(marks), _BATCH_ROWS):
+            expression = f'array_contains_any(marks, {marks[start : start + _BATCH_ROWS]})'
+            rows = self._connection.call('query', self._collection, filter=expression, output_fields=['id'])
+            found.update(int(row['id']) for row in rows)
+        # Marks can collide, so the items themselves decide.
+        return sorted(number for number, item in self.items(found).items() if _has_value(item, name, wanted))
+
+    def _rows(self, ids: Iterable[int], columns: list[str]) -> Iterator[dict]:
+        ids = sorted({int(number) for number in ids})
+        for start in range(0, len(ids), _ROWS_PER_READ):
+            part = ids[start : start + _ROWS_PER_READ]
+            yield from self._connection.call('query', self._collection, ids=part, output_fields=columns)
+
+    def search(
+        self, space: DistanceSpace, index: dict, embeddings: np.ndarray, k: int, categories: list[int]
+    ) -> list[list[Hit]]:
+        """The hits of checked queries; exact when the index is flat.
+
+        Args:
+            space: The searched space.
+            index: The index as ``ItemIndex.describe`` gives it.
+            embeddings: (m, D) float32.
+            k: Hits per query at most.
+            categories: category_ids to search in, rising.
+
+        Raises:
+            ValueError: k is above Milvus's limit.
+        """
+        if k > _MOST_RESULTS:
+            raise ValueError(f'Milvus finds {_MOST_RESULTS} items per query at most, got k {k}; remedy: a smaller k')
+        exact, metric = index['index_type'] == 'FLAT', index['metric_type']
+        expression = '' if len(categories) == NUM_CATEGORIES else f'category in {categories}'
+        found = [None] * len(embeddings)
+        wanted = min(k + _MORE if exact else _WIDER * k + _MORE, _MOST_RESULTS)
+        left = np.arange(len(embeddings))
+        while len(left):
+            again = []
+            # milvus-lite subtracts all queries of a call from all items at once.
+            step = min(max(_RESULTS_PER_CALL // wanted, 1), 4 if metric == 'L2' else 64)
+            for start in range(0, len(left), step):
+                part = left[start : start + step]
+                results = self._candidates(space, embeddings[part], wanted, expression, metric)
+                vectors = self.embeddings({number for ids in results for number in ids})
+                for row, ids in zip(part, results, strict=True):
+                    best, complete = _best(space, embeddings[row], ids, vectors, k, len(ids) < wanted)
+                    found[row] = best
+                    if exact and not complete and wanted < _MOST_RESULTS:
+                        again.append(row)
+            left, wanted = np.array(again, dtype=int), min(wanted * 4, _MOST_RESULTS)
+        return self._hits(found)
+
+    def _candidates(self, space: DistanceSpace, embeddings, wanted: int, expression: str, metric: str) -> list:
+        """Ids found for each query, the best by the searched space first."""
+        return [
+            [int(hit['id']) for hit in hits]
+            for hits in self._connection.call(
+                'search',
+                self._collection,
+                data=list(space.queries(embeddings)),
+                anns_field='vector',
+                limit=wanted,
+                filter=expression,
+                search_params={'metric_type': metric, 'params': {'ef': max(2 * wanted, 128)}},
+                output_fields=['id'],
+            )
+        ]
+
+    def _hits(self, found: list) -> list[list[Hit]]:
+        items = self.items({number for line in found for number, _ in line})
+        # Another process may have removed an item between the two reads.
+        return [[Hit(number, score, items[number]) for number, score in line if number in items] for line in found]
+
+
+def _best(space: DistanceSpace, query: np.ndarray, ids: list, vectors: dict, k: int, whole: bool) -> tuple[list, bool]:
+    """The k best (id, score) of a query's candidates by the direct form, and whether no other item can be among them.
+
+    No other can when the candidates are all items (``whole``), or when the last candidate, which the searched space
+    ranks above every other item, scores less than the k-th by more than the searched space rounds.
+    """
+    there = [number for number in ids if number in vectors]
+    if not there:
+        return [], True
+    embeddings = np.stack([vectors[number] for number in there])
+    scores = space.products.similarity.scores(query[None], embeddings)[0]
+    order = np.lexsort((there, -scores))[:k]
+    best = [(there[row], float(scores[row])) for row in order]
+    if whole or len(best) < k:
+        return best, whole
+    columns = space.products.items(embeddings).astype(np.float64)
+    lengths = np.linalg.norm(columns[:, :-1] if space.radius is None else columns, axis=1)
+    reach = (np.linalg.norm(space.queries(query[None]).astype(np.float64)) + lengths.max()) ** 2
+    return best, bool(scores[-1] < best[-1][1] - _ROUNDING * reach)
+
+
+def to_row(number: int, item: GalleryItem) -> dict:
+    """The row of an item, without its two vectors.
+
+    Raises:
+        ValueError: The fields are not what JSON can hold, or the item has more text or fields than Milvus takes.
+    """
+    try:
+        # Text, and not Milvus's own JSON, which has no numbers beyond 64 bits.
+        details = json.dumps([item.box, item.landmarks, item.fields], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'fields of an item must be what JSON can hold, got {item.fields!r}: {error}') from error
+    for name, text in (('image', item.image), ('box, landmarks and fields', details)):
+        size = len(text.encode())
+        if size > LONGEST_TEXT:
+            raise ValueError(f"{name} of item '{item.image[:80]}' take {size} bytes, Milvus holds {LONGEST_TEXT}")
+    # The fields as they will be read: JSON turns all names into texts.
+    fields = json.loads(details)[2]
+    marks = {mark('field', name, value) for name, value in fields.items() if _is_scalar(value)}
+    marks.add(mark('image', '', item.image))
+    if len(marks) > MOST_MARKS:
+        raise ValueError(f"item '{item.image[:80]}' has {len(marks) - 1} fields, Milvus holds {MOST_MARKS - 1}")
+    return dict(id=int(number), category=item.category_id, image=item.image, details=details, marks=sorted(marks))
+
+
+def from_row(row: dict) -> GalleryItem:
+    """The item of a row."""
+    box, landmarks, fields = json.loads(row['details'])
+    return GalleryItem(
+        image=row['image'], box=box, category_id=int(row['category']), landmarks=landmarks, fields=fields
+    )
+
+
+def batches(rows: list[dict]) -> Iterator[list[dict]]:
+    """Rows in order, in batches limited by their number and by bytes."""
+    batch, size = [], 0
+    for row in rows:
+        if batch and (len(batch) == _BATCH_ROWS or size + _size(row) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += _size(row)
+    if batch:
+        yield batch
+
+
+def _size(row: dict) -> int:
+    """Approximate bytes of a row in a message."""
+    return 4 * (len(row['vector']) + len(row['embedding'])) + 8 * len(row['marks']) + 2 * len(row['details']) + 64
+
+
+def mark(kind: str, name: str, value) -> int:
+    """A hash of 63 bits of a field's name and value, by which the column ``marks`` makes fields searchable.
+
+    Searching by numbers keeps the caller's texts out of Milvus's filter language, so no text can change a filter's
+    meaning.
+
+    Args:
+        kind: 'field', or 'image' for the item's image.
+        name: The field's name; empty for the image.
+        value: A text or a number.
+    """
+    text = json.dumps([kind, name, comparable(value)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big') >> 1
+
+
+def comparable(value):
+    """A text or number in a form in which equal values are written alike, as True, 1 and 1.0 are.
+
+    Raises:
+        TypeError: It is neither text nor number.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if not _is_scalar(value):
+        raise TypeError(f'fields are searched by texts and numbers, got {value!r}')
+    if isinstance(value, float) and not value.is_integer():
+        return value
+    return value if isinstance(value, str) else int(value)
+
+
+def _has_value(item: GalleryItem, name: str, wanted: set) -> bool:
+    """Whether a field, or for the name 'image' the image, is one of some comparable values."""
+    value = item.image if name == 'image' else item.fields.get(name)
+    return _is_scalar(value) and comparable(value) in wanted
+
+
+def _is_scalar(value) -> bool:
+    return isinstance(value, str | int | float)

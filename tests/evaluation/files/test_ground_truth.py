@@ -1,0 +1,132 @@
+"""Ground truth in COCO's format: pycocotools' figures through files, and refusals that name the entry."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmdf2.categories import ATTRIBUTES
+from mmdf2.evaluation.coco import MAX_DETECTIONS, TASKS, evaluate_task
+from mmdf2.evaluation.files.detections import read_detections
+from mmdf2.evaluation.records import COLUMNS, EvaluationError, column_members
+from mmdf2.evaluation.truth import open_truth
+
+from ..coco_reference import (
+    random_world,
+    reference_dataset,
+    reference_result,
+    reference_results,
+    with_crowds_and_areas,
+    with_stray_landmarks,
+)
+
+RUNS = {'size': [4, 5], 'counts': [3, 4, 13]}
+IMAGE = {'id': 7, 'height': 4, 'width': 5}
+ITEM = {'image_id': 7, 'category_id': 2, 'bbox': [0, 0, 1, 1], 'segmentation': RUNS, 'keypoints': [0] * 882}
+
+
+def through_files(folder, truth, detections, task):
+    """Writes ground truth and detections as pycocotools takes them, and reads them."""
+    kind = task.split('_')[0]
+    dataset = reference_dataset(truth, task, np.ones(len(truth.labels), bool))
+    for item, attributes in zip(dataset['annotations'], truth.attributes.tolist(), strict=True):
+        item.update(zip(ATTRIBUTES, attributes, strict=True))
+    for item in dataset['annotations']:
+        if item['segmentation']:
+            item['segmentation'] = {**item['segmentation'], 'counts': item['segmentation']['counts'].decode()}
+    results = reference_results(detections, kind)
+    for result in results if kind == 'segm' else ():
+        result['segmentation'] = {**result['segmentation'], 'counts': result['segmentation']['counts'].decode()}
+    gt, found = folder / 'gt.json', folder / f'{kind}.json'
+    gt.write_text(json.dumps(dataset))
+    found.write_text(json.dumps(results))
+    source = open_truth(gt, masks=kind == 'segm', landmarks=kind == 'keypoints')
+    bare = source.bare() if kind == 'keypoints' else frozenset()
+    return source, read_detections(found, kind, source.sizes, bare)
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('seed', range(3))
+def test_figures_of_files_are_pycocotools(tmp_path, task, seed):
+    rng = np.random.default_rng(seed)
+    truth, detections = random_world(rng, 12, 6, 10)
+    truth, detections = with_crowds_and_areas(rng, truth), with_stray_landmarks(rng, detections)
+    assert_equals_reference_through_files(tmp_path, truth, detections, task)
+
+
+def assert_equals_reference_through_files(folder, truth, detections, task):
+    """Every cell of every column is that of pycocotools."""
+    source, found = through_files(folder, truth, detections, task)
+    columns = COLUMNS if len(truth.labels) else (COLUMNS[-1],)
+    result = evaluate_task(source.ground_truth, found, task, columns)
+    members = column_members(columns, len(truth.labels), truth.attributes)
+    for row, column in enumerate(columns):
+        precision, recall = reference_result(truth, detections, task, members[row])
+        np.testing.assert_allclose(result.precision[row], precision, atol=1e-9, rtol=0, err_msg=column)
+        np.testing.assert_allclose(result.recall[row], recall, atol=1e-9, rtol=0, err_msg=column)
+
+
+def without_size(truth):
+    """The ground truth with boxes that have no area."""
+    boxes = truth.boxes.copy()
+    boxes[:, 2 + np.arange(len(boxes)) % 2] = 0
+    return replace(truth, boxes=boxes)
+
+
+# Name -> arguments of ``random_world``, and the changes made to its ground truth and to its detections.
+HOSTILE = {
+    'no detections': ({'max_found': 0}, None, None),
+    'no ground truth': ({'max_items': 0}, None, None),
+    'ties everywhere': ({'max_items': 6}, None, lambda found: replace(found, scores=np.zeros(len(found.scores)))),
+    'more than count': ({'num_images': 2, 'max_items': 12, 'max_found': 150, 'labels': (5,)}, None, None),
+    'boxes without area': ({'max_items': 6}, without_size, None),
+    'only crowds': ({}, lambda truth: replace(truth, crowds=np.ones(len(truth.labels), bool)), None),
+}
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('world', HOSTILE)
+def test_hostile_worlds_through_files_are_pycocotools(tmp_path, task, world):
+    arguments, change_truth, change_found = HOSTILE[world]
+    truth, detections = random_world(np.random.default_rng(4), **arguments)
+    truth = change_truth(truth) if change_truth else truth
+    detections = change_found(detections) if change_found else detections
+    if world == 'more than count':
+        assert np.unique(detections.image_ids, return_counts=True)[1].max() > MAX_DETECTIONS[task]
+    assert_equals_reference_through_files(tmp_path, truth, detections, task)
+
+
+@pytest.mark.parametrize(
+    ('images', 'items', 'message'),
+    [
+        ([IMAGE, IMAGE], [ITEM], 'entry 1: id should be an id that no image before it has, got 7'),
+        ([{**IMAGE, 'height': 0}], [], 'entry 0: height should be an integer from 1 to'),
+        (
+            [IMAGE],
+            [ITEM, {**ITEM, 'image_id': 8}],
+            "entry 1: image_id should be the id of one of the file's images",
+        ),
+        ([IMAGE], [{**ITEM, 'iscrowd': 2}], 'iscrowd should be an integer from 0 to 1'),
+        (
+            [IMAGE],
+            [{**ITEM, 'keypoints': [1, 1, 2] * 294}],
+            'should be labelled .* in columns 25 to 57 alone',
+        ),
+        ([IMAGE], [{**ITEM, 'keypoints': [1, 1, 3] + [0] * 879}], 'x, y, v with v 0, 1 or 2'),
+        ([IMAGE], [{**ITEM, 'num_keypoints': 1}], 'num_keypoints should be 0'),
+        ([IMAGE], [{k: v for k, v in ITEM.items() if k != 'segmentation'}], 'segmentation is missing'),
+        ([IMAGE], [ITEM, {**ITEM, 'scale': 1, 'occlusion': 1, 'zoom_in': 1, 'viewpoint': 1}], 'some annotations have'),
+    ],
+)
+def test_malformed_ground_truth(tmp_path, images, items, message):
+    path = tmp_path / 'gt.json'
+    path.write_text(json.dumps({'images': images, 'annotations': items}))
+    with pytest.raises(EvaluationError, match=message):
+        open_truth(path)
+
+
+def test_annotations_may_stand_before_images(tmp_path):
+    path = tmp_path / 'gt.json'
+    path.write_text(json.dumps({'annotations': [ITEM], 'categories': [], 'images': [IMAGE]}))
+    assert open_truth(path).ground_truth.image_ids.tolist() == [7]

@@ -1,0 +1,183 @@
+"""The gallery in Milvus against the embedded one, over milvus-lite's real file."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.local.gallery import FaissGallery
+
+from ..made_gallery import assert_same_hits, brute_force, make_embeddings, make_items, make_similarity
+
+_REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
+pytest.importorskip('pymilvus', reason=_REASON)
+pytest.importorskip('milvus_lite', reason=_REASON)
+
+from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
+
+_WORKER = Path(__file__).parents[1] / 'milvus_worker.py'
+
+
+@pytest.fixture(name='made', params=[0.2, 0.0], ids=['mixed', 'negative'])
+def fixture_made(request, tmp_path):
+    """The same 900 items in both galleries, and queries; weights of either sign and of one."""
+    rng = np.random.default_rng(0)
+    similarity = make_similarity(rng, positive=request.param)
+    assert (similarity.difference > 0).any() == bool(request.param)
+    faiss = FaissGallery(similarity, 'made')
+    milvus = MilvusGallery.create(tmp_path / 'shop.db', similarity, 'made')
+    # An offset as of features after a ReLU: what a centre is for.
+    vectors, items = make_embeddings(rng, 900, offset=3.0), make_items(rng, 900)
+    for rows in (slice(0, 200), slice(200, 900)):
+        assert faiss.add(vectors[rows], items[rows]) == milvus.add(vectors[rows], items[rows])
+    yield faiss, milvus, vectors, items, make_embeddings(rng, 25, offset=3.0)
+    milvus.close()
+
+
+def test_hits_are_those_of_the_embedded_gallery(made):
+    faiss, milvus, _, _, queries = made
+    assert_same_hits(faiss, milvus, queries)
+    for categories in ([2], [1, 8], [3], [1, 2, 8]):
+        assert_same_hits(faiss, milvus, queries, 20, categories)
+    assert_same_hits(faiss, milvus, queries[:3], 900)
+    assert_same_hits(faiss, milvus, queries[:0])
+    assert len(milvus) == 900 and milvus.counts() == faiss.counts()
+    assert milvus.items([3, 5, 900]) == faiss.items([3, 5, 900])
+
+
+def test_removed_items_are_gone_and_their_ids_not_given_again(made):
+    faiss, milvus, vectors, items, queries = made
+    assert faiss.remove([0, 5, 899, 4000]) == milvus.remove([0, 5, 899, 4000]) == 3
+    assert milvus.remove([0, 5, 899]) == 0 and len(milvus) == 897
+    assert_same_hits(faiss, milvus, queries)
+    assert faiss.add(vectors[:2], items[:2]) == milvus.add(vectors[:2], items[:2]) == [900, 901]
+    assert_same_hits(faiss, milvus, vectors[:2])
+
+
+def test_ties_go_to_the_smaller_id_however_many(made):
+    _, milvus, vectors, items, _ = made
+    more = milvus.add(np.repeat(vectors[:1], 200, axis=0), items[:200])
+    assert [hit.id for hit in milvus.search(vectors[:1], 6)[0]] == [0, *more[:5]]
+    assert [hit.id for hit in milvus.search(vectors[:1], 201)[0]] == [0, *more]
+
+
+def test_scores_are_the_direct_form(made):
+    _, milvus, vectors, _, queries = made
+    for query, hits in zip(queries, milvus.search(queries, 5), strict=True):
+        expected, scores = brute_force(milvus.similarity, query, vectors, np.arange(900), 5)
+        assert [hit.id for hit in hits] == expected
+        np.testing.assert_allclose([hit.score for hit in hits], scores, rtol=1e-12)
+
+
+def test_a_graph_finds_nearly_all_and_gives_way_to_items_beyond_its_radius(made):
+    faiss, milvus, vectors, items, queries = made
+    milvus.build_index(least_items=901)
+    assert milvus._index.kind() == 'FLAT'
+    milvus.build_index(least_items=500)
+    assert milvus._index.describe()['index_type'] == 'HNSW' and milvus._index.describe()['metric_type'] == 'L2'
+    assert _recall(faiss, milvus, queries) > 0.95
+    # Longer than the radius, which has a margin of a half.
+    far = vectors[:3] * 6
+    assert faiss.add(far, items[:3]) == milvus.add(far, items[:3])
+    if (milvus.similarity.difference > 0).any():
+        assert milvus._index.kind() == 'FLAT' and milvus._description.mixed
+        assert_same_hits(faiss, milvus, np.concatenate([queries, far]))
+        milvus.build_index(least_items=500)
+        assert not milvus._description.mixed
+    assert milvus._index.kind() == 'HNSW'
+    assert _recall(faiss, milvus, queries) > 0.95
+
+
+def test_an_index_that_another_exchanged_is_noticed(made, tmp_path):
+    faiss, milvus, _, _, queries = made
+    reader = MilvusGallery.load(tmp_path / 'shop.db')
+    assert_same_hits(faiss, reader, queries)
+    milvus.build_index(least_items=500)
+    assert _recall(faiss, reader, queries) > 0.95
+    milvus.build_index(least_items=10**6)
+    assert_same_hits(faiss, reader, queries)
+
+
+def _recall(faiss, milvus, queries):
+    """Of 20 hits, whose scores have to be the direct form's."""
+    shares, found = [], milvus.search(queries, 20)
+    for query, right, line in zip(queries, faiss.search(queries, 20), found, strict=True):
+        ids = [hit.id for hit in line]
+        shares.append(np.isin([hit.id for hit in right], ids).mean())
+        stored = milvus.embeddings(ids)
+        scores = milvus.similarity.scores(query[None], np.stack([stored[number] for number in ids]))[0]
+        np.testing.assert_allclose([hit.score for hit in line], scores, rtol=1e-12)
+    return np.mean(shares)
+
+
+def test_a_new_process_finds_the_same(made, tmp_path):
+    _, milvus, _, _, queries = made
+    expected = [[[hit.id, hit.score, hit.item.fields] for hit in line] for line in milvus.search(queries, 7)]
+    milvus.save()
+    milvus.close()
+    np.save(tmp_path / 'queries.npy', queries)
+    done = subprocess.run(
+        [sys.executable, _WORKER, 'search', tmp_path / 'shop.db', tmp_path / 'queries.npy'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    again = MilvusGallery.load(tmp_path / 'shop.db', milvus.similarity)
+    assert again.model == 'made' and len(again) == 900 and again.add(queries[:1], make_items(np.random, 1)) == [900]
+    again.close()
+
+
+class TestFields:
+    HOSTILE = ('x" or 1==1 //', "' OR 1=1 --", '"] or id >= 0 or image in ["', '\\', '\n', '𝄞', '%', '')
+
+    def test_come_back_as_they_were_and_are_found_by_name_and_value(self, small):
+        gallery, _ = small
+        fields = [{'sku': text, text: 1, 'deep': {'a': [1, None, 2**70]}, 'price': 9.5} for text in self.HOSTILE]
+        items = [
+            GalleryItem(image=text, box=(0.1, 2, 3, 4), category_id=1, fields=own)
+            for text, own in zip(self.HOSTILE, fields, strict=True)
+        ]
+        gallery.add(np.random.default_rng(0).normal(size=(len(items), 32)).astype(np.float32), items)
+        assert gallery.items(range(len(items))) == dict(enumerate(items))
+        for number, text in enumerate(self.HOSTILE):
+            assert gallery.ids_where('sku', [text]) == gallery.ids_where('image', [text]) == [number]
+            assert gallery.ids_where(text, [1]) == [number]
+            assert gallery.ids_where(text, [2]) == [] and gallery.ids_where('price', [text]) == []
+        assert gallery.ids_where('price', [9.5, 'none']) == list(range(len(items)))
+        assert gallery.ids_where('price', []) == gallery.ids_where('deep', [1]) == []
+
+    def test_that_are_none_find_nothing(self, small):
+        gallery, _ = small
+        rng = np.random.default_rng(0)
+        gallery.add(make_embeddings(rng, 20), make_items(rng, 20))
+        for text in self.HOSTILE:
+            assert gallery.ids_where('sku', [text]) == gallery.ids_where(text, ['A1']) == []
+        assert gallery.ids_where('sku', ['A1', 'A3', 'x']) == [1, 3]
+
+    def test_numbers_are_equal_as_sqlite_has_them(self, small):
+        gallery, _ = small
+        values = [1, 1.0, True, 0, '1', 1.5, None]
+        items = [GalleryItem(image='a', box=(0, 0, 1, 1), category_id=1, fields={'n': value}) for value in values]
+        vectors = np.zeros((len(items), 32), np.float32)
+        faiss = FaissGallery(gallery.similarity)
+        assert gallery.add(vectors, items) == faiss.add(vectors, items)
+        for value in values[:-1]:
+            assert gallery.ids_where('n', [value]) == faiss.ids_where('n', [value])
+
+    def test_refusals(self, small):
+        gallery, _ = small
+        vectors = np.zeros((1, 32), np.float32)
+        with pytest.raises(ValueError, match='fields of an item must be what JSON can hold'):
+            gallery.add(vectors, [GalleryItem(image='a', box=(0, 0, 1, 1), category_id=1, fields={'price': object()})])
+        with pytest.raises(ValueError, match='take 70023 bytes, Milvus holds 65535'):
+            gallery.add(vectors, [GalleryItem(image='a', box=(0, 0, 1, 1), category_id=1, fields={'t': 'x' * 69_984})])
+        with pytest.raises(TypeError, match="got the string 'A1'"):
+            gallery.ids_where('sku', 'A1')
+        with pytest.raises(TypeError, match=r'searched by texts and numbers, got \[1\]'):
+            gallery.ids_where('sku', [[1]])
+        assert len(gallery) == 0 and gallery.search(vectors) == [[]]
