@@ -62,7 +62,15 @@ def _make_item(rng, item_id, category_id, style, size) -> Item:
     middle = (x1 + x2) / 2, (y1 + y2) / 2
     polygon = np.array([[middle[0], y1], [x2, middle[1]], [middle[0], y2], [x1, middle[1]]], dtype=np.float64)
     attributes = {name: int(rng.integers(1, 4)) for name in ('scale', 'occlusion', 'zoom_in', 'viewpoint')}
-    return Item(item_id, category_id, style, (int(x1), int(y1), int(x2), int(y2)), landmarks, [polygon], **attributes)
+    return Item(
+        item_id=item_id,
+        category_id=category_id,
+        style=style,
+        bbox=(int(x1), int(y1), int(x2), int(y2)),
+        landmarks=landmarks,
+        segmentation=[polygon],
+        **attributes,
+    )
 
 
 def _write_split(root, split, annotations, size) -> Path:

@@ -79,7 +79,9 @@ def test_imports_follow_the_table(module):
             part = part_of(imported)
             assert part is None or part == own or part in parts, f'{where}, which the table does not allow to {own}'
         elif libraries is not None and top not in sys.stdlib_module_names:
-            assert top in libraries, f'{where}, and the table allows only {sorted(libraries) or "no libraries"} to {own}'
+            assert top in libraries, (
+                f'{where}, and the table allows only {sorted(libraries) or "no libraries"} to {own}'
+            )
 
 
 def test_the_parts_have_no_circles():
