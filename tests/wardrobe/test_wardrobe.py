@@ -1,4 +1,4 @@
-"""The drawn wardrobe on disk: layout, validity, masks and landmarks, attributes, determinism, resuming."""
+"""The drawn wardrobe on disk: layout, validity, masks and landmarks, attributes, determinism and resuming."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import plan_pairs, plan_shots
 
 SIZE = 240
-# The published shares of the four attributes, and how far this small sample may be from them.
+# The published shares of the four attributes, and the largest difference allowed for this small sample.
 PUBLISHED = {
     'scale': (0.26, 0.50, 0.24),
     'occlusion': (0.47, 0.47, 0.06),
@@ -35,7 +35,7 @@ def wardrobe(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def annotated(wardrobe):
-    """[(image (H, W, 3), annotation)] of the training split, every annotation strictly checked."""
+    """(image (H, W, 3), annotation) of each image of the training split; every annotation is checked strictly."""
     result = []
     for path in sorted((wardrobe / 'train' / 'annos').glob('*.json')):
         image = cv2.imread(str(wardrobe / 'train' / 'image' / f'{path.stem}.jpg'))
