@@ -1,10 +1,10 @@
-"""Measures the making and the opening of a store on made annotation of DeepFashion2's size.
+"""Measures how long it takes to make and to open a store, on made annotation of DeepFashion2's size.
 
     python benchmarks/benchmark_store.py --dir /some/disk
     python benchmarks/benchmark_store.py --dir /some/disk --images 20000
 
-The training split has 191,961 images with 312,186 items. Images here are links to one small JPEG, since only headers
-are read. The made dataset is left in place, so that a second run measures alone.
+The training split has 191,961 images with 312,186 items. The made images are links to one small JPEG, since only their
+headers are read. The made dataset is kept, so that a second run does nothing but measure.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mmdf2.categories import CATEGORIES
 from mmdf2.datasets.prepare import prepare
 
 TRAIN_IMAGES, TRAIN_ITEMS = 191_961, 312_186
-LINKS_PER_FILE = 50_000  # file systems allow a little more
+LINKS_PER_FILE = 50_000  # file systems allow a few more
 OPEN = """
 import resource, sys, time
 from mmdf2.datasets.deepfashion2 import DeepFashion2Dataset
@@ -43,7 +43,7 @@ print(f'dataset of {len(dataset)} images constructed in {seconds:.2f} s; residen
 
 
 def make_dataset(root: Path, images: int, seed: int = 0) -> None:
-    """Writes a training split of so many images, with items of every category in the published number per image."""
+    """Writes a training split with a number of images, whose items per image are those of the published split."""
     rng = random.Random(seed)
     folder = root / 'train'
     (folder / 'image').mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def make_dataset(root: Path, images: int, seed: int = 0) -> None:
 
 
 def make_item(rng: random.Random) -> dict:
-    """An item with some sixty polygon points, as annotated ones have."""
+    """Makes an item with 60 polygon points, about as many as annotated items have."""
     category = CATEGORIES[rng.randrange(13)]
     x1, y1 = rng.randrange(0, 100), rng.randrange(0, 200)
     x2, y2 = x1 + rng.randrange(150, 360), y1 + rng.randrange(200, 500)
@@ -88,10 +88,10 @@ def make_item(rng: random.Random) -> dict:
 
 
 def main():
-    parser = argparse.ArgumentParser(description='Measure making and opening a store.')
-    parser.add_argument('--dir', required=True, help='where to make the dataset; about 5 KB an image')
-    parser.add_argument('--images', type=int, default=TRAIN_IMAGES)
-    parser.add_argument('--workers', type=int, help='processes (default: one a core)')
+    parser = argparse.ArgumentParser(description='Measure how long it takes to make and to open a store.')
+    parser.add_argument('--dir', required=True, help='where to make the dataset; about 5 KB per image')
+    parser.add_argument('--images', type=int, default=TRAIN_IMAGES, help='number of images (default: %(default)s)')
+    parser.add_argument('--workers', type=int, help='processes (default: one per core)')
     args = parser.parse_args()
     root = Path(args.dir)
     annotations = root / 'train' / 'annos'

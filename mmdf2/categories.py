@@ -13,7 +13,7 @@ straps of slings are left out of them, being lines without width from the neckli
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def identity_code(pair_id: int, style: int) -> int: ...
 def identity_code(pair_id: np.ndarray, style: np.ndarray) -> np.ndarray: ...
 
 
-def identity_code(pair_id, style):
+def identity_code(pair_id: Any, style: Any) -> Any:
     """Computes the code of an item's identity: ``pair_id * 65536 + style``, or -1 (no identity) when style is 0.
 
     Args:

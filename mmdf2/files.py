@@ -13,13 +13,16 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+# What is accepted as a path.
+AnyPath = str | os.PathLike[str]
 
 _UNFINISHED = '.unfinished'
 
 
 @contextlib.contextmanager
-def path_beside(path, durable: bool = True) -> Iterator[Path]:
+def path_beside(path: AnyPath, durable: bool = True) -> Iterator[Path]:
     """Gives a path in the same folder to write to; it replaces ``path`` when the block ends without an error.
 
     This is for writers that need a path; :func:`open_for_replacement` is for those that need an open file.
@@ -40,7 +43,7 @@ def path_beside(path, durable: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterator[IO]:
+def open_for_replacement(path: AnyPath, mode: str = 'w', durable: bool = True) -> Iterator[IO[Any]]:
     """Opens a file whose content replaces that of ``path`` when the block ends without an error.
 
     Args:
@@ -48,15 +51,16 @@ def open_for_replacement(path, mode: str = 'w', durable: bool = True) -> Iterato
         mode: 'w' for UTF-8 text with '\\n' at the end of lines, 'wb' for bytes.
         durable: Whether to wait until the content is on the disk, as for :func:`path_beside`.
     """
-    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
-    with path_beside(path, durable) as beside, open(beside, mode, **text) as file:
+    encoding, newline = (None, None) if 'b' in mode else ('utf-8', '\n')
+    with path_beside(path, durable) as beside, open(beside, mode, encoding=encoding, newline=newline) as file:
         yield file
 
 
-def write_named_by_hash(path, write: Callable[[Path], None]) -> tuple[Path, str]:
-    """Writes a file whose name says its content, so that files of different content never have the same name.
+def write_named_by_hash(path: AnyPath, write: Callable[[Path], None]) -> tuple[Path, str]:
+    """Writes a file whose name contains the hash of its content, so that different contents never have the same name.
 
-    The content is on the disk afterwards, and the name after :func:`flush_folder`: several files share one call of it.
+    The content is on the disk when the function returns. The name is on the disk after :func:`flush_folder`, which the
+    caller calls once for several files.
 
     Args:
         path: The file's path without the hash: 'folder/ids.npy' becomes 'folder/ids-<16 digits of the hash>.npy'.
@@ -78,19 +82,19 @@ def write_named_by_hash(path, write: Callable[[Path], None]) -> tuple[Path, str]
     return path, digest
 
 
-def write_text(path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Replaces a file by UTF-8 text."""
     with open_for_replacement(path) as file:
         file.write(text)
 
 
-def write_bytes(path, content: bytes, durable: bool = True) -> None:
+def write_bytes(path: AnyPath, content: bytes, durable: bool = True) -> None:
     """Replaces a file by bytes; ``durable`` as in :func:`path_beside`."""
     with open_for_replacement(path, 'wb', durable) as file:
         file.write(content)
 
 
-def write_json(path, value, indent: int | None = 1, **options) -> None:
+def write_json(path: AnyPath, value: Any, indent: int | None = 1, **options: Any) -> None:
     """Replaces a file by JSON; ``options`` are those of ``json.dumps``.
 
     Raises:
@@ -99,7 +103,7 @@ def write_json(path, value, indent: int | None = 1, **options) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
 
 
-def write_json_list(file: IO[str], entries: Iterable, end: str = '\n]') -> None:
+def write_json_list(file: IO[str], entries: Iterable[Any], end: str = '\n]') -> None:
     """Writes a JSON list to an open file, one entry per line; entries are written as they come and are not collected.
 
     Args:
@@ -116,7 +120,7 @@ def write_json_list(file: IO[str], entries: Iterable, end: str = '\n]') -> None:
     file.write(end)
 
 
-def finish_file(partial, path) -> None:
+def finish_file(partial: AnyPath, path: AnyPath) -> None:
     """Gives a file that grew under a name of its own, such as ``predictions.jsonl.partial``, its final name.
 
     This is for files that are worth reading before they are complete; :func:`open_for_replacement` is for all others.
@@ -158,7 +162,7 @@ def is_unfinished(name: str) -> bool:
     return name.startswith('.') and _UNFINISHED in name
 
 
-def flush_folder(folder) -> None:
+def flush_folder(folder: AnyPath) -> None:
     """Waits until the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -167,14 +171,14 @@ def flush_folder(folder) -> None:
         os.close(descriptor)
 
 
-def sha256(path) -> str:
+def sha256(path: AnyPath) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @contextlib.contextmanager
-def locked(path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(path: AnyPath, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Holds a lock that one process at a time can hold; the system frees it when the process ends, even by a kill.
 
     Args:

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmdf2.files import write_bytes
+from mmdf2.files import AnyPath, write_bytes
 
 # What Pillow raises for files that are no image, are cut short or damaged, or are unreasonably large when decoded.
 _DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-def read_image(path) -> np.ndarray:
+def read_image(path: AnyPath) -> np.ndarray:
     """Decodes a whole image file.
 
     The orientation tag is applied. Transparent parts become white. A file that was cut short is refused (OpenCV would
@@ -37,7 +37,7 @@ def read_image(path) -> np.ndarray:
         raise OSError(f'{path} is not a readable image: {error}') from error
 
 
-def write_image(path, image: np.ndarray) -> None:
+def write_image(path: AnyPath, image: np.ndarray) -> None:
     """Writes an image file, so that a reader never sees half of it. The folder is created if it is missing.
 
     Args:

@@ -126,6 +126,21 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path, code, content, left
     assert path.read_text() == 'again'
 
 
+def test_a_name_can_contain_the_hash_of_the_content(tmp_path, calls):
+    path, digest = files.write_named_by_hash(tmp_path / 'a.bin', lambda beside: beside.write_bytes(b'x'))
+    assert digest == hashlib.sha256(b'x').hexdigest() and path == tmp_path / f'a-{digest[:16]}.bin'
+    assert path.read_bytes() == b'x' and names(tmp_path) == [path.name]
+    assert [call for call, _ in calls] == ['flush', 'rename'] and calls[1] == ('rename', path.name)
+
+    def fail(beside):
+        beside.write_bytes(b'half')
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        files.write_named_by_hash(tmp_path / 'a.bin', fail)
+    assert names(tmp_path) == [path.name]
+
+
 def test_ordinary_names_are_not_unfinished():
     assert not any(files.is_unfinished(name) for name in ('a.txt', '.a.txt', 'a.unfinished.txt', '.train.store.lock'))
 

@@ -1,4 +1,4 @@
-"""Pure functions between landmarks and heatmap cells, dense vectors and contours, and between polygons and masks.
+"""Pure functions that convert landmarks to heatmap cells, dense vectors and contours, and polygons to masks, and back.
 
-Each module needs what it computes with, torch or OpenCV, and no other; so nothing is imported here.
+Nothing is imported here, because each module needs only one of torch, OpenCV and NumPy.
 """

@@ -1,7 +1,7 @@
-"""The paper's mask tool: the contour of a garment from its landmarks, and how well it covers the annotated mask.
+"""The contour of a garment through its landmarks, and how well it covers the annotated mask.
 
-Source: DeepFashion2, section 3.2: a contour is drawn through the landmarks in their order, a first mask is generated
-from it, and annotators then refine that. The order is the category table's.
+This is the mask tool of the paper (DeepFashion2, section 3.2): a contour is drawn through the landmarks in their order,
+a first mask is generated from it, and annotators then refine the mask. The order is that of the category table.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
 
 # The attribute 'viewpoint' of a garment that is not worn.
 NO_WEAR = 1
-# Landmarks, from 0, of the neckline in front; of every category that has one, but for outwear's fronts.
+# Landmarks (from 0) of the front neckline, the same in all categories with a neckline (of outwear, it is cut open).
 _FRONT_NECKLINE = [2, 3, 4]
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """A contour's mask against the annotated one.
+    """A contour's mask compared with the annotated mask.
 
     Attributes:
-        inside: Share of the annotated mask within the contour, 0 to 1; NaN where the annotation is empty.
-        iou: Intersection over union, 0 to 1; NaN where both are empty.
+        inside: Share of the annotated mask that lies within the contour, 0 to 1; NaN if the annotated mask is empty.
+        iou: Intersection over union of both masks, 0 to 1; NaN if both are empty.
     """
 
     inside: float
@@ -30,18 +30,20 @@ class Coverage:
 
 
 def landmark_contour(landmarks: np.ndarray, label: int, from_behind: bool = False) -> list[np.ndarray]:
-    """Closed polygons through an item's landmarks, in the order of the category table.
+    """Draws closed polygons through an item's landmarks, in the order of the category table.
 
     Args:
-        landmarks: (K, 3) rows x, y, v, K at least the category's count; those with v 0 are passed over.
+        landmarks: (K, 3) rows x, y, v, where K is the category's number of landmarks or more; landmarks with v 0 are
+            skipped.
         label: The category, 0 to 12.
-        from_behind: Runs along the back of the neck, and across the front of outwear.
+        from_behind: Whether the polygon is that of the garment seen from behind: it runs along the back of the neck,
+            and across the opening of outwear.
 
     Returns:
-        (P, 2) float64 each, the last point joined to the first; runs with fewer than 3 landmarks are left out.
+        (P, 2) float64 polygons, whose last point joins the first; runs with fewer than 3 landmarks are left out.
 
     Raises:
-        ValueError: Another label, too few landmarks, or one that is labelled and not finite.
+        ValueError: The label is out of range, there are too few landmarks, or a labelled landmark is not finite.
     """
     if label not in range(NUM_CATEGORIES):
         raise ValueError(f'label must be 0 to {NUM_CATEGORIES - 1}, got {label!r}')
@@ -58,12 +60,15 @@ def landmark_contour(landmarks: np.ndarray, label: int, from_behind: bool = Fals
 
 
 def seen_from_behind(landmarks: np.ndarray, label: int, viewpoint: int = 0) -> bool:
-    """Whether the cloth shows up to the back of the neck: it is not worn, or none of its front neckline can be seen.
+    """Tells whether the visible cloth reaches up to the back of the neck.
+
+    It does if the garment is not worn, or if the back of its neckline can be seen and nothing of the front. A garment
+    without a neckline looks the same from both sides, and the answer is False.
 
     Args:
         landmarks: (K, 3) rows x, y, v.
-        label: 0 to 12; garments without a neckline are the same from both sides, for which it is False.
-        viewpoint: The attribute, 1 no wear, 2 frontal, 3 side or back, 0 unknown.
+        label: The category, 0 to 12.
+        viewpoint: The attribute: 1 not worn, 2 frontal, 3 from the side or from behind, 0 unknown.
     """
     category = CATEGORIES[label]
     if category.contour == category.back_contour:
@@ -75,18 +80,20 @@ def seen_from_behind(landmarks: np.ndarray, label: int, viewpoint: int = 0) -> b
 
 
 def coverage(contour_mask: np.ndarray, annotated_mask: np.ndarray) -> Coverage:
-    """How well a contour covers an item.
+    """Measures how well a contour covers an item.
 
     Args:
-        contour_mask: (H, W) bool.
-        annotated_mask: (H, W) bool.
+        contour_mask: (H, W) bool, True inside the contour.
+        annotated_mask: (H, W) bool, True on the annotated item.
 
     Raises:
-        ValueError: Masks of different shapes.
+        ValueError: The masks have different shapes.
     """
     if contour_mask.shape != annotated_mask.shape:
         raise ValueError(f'masks must have one shape, got {contour_mask.shape} and {annotated_mask.shape}')
     both = int(np.count_nonzero(contour_mask & annotated_mask))
     either = int(np.count_nonzero(contour_mask | annotated_mask))
     annotated = int(np.count_nonzero(annotated_mask))
-    return Coverage(both / annotated if annotated else float('nan'), both / either if either else float('nan'))
+    return Coverage(
+        inside=both / annotated if annotated else float('nan'), iou=both / either if either else float('nan')
+    )

@@ -1,4 +1,4 @@
-"""Polygons and masks: one from the other. Pixel i spans i to i + 1."""
+"""Conversion of polygons to masks and of masks to polygons. Pixel i spans the coordinates i to i + 1."""
 
 from collections.abc import Sequence
 
@@ -10,41 +10,41 @@ MIN_AREA = 12  # pixels; a smaller piece of a mask, or hole in it, gets no polyg
 
 
 def polygons_to_mask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The union of polygons, filled as pycocotools fills annotation.
+    """Fills the union of polygons as pycocotools fills annotation.
 
     Args:
-        polygons: (P, 2) x, y each, P >= 3, in pixels; may reach beyond the image.
-        height: Of the mask.
-        width: Of the mask.
+        polygons: Arrays (P, 2) of x, y in pixels, P >= 3; they may reach beyond the image.
+        height: Height of the mask.
+        width: Width of the mask.
 
     Returns:
         (height, width) bool, all False without polygons.
 
     Raises:
-        ValueError: A polygon of another shape, or that is not finite.
+        ValueError: A polygon has another shape or is not finite.
     """
     for polygon in polygons:
         if np.ndim(polygon) != 2 or np.shape(polygon)[1] != 2 or len(polygon) < 3 or not np.isfinite(polygon).all():
             raise ValueError(f'a polygon must be (P, 2), P >= 3, finite, got {np.shape(polygon)}: {polygon!r}')
     if not len(polygons):
         return np.zeros((height, width), dtype=bool)
-    # Far outside, where the filling would overflow, only the direction of an edge matters.
+    # Coordinates far outside the image would overflow; of such an edge only the direction matters.
     flat = [np.clip(polygon, -1e5, 1e5).astype(np.float64).ravel().tolist() for polygon in polygons]
     return mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(flat, height, width))).astype(bool)
 
 
 def mask_to_polygons(mask: np.ndarray, min_area: float = MIN_AREA) -> tuple[list[np.ndarray], np.ndarray]:
-    """Outlines of the pieces of a mask, along pixel edges.
+    """Traces the outlines of the pieces of a mask along the edges of pixels.
 
-    The format has no holes; a hole is joined to the outline by a cut of no width, which fills it neither by the
-    even-odd nor by the winding rule.
+    The annotation format has no holes. A hole is therefore joined to the outline by a cut without width; both the
+    even-odd and the winding rule leave it empty.
 
     Args:
         mask: (H, W) uint8 of 0 and 1.
-        min_area: Pieces and holes of a smaller area get no polygon.
+        min_area: Pieces and holes with a smaller area in pixels get no polygon.
 
     Returns:
-        The outlines, (P, 2) float64 each, the largest piece first; and the mask without the specks that got none.
+        The outlines, (P, 2) float64 each, the largest piece first; and the mask without the pieces that got none.
     """
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     polygons, specks = [], []
@@ -74,7 +74,7 @@ def _cut_out(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _simplified(contour: np.ndarray, grow: float) -> np.ndarray:
-    """A contour of pixel centres with fewer points, moved outwards by ``grow`` pixels to the pixels' edges."""
+    """Thins a contour of pixel centres out and moves it outwards by ``grow`` pixels, to the edges of the pixels."""
     points = cv2.approxPolyDP(contour, 0.7, True)[:, 0].astype(np.float64)
     following, preceding = np.roll(points, -1, axis=0), np.roll(points, 1, axis=0)
     tangent = following - preceding

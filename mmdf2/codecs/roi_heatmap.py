@@ -1,20 +1,20 @@
-"""Landmarks as one hot cell of a heatmap laid over a RoI (Mask R-CNN, section 5).
+"""Landmarks as one-hot heatmaps over a RoI (Mask R-CNN, section 5): encoding to cells and decoding of logits.
 
-A RoI ``(x1, y1, x2, y2)`` is cut into ``size x size`` equal cells. Cell ``i`` covers ``[i, i + 1)`` of the RoI's own
-units and stands for its centre ``i + 0.5``: image coordinates are continuous, a pixel's centre lies at half.
+A RoI ``(x1, y1, x2, y2)`` is divided into ``size x size`` equal cells. Cell ``i`` covers ``[i, i + 1)`` in units of
+cells and stands for its centre ``i + 0.5``: image coordinates are continuous, and the centre of a pixel lies at half.
 """
 
 import torch
 from torch import Tensor
 
-# Below this extent a RoI has no cells to speak of; the clamp keeps degenerate boxes finite.
+# Least width and height of a RoI in pixels, which keeps the cells of degenerate boxes finite.
 MIN_EXTENT = 1e-3
-# Cells on each side of the peak that decoding looks at.
+# Decoding looks at this many cells on each side of the peak.
 WINDOW_RADIUS = 3
 
 
 def encode_cells(boxes: Tensor, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Cell of each landmark within its RoI.
+    """Finds the cell of each landmark within its RoI.
 
     Args:
         boxes: (n, 4) RoIs, xyxy.
@@ -22,7 +22,8 @@ def encode_cells(boxes: Tensor, points: Tensor, size: int) -> tuple[Tensor, Tens
         size: Cells along each side.
 
     Returns:
-        Cells (n, K) int64, row-major ``y * size + x``, 0 where outside; inside (n, K) bool, borders included.
+        Cells (n, K) int64, row-major ``y * size + x``, 0 for landmarks outside the RoI; and inside (n, K) bool, whether
+        the landmark lies in the RoI or on its border.
     """
     origin, extent = _origin_and_extent(boxes)
     relative = (points - origin) / extent
@@ -33,19 +34,20 @@ def encode_cells(boxes: Tensor, points: Tensor, size: int) -> tuple[Tensor, Tens
 
 
 def decode_heatmaps(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Most likely place of each landmark, finer than a cell, and how sure the heatmap is of it.
+    """Finds the most likely position of each landmark, finer than a cell, and its score.
 
-    A parabola is fitted to the log-probability around the peak cell along each axis, each cell weighing as much as it
-    is probable; its vertex is the answer. That is exact for a Gaussian of any width, as the parabola through three
-    cells is, and with noise on the logits errs as little as a mean over the window does, which is biased without noise.
+    Along each axis, a parabola is fitted to the log-probabilities around the peak cell, where each cell is weighted by
+    its probability; the vertex is the position. The fit is exact for a Gaussian of any width, as is the parabola
+    through three cells. With noise on the logits, its error is as small as that of the mean over the window, which is
+    biased when there is no noise.
 
     Args:
-        logits: (n, K, S, S), a softmax over the S * S cells gives the probability of each.
+        logits: (n, K, S, S); a softmax over the S * S cells gives their probabilities.
         boxes: (n, 4) RoIs, xyxy.
 
     Returns:
-        Points (n, K, 2) in the coordinates of the boxes and inside them; scores (n, K) in 0..1, the probability that
-        the landmark lies in the 7 x 7 cells around the peak.
+        Points (n, K, 2) in the coordinates of the boxes and inside them; and scores (n, K) in 0..1, the probability
+        that the landmark lies in the 7 x 7 cells around the peak.
     """
     size = logits.shape[-1]
     probability = logits.flatten(2).softmax(dim=-1)
@@ -74,10 +76,10 @@ def _window_around(maps: Tensor, peak: Tensor, size: int) -> Tensor:
 
 
 def _vertex(probability: Tensor) -> Tensor:
-    """Offset (n, K) from the middle of the probability-weighted parabola fitted to log ``probability`` (n, K, 7).
+    """Fits a parabola to log ``probability`` (n, K, 7), weighted by it; returns its vertex's offset from the middle.
 
-    A cell counts only if its mirror image lies on the map too: a window cut on one side would pull even a lone peak to
-    the other. 0 where the fit has no maximum.
+    A cell counts only if its mirror image lies on the map too: a window that is cut off on one side would shift even
+    a single peak to the other side. The offset is (n, K), and 0 where the fit has no maximum.
     """
     probability = probability * (probability.flip(-1) > 0)
     x = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, device=probability.device).to(probability)

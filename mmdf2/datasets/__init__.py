@@ -1,4 +1,5 @@
-"""DeepFashion2's data: annotation, store, dataset, transforms, samplers, and a drawn wardrobe in the same format.
+"""DeepFashion2's data: annotation, stores, exchange files, the dataset with its transforms, and samplers.
 
-Nothing is imported here: reading annotation and stores needs numpy alone, the dataset and the transforms need mmdet.
+Nothing is imported here, because annotation and stores need neither torch nor mmdet, which the dataset and the
+transforms need.
 """

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdf2.categories import (
     ATTRIBUTES,
@@ -23,6 +24,7 @@ from mmdf2.categories import (
     Category,
     Visibility,
 )
+from mmdf2.files import AnyPath
 
 # Kind of problem -> what happens to the data when the problem is noted instead of refused.
 TREATMENTS: dict[str, str] = {
@@ -53,6 +55,8 @@ TREATMENTS: dict[str, str] = {
 
 # Coordinates beyond this many pixels are refused.
 _MAX_COORDINATE = 1e6
+# Visibilities of a labelled landmark, as plain numbers, which NumPy compares faster.
+_LABELLED = (int(Visibility.OCCLUDED), int(Visibility.VISIBLE))
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Problem:
 
     kind: str
     file: str
-    item: str
+    item: str = field(default='', kw_only=True)
     detail: str
 
     def __post_init__(self) -> None:
@@ -87,7 +91,7 @@ class AnnotationError(ValueError):
         super().__init__(str(problem))
         self.problem = problem
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return AnnotationError, (self.problem,)
 
 
@@ -158,7 +162,7 @@ class ImageAnnotation:
     items: list[Item]
 
 
-def read_annotation(path, size: Size | None = None, note: Note = refuse) -> ImageAnnotation:
+def read_annotation(path: AnyPath, size: Size | None = None, note: Note = refuse) -> ImageAnnotation:
     """Reads one annotation file and checks it with ``parse_annotation``.
 
     Args:
@@ -174,9 +178,9 @@ def read_annotation(path, size: Size | None = None, note: Note = refuse) -> Imag
     try:
         data = json.loads(path.read_bytes(), object_pairs_hook=_Object)
     except FileNotFoundError:
-        raise AnnotationError(Problem('missing annotation', path.name, '', f'no file {path}')) from None
+        raise AnnotationError(Problem('missing annotation', path.name, f'no file {path}')) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(Problem('unreadable annotation', path.name, '', f'{error}')) from error
+        raise AnnotationError(Problem('unreadable annotation', path.name, f'{error}')) from error
     return parse_annotation(data, path.name, size, note)
 
 
@@ -195,16 +199,16 @@ def parse_annotation(data: Any, name: str, size: Size | None = None, note: Note 
             ``note``, also any other problem.
     """
     if not isinstance(data, dict):
-        raise AnnotationError(Problem('unreadable annotation', name, '', f'an object is needed, got {_short(data)}'))
+        raise AnnotationError(Problem('unreadable annotation', name, f'an object is needed, got {_short(data)}'))
     source, pair_id = data.get('source'), data.get('pair_id')
     if source not in SOURCE_NAMES:
         detail = f"source must be 'user' or 'shop', got {_short(source)}"
-        raise AnnotationError(Problem('bad source', name, '', detail))
+        raise AnnotationError(Problem('bad source', name, detail))
     if not _is_integer(pair_id, 0, MAX_PAIR_ID):
-        raise AnnotationError(Problem('bad pair_id', name, '', f'an integer >= 0 is needed, got {_short(pair_id)}'))
+        raise AnnotationError(Problem('bad pair_id', name, f'an integer >= 0 is needed, got {_short(pair_id)}'))
     items = _parse_items(data, name, size, note)
     if not items:
-        note(Problem('no items', name, '', 'no usable item (item1, item2, ...)'))
+        note(Problem('no items', name, 'no usable item (item1, item2, ...)'))
     return ImageAnnotation(source=source, pair_id=int(pair_id), items=items)
 
 
@@ -227,7 +231,7 @@ def to_json_dict(annotation: ImageAnnotation) -> dict[str, Any]:
     return result
 
 
-class _Object(dict):
+class _Object(dict[str, Any]):
     """A JSON object that also keeps its repeated keys, of which a dict keeps only the last."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
@@ -242,17 +246,19 @@ def _parse_items(data: dict[str, Any], name: str, size: Size | None, note: Note)
             continue
         match = re.fullmatch(r'item(\d{1,9})', key, flags=re.ASCII)
         if not match:
-            note(Problem('bad item name', name, _short(key), 'items are named item1, item2, ...'))
+            note(Problem('bad item name', name, 'items are named item1, item2, ...', item=_short(key)))
             continue
         item_id = int(match[1])
         if item_id in items:
-            note(Problem('duplicate item id', name, key, f'item {item_id} is there more than once'))
+            note(Problem('duplicate item id', name, f'item {item_id} is there more than once', item=key))
             continue
         if isinstance(value, _Object) and len(value) != len(value.pairs):
-            note(Problem('repeated key', name, key, f'keys {[pair[0] for pair in value.pairs]}'))
-        items[item_id] = _parse_item(
-            item_id, value, size, lambda kind, detail, key=key: note(Problem(kind, name, key, detail))
-        )
+            note(Problem('repeated key', name, f'keys {[pair[0] for pair in value.pairs]}', item=key))
+
+        def note_in_item(kind: str, detail: str, key: str = key) -> None:
+            note(Problem(kind, name, detail, item=key))
+
+        items[item_id] = _parse_item(item_id, value, size, note_in_item)
     return [item for _, item in sorted(items.items()) if item is not None]
 
 
@@ -315,9 +321,9 @@ def _parse_landmarks(value: Any, category: Category, size: Size | None, note: _I
         return np.zeros((count, 3), dtype=np.float32)
     landmarks = numbers.reshape(count, 3)
     visibility = landmarks[:, 2]
-    unlabelled = visibility == Visibility.UNLABELLED
+    unlabelled = visibility == int(Visibility.UNLABELLED)
     bad = ~unlabelled & (
-        ~np.isin(visibility, (Visibility.OCCLUDED, Visibility.VISIBLE))
+        ~np.isin(visibility, _LABELLED)
         | ~np.isfinite(landmarks).all(axis=1)
         | (np.abs(landmarks) > _MAX_COORDINATE).any(axis=1)
     )
@@ -380,7 +386,7 @@ def _parse_attribute(name: str, value: Any, note: _ItemNote) -> int:
     return 0
 
 
-def _is_integer(value: Any, low: int, high: int) -> bool:
+def _is_integer(value: Any, low: int, high: int) -> TypeGuard[float]:
     # JSON's true and false are no numbers; 3.0 is the whole number 3.
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1 and low <= value <= high
@@ -398,7 +404,7 @@ def _numbers(value: Any) -> np.ndarray | None:
     return array if array.ndim == 1 else None
 
 
-def _rounded(values) -> list[float]:
+def _rounded(values: ArrayLike) -> list[float]:
     flat = np.round(np.asarray(values, dtype=np.float64).reshape(-1), 2).tolist()
     return [int(value) if value == int(value) else value for value in flat]
 

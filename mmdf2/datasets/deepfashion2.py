@@ -1,4 +1,4 @@
-"""DeepFashion2 as a dataset of MMDetection, read lazily from its store."""
+"""DeepFashion2 as a dataset of MMDetection, which is read lazily from its store."""
 
 import copy
 import logging
@@ -14,6 +14,7 @@ from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.store import Store
 from mmdf2.registry import DATASETS
 
+# The options of ``filter_cfg`` and their defaults.
 FILTERS = {'filter_empty_gt': False, 'min_size': 0}
 
 
@@ -22,28 +23,29 @@ class DeepFashion2Dataset(BaseDetDataset):
     """Images of one split, with boxes, masks, landmarks and identities.
 
     The annotation stays in the memory-mapped store: constructing the dataset copies no row, and worker processes share
-    one copy of it. A missing store is prepared first.
+    one copy of the annotation. A missing store is prepared first.
 
     Each ``data_info`` has ``img_path``, ``img_id``, ``height``, ``width``, ``source`` ('user' or 'shop'), ``pair_id``
-    and ``instances``: dicts of ``bbox`` [x1, y1, x2, y2], ``bbox_label`` 0 to 12, ``mask`` flat polygons,
-    ``ignore_flag`` 0, ``landmarks`` (K, 3) float32 x, y, v, ``identity`` (``identity_code``) and ``item_id``;
-    coordinates in pixels.
+    and ``instances``. An instance is a dict of ``bbox`` [x1, y1, x2, y2], ``bbox_label`` 0 to 12, ``mask`` (a list of
+    flat polygons), ``ignore_flag`` 0, ``landmarks`` (K, 3) float32 rows x, y, v, ``identity`` (see ``identity_code``)
+    and ``item_id``. Coordinates are in pixels.
 
     Args:
         data_root: Folder with ``<split>/image`` and ``<split>/annos``.
         split: 'train' or 'validation'.
         store: Folder of the store; by default ``<data_root>/<split>.store``.
-        pipeline: Transforms.
-        test_mode: Whether this is for testing: nothing is filtered then.
-        filter_cfg: ``filter_empty_gt`` leaves out images without items, ``min_size`` those whose shorter side has
-            fewer pixels.
-        indices: The first so many images, or the numbers of those to take, counted after filtering.
-        metainfo: Extra meta information; ``classes`` can only be the dataset's own.
+        pipeline: Transforms that turn a ``data_info`` into the inputs of a model.
+        test_mode: Whether the dataset is for testing; then no image is filtered out.
+        filter_cfg: ``filter_empty_gt`` leaves out images without items, ``min_size`` leaves out images whose shorter
+            side has fewer pixels.
+        indices: The number of images to take from the beginning, or the numbers of the images to take, counted after
+            filtering.
+        metainfo: Extra meta information; its ``classes``, if given, must be the dataset's own.
         lazy_init: Whether to leave opening the store to ``full_init``.
-        max_refetch: How many other images to try when the pipeline gives up on one in training.
+        max_refetch: How many other images are tried in training when the pipeline gives up an image.
 
     Raises:
-        ValueError: ``filter_cfg`` or ``metainfo`` asks for something that is not there.
+        ValueError: ``filter_cfg`` has an unknown option, or ``metainfo`` has other classes.
         StoreError: The store is damaged or stale; the message says what to run.
         FileNotFoundError: There is neither a store nor the split's folders.
     """
@@ -86,7 +88,7 @@ class DeepFashion2Dataset(BaseDetDataset):
         )
 
     def full_init(self) -> None:
-        """Opens the store and picks its rows; a second call does nothing."""
+        """Opens the store and selects its rows; a second call does nothing."""
         if self._fully_initialized:
             return
         self.store: Store = open_or_prepare(self.data_root, self.split, self.store_folder)
@@ -101,7 +103,7 @@ class DeepFashion2Dataset(BaseDetDataset):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """The ``data_info`` of image ``idx``, a new dict each time; IndexError beyond the dataset."""
+        """Makes the ``data_info`` of image ``idx``, a new dict at each call; IndexError beyond the dataset."""
         image = self.store.image(int(self.rows[idx]))
         return {
             'img_path': f'{self.image_folder}/{image.file_name}',
@@ -126,10 +128,11 @@ class DeepFashion2Dataset(BaseDetDataset):
 
     @force_full_init
     def identity_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which identities are in which images.
+        """Tells which identities are in which images.
 
         Returns:
-            Index of the image in this dataset and identity, int64 each, a row for each item that has an identity.
+            Two int64 arrays with one entry per item that has an identity: the index of its image in this dataset, and
+            the identity.
         """
         counts = np.diff(self.store.item_offsets)[self.rows]
         images = np.repeat(np.arange(len(self.rows)), counts)
@@ -139,12 +142,20 @@ class DeepFashion2Dataset(BaseDetDataset):
 
     @force_full_init
     def get_subset_(self, indices) -> None:
-        """Keeps the first ``indices`` images, or those with these numbers, in place."""
+        """Keeps only some images of this dataset.
+
+        Args:
+            indices: The number of images to take from the beginning, or the numbers of the images to take.
+        """
         self.rows = _take(self.rows, indices)
 
     @force_full_init
     def get_subset(self, indices) -> 'DeepFashion2Dataset':
-        """A dataset of the first ``indices`` images, or of those with these numbers, on the same store."""
+        """Makes a dataset of some images of this one, on the same store.
+
+        Args:
+            indices: The number of images to take from the beginning, or the numbers of the images to take.
+        """
         subset = copy.copy(self)
         subset.rows = _take(self.rows, indices)
         return subset

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdf2.categories import CATEGORIES, TOTAL_LANDMARKS, Category, Source, Visibility
 from mmdf2.codecs.dense_landmarks import to_dense
 from mmdf2.datasets.annotation import Item
 from mmdf2.datasets.store import ImageRecord, Store
-from mmdf2.files import open_for_replacement, write_json_list
+from mmdf2.files import AnyPath, open_for_replacement, write_json_list
 
 # The official files call the validation split 'val'.
 SHORT_SPLITS = {'validation': 'val'}
@@ -24,7 +25,7 @@ SHORT_SPLITS = {'validation': 'val'}
 _TaskFields = Callable[[Item, tuple[int, int]], dict[str, Any]]
 
 
-def export(store: Store, folder, split: str) -> list[Path]:
+def export(store: Store, folder: AnyPath, split: str) -> list[Path]:
     """Writes all exchange files of a split.
 
     ``instances_<split>.json`` has boxes and masks, ``keypoints_<split>_vis.json`` the visible landmarks,
@@ -143,6 +144,6 @@ def _images(store: Store) -> Iterator[ImageRecord]:
     return (store.image(index) for index in range(len(store)))
 
 
-def _numbers(values) -> list[float]:
+def _numbers(values: ArrayLike) -> list[float]:
     flat = np.round(np.asarray(values, dtype=np.float64).reshape(-1), 3).tolist()
     return [int(value) if value == int(value) else value for value in flat]

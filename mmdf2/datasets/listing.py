@@ -1,4 +1,4 @@
-"""The files of a split: which image belongs to which annotation, and whether either has changed."""
+"""The files of a split: which annotation belongs to which image, and whether either has changed."""
 
 import hashlib
 import os
@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdf2.datasets.annotation import Problem
+from mmdf2.files import AnyPath
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The files of one image of a split: its id, and the paths of the image and of its annotation."""
+    """The files of one image of a split.
+
+    Attributes:
+        image_id: The number that is the files' name.
+        image: Path of the image.
+        annotation: Path of its annotation.
+    """
 
     image_id: int
     image: Path
@@ -35,7 +42,7 @@ class Listing:
     digest: str
 
 
-def list_split(root, split: str) -> Listing:
+def list_split(root: AnyPath, split: str) -> Listing:
     """Lists ``ROOT/<split>/image`` and ``ROOT/<split>/annos``.
 
     Raises:
@@ -47,10 +54,10 @@ def list_split(root, split: str) -> Listing:
     annotations = _by_id(annotation_names, ('.json',), 'annos', problems)
     for image_id in sorted(images.keys() - annotations.keys()):
         name = images[image_id]
-        problems.append(Problem('missing annotation', f'image/{name}', '', f'there is no annos/{Path(name).stem}.json'))
+        problems.append(Problem('missing annotation', f'image/{name}', f'there is no annos/{Path(name).stem}.json'))
     for image_id in sorted(annotations.keys() - images.keys()):
         name = annotations[image_id]
-        problems.append(Problem('missing image', f'annos/{name}', '', f'there is no image/{Path(name).stem}.jpg'))
+        problems.append(Problem('missing image', f'annos/{name}', f'there is no image/{Path(name).stem}.jpg'))
     usable = [
         ImageFiles(
             image_id=image_id,
@@ -62,7 +69,7 @@ def list_split(root, split: str) -> Listing:
     return Listing(usable, problems, _digest(image_names, annotation_names))
 
 
-def files_digest(root, split: str) -> str:
+def files_digest(root: AnyPath, split: str) -> str:
     """Computes only the ``digest`` of a split's ``Listing``, at a tenth of the cost.
 
     Raises:
@@ -89,7 +96,7 @@ def _digest(image_names: list[str], annotation_names: list[str]) -> str:
     return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()
 
 
-def _names(root, split: str) -> tuple[list[str], list[str]]:
+def _names(root: AnyPath, split: str) -> tuple[list[str], list[str]]:
     return _names_in(Path(root, split, 'image')), _names_in(Path(root, split, 'annos'))
 
 
@@ -110,10 +117,10 @@ def _by_id(names: list[str], suffixes: tuple[str, ...], folder: str, problems: l
         match = re.fullmatch(r'(\d{1,18})(\.\w+)', name, flags=re.ASCII)
         if not match or match[2].lower() not in suffixes:
             expected = f'digits and {" or ".join(suffixes)}, as 000001{suffixes[0]}'
-            problems.append(Problem('bad file name', f'{folder}/{name!a}'.replace("'", ''), '', f'must be {expected}'))
+            problems.append(Problem('bad file name', f'{folder}/{name!a}'.replace("'", ''), f'must be {expected}'))
         elif int(match[1]) in found:
-            detail = f'image id {int(match[1])} is that of {found[int(match[1])]} too'
-            problems.append(Problem('duplicate image id', f'{folder}/{name}', '', detail))
+            detail = f'{found[int(match[1])]} has image id {int(match[1])} too'
+            problems.append(Problem('duplicate image id', f'{folder}/{name}', detail))
         else:
             found[int(match[1])] = name
     return found

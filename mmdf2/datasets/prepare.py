@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 from tqdm import tqdm
 
@@ -45,7 +46,7 @@ from mmdf2.datasets.store import (
     remedy,
     write_manifest,
 )
-from mmdf2.files import locked, open_for_replacement, replace_folder, sha256, usable_cores, write_json
+from mmdf2.files import AnyPath, locked, open_for_replacement, replace_folder, sha256, usable_cores, write_json
 
 IMAGES_PER_PART = 512
 # Of EXIF: the tag, and its values that exchange width and height.
@@ -95,7 +96,7 @@ class Part:
     images: list[ImageFiles]
 
 
-def open_or_prepare(root, split: str, store=None) -> Store:
+def open_or_prepare(root: AnyPath, split: str, store: AnyPath | None = None) -> Store:
     """Opens the store of a split, preparing it first when there is none.
 
     Args:
@@ -115,7 +116,7 @@ def open_or_prepare(root, split: str, store=None) -> Store:
     return opened
 
 
-def open_annotation(path, split: str = 'validation') -> tuple[Store, Path]:
+def open_annotation(path: AnyPath, split: str = 'validation') -> tuple[Store, Path]:
     """Opens the annotation that a path means: a store, a split's folder or the dataset's folder.
 
     A store that is missing is prepared first.
@@ -146,12 +147,12 @@ def open_annotation(path, split: str = 'validation') -> tuple[Store, Path]:
     )
 
 
-def store_folder(root, split: str, store=None) -> Path:
+def store_folder(root: AnyPath, split: str, store: AnyPath | None = None) -> Path:
     """The folder of a split's store: ``store`` if given, else ``ROOT/<split>.store``."""
     return Path(store) if store is not None else Path(root, f'{split}.store')
 
 
-def check_fresh(manifest: dict[str, Any], root, split: str, folder) -> None:
+def check_fresh(manifest: dict[str, Any], root: AnyPath, split: str, folder: AnyPath) -> None:
     """Refuses a store of other files than the split has now; without annotation files nothing can be compared.
 
     Raises:
@@ -169,7 +170,12 @@ def check_fresh(manifest: dict[str, Any], root, split: str, folder) -> None:
 
 
 def prepare(
-    root, split: str, store=None, workers: int | None = None, strict: bool = False, force: bool = False
+    root: AnyPath,
+    split: str,
+    store: AnyPath | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    force: bool = False,
 ) -> Report:
     """Makes the store of a split, or finds it up to date.
 
@@ -219,7 +225,7 @@ def prepare(
     return report
 
 
-def image_size(path) -> tuple[int, int]:
+def image_size(path: AnyPath) -> tuple[int, int]:
     """(width, height) of an image file from its header, as decoders show it: with its orientation tag applied.
 
     Raises:
@@ -231,12 +237,12 @@ def image_size(path) -> tuple[int, int]:
             width, height = image.size
             turned = 'exif' in image.info and image.getexif().get(ORIENTATION_TAG) in SWAPPED_ORIENTATIONS
     except FileNotFoundError:
-        raise AnnotationError(Problem('missing image', path.name, '', f'no file {path}')) from None
+        raise AnnotationError(Problem('missing image', path.name, f'no file {path}')) from None
     except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         detail = str(error).replace(str(path), path.name)
-        raise AnnotationError(Problem('unreadable image', path.name, '', detail)) from error
+        raise AnnotationError(Problem('unreadable image', path.name, detail)) from error
     if width < 1 or height < 1:
-        raise AnnotationError(Problem('unreadable image', path.name, '', f'its size is {width} x {height}'))
+        raise AnnotationError(Problem('unreadable image', path.name, f'its size is {width} x {height}'))
     return (height, width) if turned else (width, height)
 
 
@@ -256,8 +262,9 @@ def make_part(part: Part) -> int:
             records.append(_read_image_record(files, problems))
         except AnnotationError as error:
             problems.append(error.problem)
+    columns: dict[str, Any] = {**pack(records)}
     with open_for_replacement(part.path.with_suffix('.npz'), 'wb') as file:
-        np.savez(file, **pack(records))
+        np.savez(file, **columns)
     # The JSON file comes last: with it the part counts as made.
     found = {'state': state, 'problems': [asdict(problem) for problem in problems]}
     write_json(part.path.with_suffix('.json'), found, indent=None)
@@ -277,8 +284,8 @@ def pack(images: list[ImageRecord]) -> dict[str, np.ndarray]:
     for name, column in ITEM_COLUMNS.items():
         columns[name] = _rows(column, [column.content(image, item) for image, item in items])
     for name, column in SHAPE_COLUMNS.items():
-        rows_of_items = [_rows(column, column.content(image, item)) for image, item in items]
-        columns[name] = np.concatenate([_rows(column, []), *rows_of_items])
+        rows_of_items = [column.content(image, item) for image, item in items]
+        columns[name] = _rows(column, np.concatenate([_rows(column, []), *rows_of_items]))
     return columns
 
 
@@ -378,7 +385,7 @@ def _state_on_disk(part: Part) -> str | None:
         return None
 
 
-def _rows(column: Column, values) -> np.ndarray:
+def _rows(column: Column, values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=column.dtype).reshape(-1, *column.shape)
 
 

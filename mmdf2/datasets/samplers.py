@@ -1,4 +1,4 @@
-"""Sampling in pairs: a user image and a shop image of one identity, side by side in a batch."""
+"""Sampling of image pairs: a user image and a shop image of one identity are neighbours in a batch."""
 
 import logging
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ class IdentityPairs:
     """Which user images and which shop images share an identity.
 
     Args:
-        images: (r,) image of each row.
+        images: (r,) index of the image of each row; a row is an identity on an image.
         identities: (r,) identity of each row; an image may have several.
-        sources: (n,) 0 for a user image, 1 for a shop image.
+        sources: (n,) code of each image's source: 0 for a user image, 1 for a shop image.
 
     Attributes:
-        num_images: n.
+        num_images: Number of images, n.
         user_images: (u,) user images that have a partner, sorted.
         shop_images: (s,) shop images that have a partner, sorted.
-        alone: Number of identities that are on one side only.
+        alone: Number of identities that are only on user images or only on shop images.
     """
 
     def __init__(self, images: np.ndarray, identities: np.ndarray, sources: np.ndarray):
@@ -47,9 +47,9 @@ class IdentityPairs:
         self.shop_images = np.unique(self._shop_rows)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Every user image that has a partner once, each with a random shop image of one of its identities.
+        """Draws a pair for every user image that has a partner: with a random shop image of one of its identities.
 
-        The shop images of an identity are used up before one is used twice for it.
+        All shop images of an identity are used before one is used twice for it.
 
         Returns:
             (pairs, 2): user image, shop image; in random order.
@@ -64,7 +64,7 @@ class IdentityPairs:
 
 
 def _rank_within(groups: np.ndarray) -> np.ndarray:
-    # 0, 1, 2, ... for the first, second, third occurrence of each value.
+    """0, 1, 2, ... for the first, second, third, ... occurrence of each value."""
     order = np.argsort(groups, kind='stable')
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     rank = np.empty(len(groups), dtype=np.int64)
@@ -74,25 +74,25 @@ def _rank_within(groups: np.ndarray) -> np.ndarray:
 
 @DATA_SAMPLERS.register_module()
 class PairSampler(Sampler):
-    """Images two by two: numbers 2i and 2i + 1 of the sequence are a user and a shop image that share an identity.
+    """Samples images in twos: elements 2i and 2i + 1 of the sequence are a user and a shop image of one identity.
 
-    In an epoch every user image that has a partner comes once, with a partner drawn anew each epoch. With ``fill`` the
-    other images come too, two by two among the pairs, so that the streams that need no pairs train on all the data;
-    without it an epoch is pairs only. All epochs have one length: where an image has several identities, the number of
-    shop images that are not drawn varies a little, and a few of them wait for another epoch or come twice.
+    In each epoch, every user image that has a partner comes once, with a newly drawn partner. With ``fill``, the other
+    images come too, in twos between the pairs, so that the streams that need no pairs train on all images; without it,
+    an epoch consists of pairs only. All epochs have the same length. Where an image has several identities, the number
+    of shop images that are not drawn varies a little; therefore, a few of them are left to another epoch or come twice.
 
     Use an even batch size, and no batch sampler that regroups images.
 
     The same seed and epoch give the same sequence, whatever the number of processes. Each process gets its own share of
-    the twos, all of one length (a few of the first are repeated to fill up).
+    the twos. The shares have the same length: if need be, a few of the first twos are repeated.
 
     Args:
         dataset: A dataset with ``sources()`` and ``identity_table()``, such as ``DeepFashion2Dataset``.
-        fill: Whether images that have no partner, or were not drawn as one, come too.
-        seed: Seed common to all processes; by default a random one that they agree on.
+        fill: Whether the images come too that have no partner or were not drawn as a partner.
+        seed: Seed that is the same in all processes; by default a random one that they agree on.
 
     Raises:
-        TypeError: The dataset knows no identities.
+        TypeError: The dataset has no ``identity_table``.
         ValueError: No user image shares an identity with a shop image.
     """
 
@@ -117,8 +117,8 @@ class PairSampler(Sampler):
         self.num_fill = self._even_count_of_rest() if fill else 0
         self._twos_per_rank = -(-(users + self.num_fill // 2) // self.world_size)
         print_log(
-            f'PairSampler: {users} pairs and {self.num_fill} other images an epoch, of {images} images; '
-            f'{self.pairs.alone} identities are on one side only and give no pair',
+            f'PairSampler: {users} pairs and {self.num_fill} other images per epoch, of {images} images; '
+            f'{self.pairs.alone} identities are only on user images or only on shop images and give no pair',
             logger='current',
             level=logging.INFO,
         )
@@ -132,14 +132,14 @@ class PairSampler(Sampler):
         return 2 * self._twos_per_rank
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose sequence comes next."""
+        """Sets the epoch, which determines the next sequence."""
         self.epoch = epoch
 
     def epoch_twos(self, epoch: int) -> np.ndarray:
-        """All twos of an epoch, over all processes.
+        """Draws all twos of an epoch, those of all processes.
 
         Returns:
-            (twos, 2) indices of images; a pair is user image, shop image.
+            (twos, 2) indices of images; in a pair, the user image comes first.
         """
         rng = np.random.default_rng((self.seed, epoch))
         pairs = self.pairs.draw(rng)

@@ -19,7 +19,7 @@ import numpy as np
 
 from mmdf2.categories import SOURCE_NAMES, identity_code
 from mmdf2.datasets.annotation import Item
-from mmdf2.files import sha256, write_json
+from mmdf2.files import AnyPath, sha256, write_json
 
 MANIFEST = 'manifest.json'
 PROBLEMS = 'problems.jsonl'
@@ -178,14 +178,14 @@ class Store:
     point_offsets: np.ndarray
     points: np.ndarray
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         for name, column in STORED_COLUMNS.items():
             setattr(self, name, self._open_column(name, column))
 
     @classmethod
-    def open(cls, folder) -> 'Store':
+    def open(cls, folder: AnyPath) -> 'Store':
         """Opens the store in ``folder``; StoreError when it cannot be used."""
         return cls(folder)
 
@@ -196,7 +196,7 @@ class Store:
         return f"Store('{self.folder}', {len(self)} images, {len(self.item_ids)} items)"
 
     # Worker processes map the columns again instead of receiving a copy of them.
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return Store, (self.folder,)
 
     @cached_property
@@ -265,7 +265,7 @@ class Store:
         return rows.view(np.ndarray)
 
 
-def remedy(folder) -> str:
+def remedy(folder: AnyPath) -> str:
     """The command that makes the store in ``folder``, whose place by default is ``ROOT/<split>.store``."""
     folder = Path(folder)
     split = folder.name.removesuffix('.store')
@@ -274,7 +274,7 @@ def remedy(folder) -> str:
     return f'run: python tools/prepare_deepfashion2.py ROOT --split SPLIT --store {folder}'
 
 
-def write_manifest(folder, contents: dict[str, Any]) -> None:
+def write_manifest(folder: AnyPath, contents: dict[str, Any]) -> None:
     """Writes ``manifest.json``, the last file of a store to be written.
 
     Args:
@@ -284,7 +284,7 @@ def write_manifest(folder, contents: dict[str, Any]) -> None:
     write_json(Path(folder, MANIFEST), {'format': FORMAT, 'version': VERSION, **contents})
 
 
-def read_manifest(folder) -> dict[str, Any]:
+def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """Reads and checks ``manifest.json``.
 
     Raises:
@@ -311,7 +311,7 @@ def read_manifest(folder) -> dict[str, Any]:
     return manifest
 
 
-def is_store(folder) -> bool:
+def is_store(folder: AnyPath) -> bool:
     """Whether a folder is a store, even a damaged one or one of another version: one that may be replaced."""
     try:
         return f'"format": "{FORMAT}"' in Path(folder, MANIFEST).read_text(errors='replace')

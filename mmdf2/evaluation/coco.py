@@ -134,7 +134,7 @@ def evaluate_task(
             precision[column, ..., label], recall[column, :, label] = precision_recall(
                 scores, matched, unwanted, int(num_truths[column, label])
             )
-    return TaskResult(columns, precision, recall, num_truths)
+    return TaskResult(columns=columns, precision=precision, recall=recall, num_truths=num_truths)
 
 
 def _check_task(truth: GroundTruth, detections: Detections, task: str) -> None:
@@ -230,6 +230,7 @@ def _similarity(
     detected: np.ndarray,
     candidates: Candidates,
 ) -> np.ndarray:
+    # The assertions tell a type checker what ``_check_task`` has made sure.
     found, wanted = detected[candidates.pair_detections], rows[candidates.pair_truths]
     if task == 'bbox':
         assert detections.boxes is not None

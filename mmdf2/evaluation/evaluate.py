@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from os import PathLike
 from pathlib import Path
 
 from tqdm import tqdm
@@ -56,10 +57,10 @@ class ResultFiles:
 
 def evaluate_files(
     files: ResultFiles,
-    gt=None,
+    gt: str | PathLike[str] | None = None,
     split: str = 'validation',
-    query_gt=None,
-    gallery_gt=None,
+    query_gt: str | PathLike[str] | None = None,
+    gallery_gt: str | PathLike[str] | None = None,
     subsets: bool = False,
 ) -> dict:
     """Evaluates result files.
@@ -86,21 +87,16 @@ def evaluate_files(
     given = files.given()
     if not given:
         raise EvaluationError(f'nothing to evaluate: give one of {", ".join(field.name for field in fields(files))}')
-    detections = [kind for kind in DETECTION_TASKS if kind in given]
-    if detections and gt is None:
-        raise EvaluationError(f'results of {", ".join(detections)} need ground truth: a folder, a store or a JSON file')
     columns = COLUMNS if subsets else (OVERALL,)
     source = None
     if gt is not None:
         source = open_truth(gt, split, masks='segm' in given, landmarks='keypoints' in given)
-    if subsets and detections and source.ground_truth.attributes is None:
-        raise EvaluationError(
-            f'{gt} has no scale, occlusion, zoom_in and viewpoint of items, which the columns of subsets need; '
-            'give the folder or the store of the dataset as ground truth, or leave the subsets out'
-        )
-    report = {ABOUT: _about(given, gt, split, source), CATEGORIES: {}}
-    for kind in detections:
-        _add_detections(report, source, kind, given[kind], columns)
+    report: dict = {ABOUT: _about(given, gt, split, source), CATEGORIES: {}}
+    detections = [kind for kind in DETECTION_TASKS if kind in given]
+    if detections:
+        checked = _source_of_detections(source, gt, detections, subsets)
+        for kind in detections:
+            _add_detections(report, checked, kind, given[kind], columns)
     retrievals = [kind for kind in RETRIEVAL_TASKS if kind in given]
     if retrievals:
         items, gallery = open_retrieval_truth(source, query_gt, gallery_gt, subsets)
@@ -114,7 +110,21 @@ def evaluate_files(
     return report
 
 
-def _about(given: dict[str, Path], gt, split: str, source: TruthSource | None) -> dict:
+def _source_of_detections(
+    source: TruthSource | None, gt: str | PathLike[str] | None, kinds: Sequence[str], subsets: bool
+) -> TruthSource:
+    """The source, if it has what results of detection need; else EvaluationError."""
+    if source is None:
+        raise EvaluationError(f'results of {", ".join(kinds)} need ground truth: a folder, a store or a JSON file')
+    if subsets and source.ground_truth.attributes is None:
+        raise EvaluationError(
+            f'{gt} has no scale, occlusion, zoom_in and viewpoint of items, which the columns of subsets need; '
+            'give the folder or the store of the dataset as ground truth, or leave the subsets out'
+        )
+    return source
+
+
+def _about(given: dict[str, Path], gt: str | PathLike[str] | None, split: str, source: TruthSource | None) -> dict:
     about: dict = {'mmdf2': __version__, 'results': {kind: str(path) for kind, path in given.items()}, 'notes': []}
     if source:
         truth = source.ground_truth

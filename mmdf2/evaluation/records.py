@@ -9,6 +9,7 @@ detections count in every column. Source: the paper's Tables 2 to 4, in the orde
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -176,7 +177,7 @@ def pairs_of_images(image_ids: np.ndarray, item_image_ids: np.ndarray) -> tuple[
     return np.repeat(np.arange(len(image_ids)), count), order[members]
 
 
-def _take(column, rows: np.ndarray):
+def _take(column: Any, rows: np.ndarray) -> Any:
     if column is None:
         return None
     return [column[row] for row in rows] if isinstance(column, list) else column[rows]

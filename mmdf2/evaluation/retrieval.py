@@ -166,6 +166,8 @@ def select_queries(
             f'detection {bad[0]} (image {image_ids[bad[0]]}) has score {scores[bad[0]]} and box {boxes[bad[0]]}; both '
             'must be finite: the model has probably diverged'
         )
+    if items.labels is None:
+        raise EvaluationError('the items of user images need labels')
     queries = np.flatnonzero(items.identities >= 0)
     detection, item, iou = _overlaps(image_ids, boxes, items)
     order = np.lexsort((item, -iou, detection))
@@ -250,7 +252,9 @@ def judge(
     query = hit_queries[found]
     precision = (np.arange(len(found)) - np.searchsorted(query, query) + 1) / (place[found] + 1)
     average_precision = np.bincount(query, precision, len(queries)) / np.clip(matches, 1, MAX_HITS)
-    return Outcome(queries, first_right, missed, matches, average_precision)
+    return Outcome(
+        queries=queries, first_right=first_right, missed=missed, matches=matches, average_precision=average_precision
+    )
 
 
 def chance_top1(items: RetrievalItems, gallery: RetrievalItems) -> float:

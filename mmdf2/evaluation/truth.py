@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ class TruthSource:
         return self.ground_truth.landmarks
 
 
-def open_truth(path, split: str = 'validation', masks: bool = True, landmarks: bool = True) -> TruthSource:
+def open_truth(
+    path: str | PathLike[str], split: str = 'validation', masks: bool = True, landmarks: bool = True
+) -> TruthSource:
     """Opens ground truth of any kind.
 
     Args:
@@ -190,7 +193,10 @@ def _mask(store: Store, row: int) -> dict:
 
 
 def open_retrieval_truth(
-    source: TruthSource | None, query_path=None, gallery_path=None, subsets: bool = False
+    source: TruthSource | None,
+    query_path: str | PathLike[str] | None = None,
+    gallery_path: str | PathLike[str] | None = None,
+    subsets: bool = False,
 ) -> tuple[RetrievalItems, RetrievalItems]:
     """Opens the ground truth of retrieval: the official lists, or the store.
 
@@ -210,7 +216,7 @@ def open_retrieval_truth(
     """
     if (query_path is None) != (gallery_path is None):
         raise EvaluationError('retrieval needs both the list of query items and that of gallery items, or none of them')
-    if query_path is None:
+    if query_path is None or gallery_path is None:
         if source is None or source.store is None:
             raise EvaluationError(
                 'retrieval needs its ground truth: the lists of query items and of gallery items (val_query.json and '
@@ -234,7 +240,8 @@ def with_attributes(items: RetrievalItems, truth: GroundTruth | None) -> Retriev
             'the columns of subsets need the attributes of query items, which neither their list nor the ground truth '
             'has; give the folder or the store of the dataset as ground truth'
         )
-    assert items.labels is not None
+    if items.labels is None:
+        raise EvaluationError('the items of user images need labels')
     item, row = pairs_of_images(items.image_ids, truth.item_image_ids)
     overlap = box_iou(with_size(items.boxes)[item], truth.boxes[row])
     same = (overlap >= _SAME_BOX_IOU) & (items.labels[item] == truth.labels[row])

@@ -26,20 +26,20 @@ def random_world(rng, num_images=12, max_items=4, max_found=8, labels=(0, 3, 8),
     for row, label in enumerate(item_labels):
         landmarks[row, : CATEGORIES[label].num_landmarks] = _random_landmarks(rng, boxes[row], label)
     truth = GroundTruth(
-        image_ids,
-        item_images,
-        item_labels,
-        boxes,
-        [_encode(_box_mask(rng, box)) for box in boxes] if masks else None,
-        landmarks,
-        rng.integers(0, 4, (count, 4)),
+        image_ids=image_ids,
+        item_image_ids=item_images,
+        labels=item_labels,
+        boxes=boxes,
+        masks=[_encode(_box_mask(rng, box)) for box in boxes] if masks else None,
+        landmarks=landmarks,
+        attributes=rng.integers(0, 4, (count, 4)),
     )
     found_images = np.repeat(image_ids, rng.integers(0, max_found + 1, num_images))
     return truth, _detections(rng, truth, found_images, labels, masks)
 
 
 def with_crowds_and_areas(rng, truth):
-    """The ground truth with a third of its items as crowds, and areas that are not those of the boxes."""
+    """The ground truth with a third of its items as crowds, and with areas that differ from those of the boxes."""
     count = len(truth.labels)
     return replace(truth, crowds=rng.random(count) < 0.33, areas=rng.uniform(0, SIZE * SIZE / 4, count))
 
@@ -73,7 +73,14 @@ def _detections(rng, truth, image_ids, labels, masks):
         points[row, CATEGORIES[found_labels[row]].num_landmarks :] = 0
         found_masks.append(_encode(_box_mask(rng, boxes[row])))
     scores = rng.integers(0, 6, count) / 5
-    return Detections(image_ids, found_labels, scores, boxes, found_masks if masks else None, points)
+    return Detections(
+        image_ids=image_ids,
+        labels=found_labels,
+        scores=scores,
+        boxes=boxes,
+        masks=found_masks if masks else None,
+        landmarks=points,
+    )
 
 
 def _random_landmarks(rng, box, label):
@@ -98,7 +105,7 @@ def _encode(mask):
 
 
 class _FlaggedCOCOeval(COCOeval):
-    """pycocotools, which overwrites ``ignore``, told to keep the flags given."""
+    """A COCOeval that ignores what has a true ``flag``; pycocotools overwrites the field ``ignore``."""
 
     def _prepare(self):
         super()._prepare()
@@ -108,7 +115,7 @@ class _FlaggedCOCOeval(COCOeval):
 
 
 def reference_result(truth, detections, task, counted):
-    """pycocotools' (10, 101, 13) precision and (10, 13) recall, NaN for its -1.
+    """pycocotools' (10, 101, 13) precision and (10, 13) recall, with NaN in the place of its -1.
 
     Args:
         counted: (m,) bool, items that are not ignored.
@@ -128,7 +135,7 @@ def reference_result(truth, detections, task, counted):
 
 
 def flagged_result(gt: COCO, found: COCO, kind: str):
-    """As ``reference_result``, of COCO's own objects; what is to be ignored has a true ``flag``."""
+    """Precision and recall as in ``reference_result``, from COCO's own objects; ignored items have a true ``flag``."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _FlaggedCOCOeval(gt, found, kind)
         evaluation.params.areaRng = [[-1, 1e10]]
@@ -142,7 +149,7 @@ def flagged_result(gt: COCO, found: COCO, kind: str):
 
 
 def reference_dataset(truth, task, counted):
-    """The ground truth in COCO's format; ``flag`` marks what is to be ignored."""
+    """The ground truth in COCO's format; ignored items have a true ``flag``."""
     return {
         'info': {},
         'images': [{'id': int(i), 'width': SIZE, 'height': SIZE} for i in truth.image_ids],

@@ -30,7 +30,7 @@ def result_folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def folder(result_folder):
-    """``result_folder``; a module with a folder of its own has both."""
+    """``result_folder`` under a shorter name; a module with a folder of its own overrides this one."""
     return result_folder
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.categories import ATTRIBUTES, CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
 from mmdf2.evaluation.evaluate import ResultFiles
 
@@ -16,7 +16,7 @@ DIMS = 8
 
 
 def write_split(root, rng, num_images=26):
-    """Images 1, 3, 5, ... are users', 2, 4, ... the shop's; three pair_ids, styles 0 to 2."""
+    """Writes user images 1, 3, 5, ... and shop images 2, 4, ..., with three pair_ids and styles 0 to 2."""
     for kind in ('image', 'annos'):
         (root / 'validation' / kind).mkdir(parents=True)
     for image_id in range(1, num_images + 1):
@@ -37,13 +37,13 @@ def _item(rng, number):
     box = (x, y, round(x + width, 2), round(y + height, 2))
     corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3] - 3]])
     return Item(
-        number,
-        label + 1,
-        int(rng.integers(0, 3)),
-        box,
-        np.concatenate([points * (visibility > 0), visibility], axis=1).astype(np.float32),
-        [corners] if rng.random() < 0.9 else [corners, corners + 1],
-        *rng.integers(1, 4, 4).tolist(),
+        item_id=number,
+        category_id=label + 1,
+        style=int(rng.integers(0, 3)),
+        bbox=box,
+        landmarks=np.concatenate([points * (visibility > 0), visibility], axis=1).astype(np.float32),
+        segmentation=[corners] if rng.random() < 0.9 else [corners, corners + 1],
+        **dict(zip(ATTRIBUTES, rng.integers(1, 4, 4).tolist(), strict=True)),
     )
 
 
@@ -93,7 +93,7 @@ def _instances(rng, items, image):
 
 
 def _embedding(rng, image, item):
-    """Near for items of one identity."""
+    """An embedding; those of items of one identity are near each other."""
     centre = np.random.default_rng([image.pair_id, item.style]).normal(size=DIMS)
     return torch.tensor(centre + rng.normal(0, 0.6, DIMS), dtype=torch.float32)
 
@@ -104,14 +104,14 @@ def files_of(folder, *kinds):
 
 
 def run(metric, samples, batch=3):
-    """The figures of a metric that is given some samples at a time."""
+    """The figures of a metric to which the samples are given in batches."""
     for start in range(0, len(samples), batch):
         metric.process(None, samples[start : start + batch])
     return metric.evaluate(len(samples))
 
 
 def collected(metric, samples):
-    """The results that a metric keeps of samples; it forgets them."""
+    """The results that a metric keeps of samples; the metric is empty again afterwards."""
     metric.process(None, samples)
     results = list(metric.results)
     metric.results.clear()

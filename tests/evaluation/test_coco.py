@@ -50,7 +50,12 @@ def test_ties_everywhere(task):
     truth, detections = random_world(np.random.default_rng(8), 6, 6, 10, (2,))
     same = np.zeros(len(detections.scores))
     detections = Detections(
-        detections.image_ids, detections.labels, same, detections.boxes, detections.masks, detections.landmarks
+        image_ids=detections.image_ids,
+        labels=detections.labels,
+        scores=same,
+        boxes=detections.boxes,
+        masks=detections.masks,
+        landmarks=detections.landmarks,
     )
     assert_equals_reference(truth, detections, task, COLUMNS)
 
@@ -86,22 +91,22 @@ def test_copies_of_one_item_and_one_detection(task):
     truth, _ = random_world(np.random.default_rng(9), 4, 3, 0, (1,))
     rows = np.tile(np.arange(len(truth.labels)), 2)
     double = GroundTruth(
-        truth.image_ids,
-        truth.item_image_ids[rows],
-        truth.labels[rows],
-        truth.boxes[rows],
-        [truth.masks[row] for row in rows],
-        truth.landmarks[rows],
-        np.random.default_rng(1).integers(1, 4, (len(rows), 4)),
+        image_ids=truth.image_ids,
+        item_image_ids=truth.item_image_ids[rows],
+        labels=truth.labels[rows],
+        boxes=truth.boxes[rows],
+        masks=[truth.masks[row] for row in rows],
+        landmarks=truth.landmarks[rows],
+        attributes=np.random.default_rng(1).integers(1, 4, (len(rows), 4)),
     )
     rows = np.tile(rows, 2)
     detections = Detections(
-        truth.item_image_ids[rows],
-        truth.labels[rows],
-        np.full(len(rows), 0.5),
-        truth.boxes[rows],
-        [truth.masks[row] for row in rows],
-        truth.landmarks[rows, :, :2],
+        image_ids=truth.item_image_ids[rows],
+        labels=truth.labels[rows],
+        scores=np.full(len(rows), 0.5),
+        boxes=truth.boxes[rows],
+        masks=[truth.masks[row] for row in rows],
+        landmarks=truth.landmarks[rows, :, :2],
     )
     assert_equals_reference(double, detections, task, COLUMNS)
 
@@ -128,20 +133,20 @@ def test_perfect_detections_of_whole_items(task):
     landmarks = world.landmarks[rows]
     landmarks[..., 2] = np.where((landmarks[..., :2] != 0).any(axis=-1), 2, 0)
     truth = GroundTruth(
-        world.image_ids,
-        world.item_image_ids[rows],
-        world.labels[rows],
-        world.boxes[rows],
-        [world.masks[row] for row in rows],
-        landmarks,
+        image_ids=world.image_ids,
+        item_image_ids=world.item_image_ids[rows],
+        labels=world.labels[rows],
+        boxes=world.boxes[rows],
+        masks=[world.masks[row] for row in rows],
+        landmarks=landmarks,
     )
     detections = Detections(
-        truth.item_image_ids,
-        truth.labels,
-        np.linspace(0, 1, len(rows)),
-        truth.boxes,
-        truth.masks,
-        truth.landmarks[..., :2],
+        image_ids=truth.item_image_ids,
+        labels=truth.labels,
+        scores=np.linspace(0, 1, len(rows)),
+        boxes=truth.boxes,
+        masks=truth.masks,
+        landmarks=truth.landmarks[..., :2],
     )
     result = assert_equals_reference(truth, detections, task)
     assert len(rows) > 10
@@ -152,10 +157,10 @@ def test_the_order_of_images_does_not_matter_but_ties_across_images_follow_their
     truth, detections = random_world(np.random.default_rng(13), 10, 4, 8, (4,))
     by_image = np.argsort(-detections.image_ids, kind='stable')
     shuffled = Detections(
-        detections.image_ids[by_image],
-        detections.labels[by_image],
-        detections.scores[by_image],
-        detections.boxes[by_image],
+        image_ids=detections.image_ids[by_image],
+        labels=detections.labels[by_image],
+        scores=detections.scores[by_image],
+        boxes=detections.boxes[by_image],
     )
     expected, found = (evaluate_task(truth, rows, 'bbox') for rows in (detections, shuffled))
     np.testing.assert_array_equal(expected.precision, found.precision)
@@ -166,9 +171,17 @@ def test_per_category_figures_are_those_of_the_category_alone():
     both = evaluate_task(truth, detections, 'bbox')
     rows, found = truth.labels == 3, detections.labels == 3
     alone = evaluate_task(
-        GroundTruth(truth.image_ids, truth.item_image_ids[rows], truth.labels[rows], truth.boxes[rows]),
+        GroundTruth(
+            image_ids=truth.image_ids,
+            item_image_ids=truth.item_image_ids[rows],
+            labels=truth.labels[rows],
+            boxes=truth.boxes[rows],
+        ),
         Detections(
-            detections.image_ids[found], detections.labels[found], detections.scores[found], detections.boxes[found]
+            image_ids=detections.image_ids[found],
+            labels=detections.labels[found],
+            scores=detections.scores[found],
+            boxes=detections.boxes[found],
         ),
         'bbox',
     )
@@ -188,7 +201,12 @@ class TestRefusals:
         return Detections(**{**columns, **changes})
 
     def test_missing_stream_or_attributes(self):
-        truth = GroundTruth(np.array([4, 9]), np.array([4]), np.array([0]), np.array([[0.0, 0, 2, 2]]))
+        truth = GroundTruth(
+            image_ids=np.array([4, 9]),
+            item_image_ids=np.array([4]),
+            labels=np.array([0]),
+            boxes=np.array([[0.0, 0, 2, 2]]),
+        )
         with pytest.raises(EvaluationError, match="'segm' needs masks, which the ground truth does not carry"):
             evaluate_task(truth, self.detections(), 'segm')
         with pytest.raises(ValueError, match='needs the attributes'):
@@ -199,6 +217,12 @@ class TestRefusals:
     def test_masks_of_another_size(self):
         truth, detections = random_world(np.random.default_rng(0))
         masks = [{**mask, 'size': [SIZE, SIZE + 1]} for mask in detections.masks]
-        other = Detections(detections.image_ids, detections.labels, detections.scores, detections.boxes, masks)
+        other = Detections(
+            image_ids=detections.image_ids,
+            labels=detections.labels,
+            scores=detections.scores,
+            boxes=detections.boxes,
+            masks=masks,
+        )
         with pytest.raises(EvaluationError, match='pasted into the original image'):
             evaluate_task(truth, other, 'segm')

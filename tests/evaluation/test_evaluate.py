@@ -1,4 +1,4 @@
-"""Result files in, a report out: the metrics' very numbers, pycocotools' in every cell, and the protocol's in loops."""
+"""Reports of result files: the same figures as the metrics, as pycocotools and as the protocol in loops."""
 
 import contextlib
 import io
@@ -51,7 +51,7 @@ def store(folder):
 
 @pytest.fixture(scope='module')
 def printed(folder, store):
-    """What the metrics return; writes the result files."""
+    """What the metrics return; the fixture also writes the result files."""
     similarity = {'weight': np.stack([-np.ones(DIMS), np.ones(DIMS)]).astype('f4'), 'bias': np.zeros(2, 'f4')}
     samples = predict(store, np.random.default_rng(6), similarity)
     figures = {}
@@ -89,7 +89,7 @@ def test_figures_are_those_that_the_metrics_printed(report, printed):
     figures = as_printed(report)
     others = {name for name in printed if name.startswith('verification') or name == 'retrieval_chance_top1'}
     expected = {name: value for name, value in printed.items() if name not in others}
-    # NaN is no number equal to itself, and equal here.
+    # NaN is not equal to itself, but counts as equal here.
     assert figures == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
     assert len(others) == 13 and {'bbox_AP', 'keypoints_AP50_all_viewpoint_side_or_back'} <= set(figures)
     assert 0 < figures['retrieval_missed_scale_small'] < figures['retrieval_missed'] < figures['retrieval_queries']
@@ -181,7 +181,7 @@ def test_retrieval_of_an_image_that_the_dataset_does_not_have(folder, files, tmp
     path = write_results(tmp_path / 'r.json', results)
     with pytest.raises(EvaluationError, match=rf'r\.json, line 4, entry 2: {message}'):
         evaluate_files(ResultFiles(retrieval=path), folder / 'data')
-    # The lists alone do not say which images there are without items.
+    # The lists do not name images without items.
     lists = {'query_gt': folder / 'gt' / 'val_query.json', 'gallery_gt': folder / 'gt' / 'val_gallery.json'}
     assert evaluate_files(ResultFiles(retrieval=path), **lists)['retrieval'][OVERALL]['queries'] > 3
 

@@ -1,4 +1,4 @@
-"""What the evaluation imports: its core stands alone, and only the metrics know of models and runners."""
+"""What the evaluation imports: the core needs nothing else of mmdf2, and only the metrics need models and runners."""
 
 import ast
 from pathlib import Path

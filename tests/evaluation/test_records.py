@@ -56,7 +56,12 @@ class TestRefusals:
             self.detections(boxes=np.ones((1, 4)))
 
     def test_unknown_image(self):
-        truth = GroundTruth(np.array([4]), np.array([4]), np.array([0]), np.array([[0.0, 0, 2, 2]]))
+        truth = GroundTruth(
+            image_ids=np.array([4]),
+            item_image_ids=np.array([4]),
+            labels=np.array([0]),
+            boxes=np.array([[0.0, 0, 2, 2]]),
+        )
         with pytest.raises(EvaluationError, match='not in the ground truth, the first is 9'):
             evaluate_task(truth, self.detections(), 'bbox')
         with pytest.raises(EvaluationError, match='the first is 5'):

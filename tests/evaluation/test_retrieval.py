@@ -27,8 +27,12 @@ def iou(a, b):
 
 
 def official(results, query_gt, gallery_gt):
-    """The protocol in plain loops: for each query item (matches in the gallery, place of the first right box or None,
-    average precision, missed)."""
+    """The protocol in plain loops.
+
+    Returns:
+        For each query item: its number of matches in the gallery, the place of the first right box or None, the average
+        precision, and whether it is missed.
+    """
     outcome = []
     for number, query in enumerate(query_gt):
         if query['style'] <= 0:
@@ -129,7 +133,12 @@ def test_random_worlds_are_not_trivial():
 
 def items(*rows, image=1):
     boxes, identities, labels = zip(*rows, strict=True)
-    return RetrievalItems(np.full(len(rows), image), np.array(boxes, float), np.array(identities), np.array(labels))
+    return RetrievalItems(
+        image_ids=np.full(len(rows), image),
+        boxes=np.array(boxes, float),
+        identities=np.array(identities),
+        labels=np.array(labels),
+    )
 
 
 def select(truth, *rows, image=1):
@@ -178,9 +187,12 @@ def test_right_identities_ignore_category_and_count_every_item_overlapped():
 def test_chance_is_the_mean_over_every_order_of_the_gallery():
     queries = items((LEFT, 7, 0), (RIGHT, 8, 0), (RIGHT, 99, 0), (RIGHT, -1, 0))
     gallery = RetrievalItems(
-        np.array([20, 21, 21, 22]), np.array([LEFT, LEFT, LEFT, FAR], float), np.array([7, 7, 8, -1]), np.zeros(4, int)
+        image_ids=np.array([20, 21, 21, 22]),
+        boxes=np.array([LEFT, LEFT, LEFT, FAR], float),
+        identities=np.array([7, 7, 8, -1]),
+        labels=np.zeros(4, int),
     )
-    # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 for 8, none for 99.
+    # Boxes 0, 1 and 2 are right for 7 (box 2 lies on box 1), boxes 1 and 2 are right for 8, no box is right for 99.
     assert chance_top1(queries, gallery) == pytest.approx((3 / 4 + 2 / 4 + 0) / 3)
     assert np.isnan(chance_top1(items((LEFT, -1, 0)), gallery))
 
@@ -188,7 +200,7 @@ def test_chance_is_the_mean_over_every_order_of_the_gallery():
 class TestAveragePrecision:
     @staticmethod
     def of(gallery, *hit_boxes):
-        """Average precision of a query of identity 7 that retrieved these boxes, all of image 1."""
+        """Average precision of a query of identity 7 that retrieved these boxes, all of them on image 1."""
         count = len(hit_boxes)
         hits = np.full(count, 1), np.array(hit_boxes, float).reshape(-1, 4), np.zeros(count, int)
         outcome = judge(items((LEFT, 7, 0)), gallery, np.array([0]), np.array([False]), *hits)
@@ -197,7 +209,7 @@ class TestAveragePrecision:
     def test_a_box_finds_the_item_that_it_overlaps_most(self):
         tall = (0, 0, 10, 14)
         gallery = items((LEFT, 7, 0), (tall, 7, 0))
-        # 10/13 of the first item and 13/14 of the second: that which is left for the next box is the first.
+        # The tall box overlaps the first item by 10/13 and the second by 13/14, so the first is left for the next box.
         assert self.of(gallery, (0, 0, 10, 13), LEFT) == 1
         assert self.of(gallery, (0, 0, 10, 13), tall) == 0.5
         assert self.of(gallery, FAR, (0, 0, 10, 13), LEFT) == pytest.approx((1 / 2 + 2 / 3) / 2)

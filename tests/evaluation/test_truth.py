@@ -49,12 +49,16 @@ def test_query_items_of_another_split_are_refused(folder):
 def test_attributes_are_those_of_the_item_of_the_category_that_the_box_fits_best():
     boxes = np.array([[0.0, 0, 1000, 1000], [0, 0, 1000, 1001], [0, 0, 1000, 1000.5]])
     truth = GroundTruth(
-        np.array([4]), np.full(3, 4), np.array([1, 1, 2]), boxes, attributes=np.arange(1, 13).reshape(3, 4)
+        image_ids=np.array([4]),
+        item_image_ids=np.full(3, 4),
+        labels=np.array([1, 1, 2]),
+        boxes=boxes,
+        attributes=np.arange(1, 13).reshape(3, 4),
     )
 
     def attributes_of(label, height):
         box = np.array([[0.0, 0, 1000, height]])
-        items = RetrievalItems(np.array([4]), box, np.array([0]), np.array([label]))
+        items = RetrievalItems(image_ids=np.array([4]), boxes=box, identities=np.array([0]), labels=np.array([label]))
         return with_attributes(items, truth).attributes.tolist()
 
     assert attributes_of(1, 1000.1) == [[1, 2, 3, 4]]

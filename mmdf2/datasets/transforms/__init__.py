@@ -1,4 +1,4 @@
-"""Transforms that keep boxes, masks, landmarks and identities true to the image."""
+"""Transforms of a pipeline that change boxes, masks, landmarks and identities together with the image."""
 
 from mmdf2.datasets.transforms.formatting import LoadClothesAnnotations, PackClothesInputs
 from mmdf2.datasets.transforms.geometric import RandomAffine, RandomCrop, RandomFlip, Resize

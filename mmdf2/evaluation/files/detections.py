@@ -4,7 +4,9 @@ Source of the formats: the dataset's ``evaluation.md``.
 """
 
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,10 @@ KEYPOINTS = f'{3 * TOTAL_LANDMARKS} finite numbers x, y, v of all {TOTAL_LANDMAR
 
 
 def read_detections(
-    path, kind: str, sizes: dict[int, tuple[int, int]], bare: Container[tuple[int, int]] = frozenset()
+    path: str | PathLike[str],
+    kind: str,
+    sizes: dict[int, tuple[int, int]],
+    bare: Container[tuple[int, int]] = frozenset(),
 ) -> Detections:
     """Reads a result file.
 
@@ -87,7 +92,7 @@ class _Rows:
         )
 
 
-def _read_boxes(path, rows: _Rows) -> Detections:
+def _read_boxes(path: str | PathLike[str], rows: _Rows) -> Detections:
     boxes = array('d')
     for entry in read_entries(path):
         rows.add(entry)
@@ -95,7 +100,7 @@ def _read_boxes(path, rows: _Rows) -> Detections:
     return rows.detections(boxes=np.array(boxes).reshape(-1, 4))
 
 
-def box_of(entry: JsonEntry) -> list[float]:
+def box_of(entry: JsonEntry) -> Sequence[float]:
     """The ``bbox`` of an entry: x, y, width and height, finite, width and height not negative."""
     expected = 'x, y, width, height, finite, width and height not negative'
     box = entry.numbers('bbox', 4, expected)
@@ -104,7 +109,7 @@ def box_of(entry: JsonEntry) -> list[float]:
     return box
 
 
-def _read_masks(path, rows: _Rows) -> Detections:
+def _read_masks(path: str | PathLike[str], rows: _Rows) -> Detections:
     def masks() -> Iterator[tuple[JsonEntry, dict]]:
         for entry in read_entries(path):
             image_id, _ = rows.add(entry)
@@ -113,7 +118,7 @@ def _read_masks(path, rows: _Rows) -> Detections:
     return rows.detections(masks=checked_masks(masks()))
 
 
-def _read_landmarks(path, rows: _Rows, bare: Container[tuple[int, int]]) -> Detections:
+def _read_landmarks(path: str | PathLike[str], rows: _Rows, bare: Container[tuple[int, int]]) -> Detections:
     own, dense = array('d'), {}
     for number, entry in enumerate(read_entries(path)):
         image_id, label = rows.add(entry)
@@ -163,7 +168,7 @@ def detection_results(detections: Detections, kind: str) -> Iterator[dict]:
         raise ValueError(f'kind must be one of {", ".join(RESULT_KINDS)} that the detections carry, got {kind!r}')
     for row in range(len(detections.scores)):
         label = int(detections.labels[row])
-        result = {'image_id': int(detections.image_ids[row]), 'category_id': CATEGORIES[label].id}
+        result: dict[str, Any] = {'image_id': int(detections.image_ids[row]), 'category_id': CATEGORIES[label].id}
         if kind == 'bbox':
             result['bbox'] = column[row].tolist()
         elif kind == 'segm':

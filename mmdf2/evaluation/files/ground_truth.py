@@ -1,7 +1,10 @@
 """Ground truth in COCO's format, as the official converter or ``tools/prepare_deepfashion2.py`` writes it."""
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +35,9 @@ class _AnnotationColumns:
     entries: list[JsonEntry] = field(default_factory=list)
 
 
-def read_coco_truth(path, masks: bool, landmarks: bool) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
+def read_coco_truth(
+    path: str | PathLike[str], masks: bool, landmarks: bool
+) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
     """Reads a ground-truth file.
 
     Args:
@@ -82,15 +87,15 @@ def _add_item(items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmark
     if landmarks:
         items.own.extend(_own_landmarks(entry, label))
     # Masks are drawn when the sizes of all images are known. The dense vectors are not kept.
-    kept = {'image_id': int(value['image_id'])}
+    kept: dict[str, Any] = {'image_id': int(value['image_id'])}
     if masks:
         kept['segmentation'] = value.get('segmentation')
         if 'segmentation' not in value:
             raise entry.wrong('segmentation', 'there, since masks are evaluated')
-    items.entries.append(JsonEntry(entry.source, entry.number, entry.line, kept))
+    items.entries.append(JsonEntry(source=entry.source, number=entry.number, line=entry.line, value=kept))
 
 
-def _own_landmarks(entry: JsonEntry, label: int) -> list[float]:
+def _own_landmarks(entry: JsonEntry, label: int) -> Sequence[float]:
     values = entry.numbers('keypoints', 3 * TOTAL_LANDMARKS, KEYPOINTS)
     visibility = values[2::3]
     if not set(visibility) <= {0, 1, 2}:
@@ -108,7 +113,11 @@ def _own_landmarks(entry: JsonEntry, label: int) -> list[float]:
 
 
 def _ground_truth(
-    path, sizes: dict[int, tuple[int, int]], items: _AnnotationColumns, masks: bool, landmarks: bool
+    path: str | PathLike[str],
+    sizes: dict[int, tuple[int, int]],
+    items: _AnnotationColumns,
+    masks: bool,
+    landmarks: bool,
 ) -> GroundTruth:
     count = len(items.labels)
     if 0 < len(items.attributes) < count * len(ATTRIBUTES):

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,19 +58,19 @@ class JsonEntry:
 
     def integer(self, name: str, low: int, high: int, expected: str | None = None) -> int:
         """The integer of a field, within a range, written with or without a decimal point."""
-        value = self.value.get(name)
+        value: Any = self.value.get(name)
         if not _is_finite(value) or not float(value).is_integer() or not low <= value <= high:
             raise self.wrong(name, expected or f'an integer from {low} to {high}')
         return int(value)
 
     def finite(self, name: str) -> float:
         """The finite number of a field."""
-        value = self.value.get(name)
+        value: Any = self.value.get(name)
         if not _is_finite(value):
             raise self.wrong(name, 'a finite number')
         return float(value)
 
-    def numbers(self, name: str, count: int, expected: str) -> list:
+    def numbers(self, name: str, count: int, expected: str) -> Sequence[float]:
         """The list of a field, of exactly ``count`` finite numbers; errors say what was ``expected``."""
         values = self.value.get(name)
         if not isinstance(values, list | tuple) or len(values) != count or not all_finite(values):
@@ -81,13 +81,13 @@ class JsonEntry:
 def list_entries(what: str, values: list) -> Iterator[JsonEntry]:
     """The entries of a list in memory; EvaluationError when one is not an object. ``what`` names the list in errors."""
     for number, value in enumerate(values):
-        entry = JsonEntry(what, number, None, value)
+        entry = JsonEntry(source=what, number=number, line=None, value=value)
         if not isinstance(value, dict):
             raise entry.error(f'an object is needed, got {repr(value)[:80]}')
         yield entry
 
 
-def read_entries(path) -> Iterator[JsonEntry]:
+def read_entries(path: str | os.PathLike[str]) -> Iterator[JsonEntry]:
     """Reads the objects of a JSON list one after another; shows a progress bar on a terminal.
 
     Raises:
@@ -99,7 +99,7 @@ def read_entries(path) -> Iterator[JsonEntry]:
         window.expect('', 'nothing after the list')
 
 
-def read_lists(path, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
+def read_lists(path: str | os.PathLike[str], names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
     """Reads the objects of some lists of a JSON object, each with the list's name, in the order of the file.
 
     Args:
@@ -129,7 +129,7 @@ def read_lists(path, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
 
 
 @contextlib.contextmanager
-def _opened(path) -> Iterator['_Window']:
+def _opened(path: str | os.PathLike[str]) -> Iterator['_Window']:
     path = Path(path)
     try:
         file = open(path, encoding='utf-8-sig', newline='')  # noqa: SIM115, closed below
@@ -177,7 +177,7 @@ class _Window:
                 self.skip('')
             line = self._line()
             value = self.value(f', entry {number}')
-            entry = JsonEntry(self.path, number, line, value)
+            entry = JsonEntry(source=self.path, number=number, line=line, value=value)
             if not isinstance(value, dict):
                 raise entry.error(f'an object is needed, got {repr(value)[:80]}')
             yield entry
@@ -242,7 +242,7 @@ class _Window:
         return not self.ended
 
 
-def write_results(path, results: Iterable[dict]) -> Path:
+def write_results(path: str | os.PathLike[str], results: Iterable[dict]) -> Path:
     """Writes a JSON list, one entry per line; the file appears complete or not at all.
 
     Entries are written as they come, so that dense landmark vectors are never all in memory.
@@ -256,7 +256,7 @@ def write_results(path, results: Iterable[dict]) -> Path:
     return Path(path)
 
 
-def all_finite(values: list) -> bool:
+def all_finite(values: Sequence) -> bool:
     """Whether all values of a list are finite numbers; booleans are not numbers."""
     if not set(map(type, values)) <= {int, float}:
         return False

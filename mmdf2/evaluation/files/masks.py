@@ -144,7 +144,7 @@ def _values(bits: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> np.ndarray
 
 
 def _from_runs(segmentation: dict, size: tuple[int, int]) -> dict:
-    counts = segmentation.get('counts')
+    counts: Any = segmentation.get('counts')
     if segmentation.get('size') != list(size):
         raise ValueError(f"a mask of the image's size {list(size)} (height, width)")
     if isinstance(counts, str):

@@ -2,6 +2,8 @@
 
 from collections.abc import Container, Iterable, Sequence
 from itertools import chain
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ def evaluate_retrieval_results(results: list[dict], query_gt: list[dict], galler
     return evaluate_lists(lists, queries, gallery)
 
 
-def read_retrieved_lists(path, images: Container[int] | None = None) -> RetrievedLists:
+def read_retrieved_lists(path: str | PathLike[str], images: Container[int] | None = None) -> RetrievedLists:
     """Reads the official results from a file; see ``retrieved_lists``."""
     return retrieved_lists(read_entries(path), images)
 
@@ -64,7 +66,8 @@ def retrieved_lists(entries: Iterable[JsonEntry], images: Container[int] | None 
 
 
 def _hits(entry: JsonEntry) -> tuple[list[int], np.ndarray]:
-    images, boxes = entry.value.get('gallery_image_id'), entry.value.get('gallery_bbox')
+    images: Any = entry.value.get('gallery_image_id')
+    boxes: Any = entry.value.get('gallery_bbox')
     if not isinstance(images, list) or not all(type(image) is int and 0 <= image <= _LARGEST_ID for image in images):
         raise entry.wrong('gallery_image_id', 'a list of image ids')
     fits = isinstance(boxes, list) and all(isinstance(box, list | tuple) and len(box) == 4 for box in boxes)
@@ -82,7 +85,9 @@ def _check_images(entry: JsonEntry, images: Container[int], query_image_id: int,
         raise entry.wrong('gallery_image_id', f'ids of images of the ground truth, which {unknown} is not')
 
 
-def read_exchange_items(query_path, gallery_path) -> tuple[RetrievalItems, RetrievalItems]:
+def read_exchange_items(
+    query_path: str | PathLike[str], gallery_path: str | PathLike[str]
+) -> tuple[RetrievalItems, RetrievalItems]:
     """Reads the items of user images and of shop images from the official lists (val_query.json, val_gallery.json)."""
     return query_items(read_entries(query_path)), gallery_items(read_entries(gallery_path))
 
@@ -158,7 +163,7 @@ def retrieval_result(
     }
 
 
-def read_pairs(path) -> tuple[np.ndarray, np.ndarray]:
+def read_pairs(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Reads pairs for verification from a JSON list of objects with ``score`` and ``same``.
 
     ``score`` is a finite number, ``same`` is true or false, or 1 or 0.

@@ -45,7 +45,7 @@ _RELEASED_PRECISION = {
 }
 
 # Source -> task -> ks, and the top-k accuracies of each of VARIANTS in the overall column.
-_OVERALL_ACCURACIES = {
+_OVERALL_ACCURACIES: dict[str, dict[str, tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]]] = {
     PAPER: {
         'retrieval_gt': (
             (1, 10, 20),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,7 @@ def report_csv(report: Mapping) -> str:
     return file.getvalue()
 
 
-def write_report(report: Mapping, path) -> list[Path]:
+def write_report(report: Mapping, path: str | PathLike[str]) -> list[Path]:
     """Writes ``path`` (JSON), and files of the same name ending in .md and .csv; each appears complete or not at all.
 
     Raises:

@@ -27,7 +27,7 @@ ITEM = {'image_id': 7, 'category_id': 2, 'bbox': [0, 0, 1, 1], 'segmentation': R
 
 
 def through_files(folder, truth, detections, task):
-    """Ground truth and detections as pycocotools would be given them, written and read."""
+    """Writes ground truth and detections as pycocotools takes them, and reads them."""
     kind = task.split('_')[0]
     dataset = reference_dataset(truth, task, np.ones(len(truth.labels), bool))
     for item, attributes in zip(dataset['annotations'], truth.attributes.tolist(), strict=True):
@@ -56,7 +56,7 @@ def test_figures_of_files_are_pycocotools(tmp_path, task, seed):
 
 
 def assert_equals_reference_through_files(folder, truth, detections, task):
-    """Every cell of every column."""
+    """Every cell of every column is that of pycocotools."""
     source, found = through_files(folder, truth, detections, task)
     columns = COLUMNS if len(truth.labels) else (COLUMNS[-1],)
     result = evaluate_task(source.ground_truth, found, task, columns)
@@ -74,7 +74,7 @@ def without_size(truth):
     return replace(truth, boxes=boxes)
 
 
-# World -> arguments of ``random_world``, and what is done to its ground truth and detections.
+# Name -> arguments of ``random_world``, and the changes made to its ground truth and to its detections.
 HOSTILE = {
     'no detections': ({'max_found': 0}, None, None),
     'no ground truth': ({'max_items': 0}, None, None),

@@ -101,7 +101,7 @@ def test_malformed_objects(tmp_path, text, message):
 class TestFields:
     @staticmethod
     def entry(**value):
-        return json_list.JsonEntry('f.json', 3, 14, value)
+        return json_list.JsonEntry(source='f.json', number=3, line=14, value=value)
 
     @pytest.mark.parametrize('value', [True, '1', 1.5, None, [], float('nan'), float('inf'), 0, 14, 10**400])
     def test_integers(self, value):

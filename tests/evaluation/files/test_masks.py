@@ -1,4 +1,4 @@
-"""The check of compressed masks against pycocotools' own decoding, and on made and broken ones."""
+"""The check of compressed masks, on masks that pycocotools made and on broken ones."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from mmdf2.evaluation.files.masks import to_compressed, unfit
 
 
 def random_masks(rng, count):
-    """Masks of many runs and few, long runs and short."""
+    """Masks with many and with few runs, with long and with short runs."""
     sizes = rng.integers(1, 400, (count, 2))
     masks = [rng.random(size) < rng.choice([0, 0.001, 0.1, 0.5, 1]) for size in sizes]
     return masks, [mask_utils.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
@@ -39,7 +39,7 @@ def test_a_broken_mask_does_not_hide_those_beside_it():
 
 @pytest.mark.parametrize('seed', range(20))
 def test_changed_characters_are_found_or_harmless(seed):
-    """Whatever passes the check is decoded by pycocotools to the image's pixels, within its memory."""
+    """The runs of a mask that passes the check are not negative and add up to the pixels of the image."""
     rng = np.random.default_rng(seed)
     _, encoded = random_masks(rng, 20)
     passed = 0

@@ -38,7 +38,7 @@ def samples(store, similarity):
 
 @pytest.fixture
 def log(caplog):
-    """Text of warnings; MMEngine's logger does not propagate by itself."""
+    """The text of MMEngine's log, whose logger does not propagate to pytest by itself."""
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     caplog.set_level(logging.INFO)

@@ -1,4 +1,4 @@
-"""Results of several processes: the figures are those of one process."""
+"""The results of two processes give the figures of one process."""
 
 import json
 
@@ -19,7 +19,7 @@ def ranked_samples(store):
 
 
 def evaluate_on_rank(rank, root, folder):
-    """One of two processes: its share of the images, padded as mmengine's DefaultSampler does."""
+    """Evaluates the share of one of two processes, padded as MMEngine's DefaultSampler pads it."""
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
     samples = ranked_samples(open_or_prepare(root, 'validation'))
     share = (samples + samples[:1])[rank::2]

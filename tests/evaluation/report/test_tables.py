@@ -49,12 +49,12 @@ class TestTables:
             'detected boxes, queries with > 5 matches'
         )
         assert rows['  published, pose+class (paper)'][-7:] == [0.268, '', 0.574, '', 0.665, '', '']
-        # Those of ground-truth boxes stand last, and have the same name as those of detected boxes.
+        # The rows of ground-truth boxes have the same names as those of detected boxes and stand last.
         assert rows['  published, pose+class (paper)'][:3] == [0.752, 0.786, 0.733]
         assert rows['  published, pose (released subset)'][: len(SUBSETS)] == [''] * len(SUBSETS)
 
     def test_items_of_categories_are_all_that_there_are(self, report):
-        """Not those with landmarks alone, as landmark tasks count them."""
+        """The column is not the count of landmark tasks, which leaves out items without landmarks."""
         table = paper_tables(report)[-1]
         assert table.title == 'By category' and table.header[0] == ('', 'items')
         counts = {name: cells[0] for name, cells in table.rows}
@@ -70,7 +70,7 @@ class TestTables:
         lines = text.split('\n\n')[0].splitlines()
         published = [line for line in lines if line.startswith('  published')]
         assert len({len(line) for line in lines[3:] if line not in published}) == 1
-        # The published rows end under the overall column, which is left of the two published columns.
+        # The published rows end under the overall column, which stands left of the two published columns.
         assert {len(line) for line in published} == {lines[3].index('overall') + len('overall')}
         assert f'{report["bbox"]["overall"]["AP"]:.3f}' in text
 
