@@ -59,10 +59,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files -z | xargs -0 $(BIN)/codespell
+	$(BIN)/mypy
 	$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES))
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache .mypy_cache
 	find mmdf2 tests tools scripts configs csrc -name __pycache__ -prune -exec rm -rf {} +
 
 clean-venv:

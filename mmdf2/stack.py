@@ -121,4 +121,4 @@ def _within(version: str, lowest: str, limit: str) -> bool:
 
 def _release(version: str) -> tuple[int, ...]:
     """'2.1.0rc4+cpu' -> (2, 1, 0). By hand, because the package named packaging may itself be what is missing."""
-    return tuple(int(number) for number in re.match(r'\d+(?:\.\d+)*', version).group().split('.'))
+    return tuple(int(number) for number in re.findall(r'^\d+(?:\.\d+)*', version)[0].split('.'))

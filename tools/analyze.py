@@ -1,4 +1,4 @@
-"""Shows a dataset, or the failures of results, as one self-contained page and the numbers as JSON.
+"""Shows a dataset, or the failures of results, as one self-contained page, and the numbers as JSON.
 
 python tools/analyze.py dataset --store data/deepfashion2/validation.store --out statistics
 python tools/analyze.py errors --gt data/deepfashion2 --bbox results.bbox.json --retrieval retrieved.json --out failures
@@ -6,8 +6,12 @@ python tools/analyze.py errors --gt data/deepfashion2 --bbox results.bbox.json -
 
 import argparse
 import math
-import sys
 from pathlib import Path
+
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
 
 from mmdf2.analysis.dataset_page import dataset_page
 from mmdf2.analysis.detection_errors import with_boxes
@@ -15,8 +19,7 @@ from mmdf2.analysis.error_page import error_numbers, error_page
 from mmdf2.analysis.error_report import TASKS, report_errors
 from mmdf2.analysis.page import write_numbers
 from mmdf2.analysis.statistics import dataset_statistics
-from mmdf2.datasets.prepare import PrepareError, open_annotation
-from mmdf2.datasets.store import StoreError
+from mmdf2.datasets.prepare import open_annotation
 from mmdf2.evaluation.files.detections import read_detections
 from mmdf2.evaluation.files.retrieval import read_retrieved_lists
 from mmdf2.evaluation.truth import source_of_store
@@ -27,22 +30,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
-    dataset = commands.add_parser('dataset', help="the paper's statistics: OUT/dataset.html, OUT/dataset.json")
+    dataset = commands.add_parser('dataset', help='write OUT/dataset.html and OUT/dataset.json')
     dataset.add_argument('--store', required=True, help="a store, a split's folder, or the dataset's folder")
-    dataset.add_argument('--split', default='validation', help="split of the dataset's folder (default: validation)")
-    dataset.add_argument('--out', required=True, metavar='DIR', help='where to write')
-    errors = commands.add_parser('errors', help='the failures of official result files: OUT/errors.html, errors.json')
-    errors.add_argument('--gt', required=True, help="a store, a split's folder, or the dataset's folder")
-    errors.add_argument('--split', default='validation', help="split of the dataset's folder (default: validation)")
+    dataset.add_argument('--split', default='validation', help="split in the dataset's folder (default: validation)")
+    dataset.add_argument('--out', required=True, metavar='DIR', help='folder to write to')
+    errors = commands.add_parser('errors', help='write OUT/errors.html and OUT/errors.json of official result files')
+    errors.add_argument('--gt', required=True, help="ground truth: a store, a split's folder, or the dataset's folder")
+    errors.add_argument('--split', default='validation', help="split in the dataset's folder (default: validation)")
     for kind in TASKS:
-        errors.add_argument(f'--{kind}', metavar='JSON', help=f'COCO results, {kind}')
+        errors.add_argument(f'--{kind}', metavar='JSON', help=f'COCO results of type {kind}')
     errors.add_argument(
-        '--retrieval', metavar='JSON', nargs='+', default=[], help='retrieved lists; details are of the first file'
+        '--retrieval', metavar='JSON', nargs='+', default=[], help='retrieved lists; the first file is shown in detail'
     )
-    errors.add_argument('--images', metavar='DIR', help="folder of the images (default: the split's)")
-    errors.add_argument('--out', required=True, metavar='DIR', help='where to write')
-    errors.add_argument('--score', type=float, help='look at detections from this score on (default: best F1 at 0.5)')
-    errors.add_argument('--worst', type=int, default=12, metavar='N', help='pictures of each kind (default: 12)')
+    errors.add_argument('--images', metavar='DIR', help="folder with the images (default: the split's)")
+    errors.add_argument('--out', required=True, metavar='DIR', help='folder to write to')
+    errors.add_argument(
+        '--score',
+        type=float,
+        help='lowest score of the detections to look at (default: the one with the best F1 at IoU 0.5)',
+    )
+    errors.add_argument('--worst', type=int, default=12, metavar='N', help='number of pictures per kind (default: 12)')
     args = parser.parse_args(argv)
     if args.command == 'errors':
         if not args.retrieval and not any(getattr(args, kind) for kind in TASKS):
@@ -55,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def show_dataset(args: argparse.Namespace) -> list[Path]:
-    """Writes the page and the numbers of a dataset."""
+    """Writes the page and the numbers of a dataset; returns their paths."""
     store, _ = open_annotation(args.store, args.split)
     statistics = dataset_statistics(store)
     out = Path(args.out)
@@ -65,7 +72,7 @@ def show_dataset(args: argparse.Namespace) -> list[Path]:
 
 
 def show_errors(args: argparse.Namespace) -> list[Path]:
-    """Writes the page and the numbers of a system's failures."""
+    """Writes the page and the numbers of a system's failures; returns their paths."""
     store, images = open_annotation(args.gt, args.split)
     files = {kind: getattr(args, kind) for kind in TASKS if getattr(args, kind)}
     source = source_of_store(store, masks='segm' in files)
@@ -86,11 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     """Runs one of the commands."""
     args = parse_args(argv)
     commands = {'dataset': show_dataset, 'errors': show_errors}
-    try:
-        for path in commands[args.command](args):
-            print(f'wrote {path}')
-    except (OSError, ValueError, PrepareError, StoreError) as error:
-        sys.exit(f'error: {error}')
+    for path in commands[args.command](args):
+        print(f'wrote {path}')
 
 
 if __name__ == '__main__':

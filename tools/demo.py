@@ -1,7 +1,9 @@
-"""Makes a wardrobe, trains Match R-CNN on it, tests all four tasks and draws what the model learned.
+"""Draws a wardrobe, trains Match R-CNN on it, tests all four tasks and shows what the model learned.
 
-Everything lands in --work-dir: summary.json, results.md, pictures/, the checkpoint and logs. An interrupted run goes
-on where it stopped. A finished one is not trained again unless --fresh is given or the recipe has changed.
+    python tools/demo.py --work-dir work_dirs/demo --images my_photos
+
+Everything is in --work-dir: summary.json, results.md, pictures/, the checkpoint and logs. An interrupted run continues
+where it stopped. A finished one is not trained again unless --fresh is given or the recipe has changed.
 """
 
 import argparse
@@ -14,15 +16,19 @@ import sys
 import time
 from pathlib import Path
 
+from mmdf2.command_line import UserError, start
+
+if __name__ == '__main__':
+    start('The same command continues where this one stopped.')
+
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from mmdf2.analysis.retrieval_errors import rows_of_results
 from mmdf2.apis import ClothesInferencer
 from mmdf2.datasets.prepare import open_or_prepare
-from mmdf2.engine import guard_checkpoint_loading
+from mmdf2.engine import guard_checkpoint_loading, read_config, run_test
 from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.report.tables import summary_table, write_report
 from mmdf2.files import usable_cores, write_json, write_text
@@ -50,21 +56,27 @@ SUMMARY_KEYS = (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--config', type=Path, default=CONFIG)
-    parser.add_argument('--images', type=Path, help='a folder of photos of your own, to run the trained model on')
-    parser.add_argument('--identities', type=int, default=1300, help='garment pairs to train on')
-    parser.add_argument('--validation-identities', type=int, default=150, help='other ones, to test on')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='folder of the run (default: work_dirs/demo)'
+    )
+    parser.add_argument('--config', type=Path, default=CONFIG, help='the recipe (default: the wardrobe recipe)')
+    parser.add_argument('--images', type=Path, help='folder of your own photos, to run the trained model on')
+    parser.add_argument('--identities', type=int, default=1300, help='identities to train on (default: 1300)')
+    parser.add_argument(
+        '--validation-identities', type=int, default=150, help='other identities to test on (default: 150)'
+    )
     # The backbone that the recipe starts from was trained on the garments of seed 0.
-    parser.add_argument('--seed', type=int, default=1, help='of the wardrobe and of the training')
-    parser.add_argument('--fresh', action='store_true', help='start over, whatever --work-dir holds')
+    parser.add_argument('--seed', type=int, default=1, help='seed of the wardrobe and of the training (default: 1)')
+    parser.add_argument('--fresh', action='store_true', help='start over even if --work-dir holds a finished run')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the demo."""
     args = parse_args(argv)
+    if args.images and not args.images.exists():
+        raise UserError(f'--images {args.images}: there is no such image or folder; correct the path.')
     guard_checkpoint_loading()
     config = load_config(args)
     begin(args, config)
@@ -81,8 +93,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The recipe, pointed at this run's wardrobe and folder."""
-    config = Config.fromfile(args.config)
+    """Reads the recipe and points it at this run's wardrobe and folder."""
+    config = read_config(args.config)
     config.work_dir = str(args.work_dir)
     config.randomness = dict(seed=args.seed)
     root = config.data_root = str(args.work_dir / 'wardrobe')
@@ -98,7 +110,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def begin(args: argparse.Namespace, config: Config) -> None:
-    """Clears --work-dir when it holds another recipe's run, so that the results are always this one's."""
+    """Empties --work-dir if it holds a run of another recipe, so that the results are always those of this one."""
     counts = f'{args.identities} {args.validation_identities} {args.seed}'
     recipe = hashlib.sha256(f'{config.pretty_text}\n{counts}'.encode()).hexdigest()
     mark = args.work_dir / 'recipe.sha256'
@@ -107,13 +119,13 @@ def begin(args: argparse.Namespace, config: Config) -> None:
         print(f'Starting over in {args.work_dir}')
         shutil.rmtree(args.work_dir)
     elif not mark.exists() and args.work_dir.exists() and any(args.work_dir.iterdir()):
-        raise SystemExit(f'--work-dir {args.work_dir} holds something else than a run of the demo; name another folder')
+        raise UserError(f'--work-dir {args.work_dir} holds something else than a run of the demo; name another folder.')
     args.work_dir.mkdir(parents=True, exist_ok=True)
     write_text(mark, recipe)
 
 
 def train(config: Config) -> tuple[Path, float]:
-    """Trains, or goes on, or finds it done; returns the checkpoint and the seconds that training took in all."""
+    """Trains, continues, or finds the training done; returns the checkpoint and the seconds that it took in all."""
     work_dir = Path(config.work_dir)
     checkpoint = work_dir / f'epoch_{config.train_cfg.max_epochs}.pth'
     clock = work_dir / 'train_seconds.json'
@@ -129,10 +141,10 @@ def train(config: Config) -> tuple[Path, float]:
 
 
 def run_training(config: Config) -> None:
-    """tools/train.py on this machine's GPU, or in one process for each of two halves of its cores.
+    """Runs tools/train.py, in one process on a GPU, and without a GPU in two processes with half of the cores each.
 
-    Two processes of half a batch use two cores better than one process of two threads: RoIAlign, proposals and
-    MMDetection's Python do not run in parallel.
+    Two processes with half a batch each use two cores better than one process with two threads, because RoIAlign, the
+    proposals and MMDetection's Python do not run in parallel.
     """
     config = config.copy()
     processes = 1 if torch.cuda.is_available() else min(2, usable_cores())
@@ -145,18 +157,19 @@ def run_training(config: Config) -> None:
         launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
         tool = [*launch, *tool, '--launcher', 'pytorch']
         environment['OMP_NUM_THREADS'] = str(max(1, usable_cores() // processes))
-    subprocess.run([sys.executable, *tool], check=True, env=environment)
+    if subprocess.run([sys.executable, *tool], check=False, env=environment).returncode:
+        raise UserError('training stopped with the error above; cure it and start the same command again.')
 
 
 def test(config: Config, checkpoint: Path) -> dict[str, float]:
-    """Metrics of all four tasks on garments and images that training never saw."""
+    """Returns the metrics of all four tasks, on garments and images that training never saw."""
     config = config.copy()
     config.load_from, config.resume = str(checkpoint), False
-    return Runner.from_cfg(config).test()
+    return run_test(config)
 
 
 def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
-    """Draws test images, the truth on the left and predictions on the right, and queries with what they found."""
+    """Draws test images, ground truth on the left and predictions on the right, and queries with their hits."""
     images = Path(config.data_root) / 'validation' / 'image'
     store = open_or_prepare(config.data_root, 'validation')
     pictures = work_dir / 'pictures'

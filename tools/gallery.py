@@ -1,4 +1,4 @@
-"""Galleries of a shop's photos: build them, search them, change them, measure them.
+"""Builds galleries of a shop's photos, searches them, changes them and measures them.
 
     python tools/gallery.py build --images photos --model CONFIG --weights W --out gallery
     python tools/gallery.py search gallery photo.jpg --model CONFIG --weights W --out found
@@ -6,24 +6,29 @@
     python tools/gallery.py remove gallery --field sku A17
     python tools/gallery.py info gallery
 
-By the official protocol, with a split of the dataset's layout as shop and customers:
+By the official protocol, with a split in DeepFashion2's layout as shop and customers:
 
     python tools/gallery.py build --shop-of ROOT --score-threshold 0 --model CONFIG --weights W --out gallery
     python tools/gallery.py evaluate gallery --queries ROOT --model CONFIG --weights W
 
-GALLERY is a folder, a file of milvus-lite's that ends in .db, or the address of a Milvus server, http://host:19530;
-#NAME after one of the last two tells several galleries there apart, MILVUS_TOKEN in the environment is the server's.
+GALLERY is a folder, a milvus-lite file that ends in .db, or the address of a Milvus server, http://host:19530. A file
+or a server can hold several galleries: #NAME behind it says which one. The environment variable MILVUS_TOKEN holds the
+token of the server.
 
-An interrupted build or add goes on when it is started again; until then GALLERY.partial holds what is done. On several
-GPUs, or in several processes: torchrun --nproc-per-node N tools/gallery.py build ... --launcher pytorch
+An interrupted build or add continues when it is started again; until then GALLERY.partial holds what is done. On
+several GPUs, or in several processes: torchrun --nproc-per-node N tools/gallery.py build ... --launcher pytorch
 """
 
 import argparse
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
+
+from mmdf2.command_line import UserError, start
+
+if __name__ == '__main__':
+    start('An interrupted build or add continues when it is started again.')
 
 import numpy as np
 import torch
@@ -36,8 +41,6 @@ from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.search import model_identity, model_similarity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.prepare import open_or_prepare
-from mmdf2.engine import CheckpointError
-from mmdf2.evaluation.records import EvaluationError
 from mmdf2.files import write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError
@@ -48,36 +51,42 @@ from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    # torch.distributed.launch gives one or the other spelling, by its version.
+    # The spelling that torch.distributed.launch uses depends on its version.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest='command', required=True)
-    for name, purpose in (('build', 'a gallery from photos'), ('add', 'photos to a gallery')):
+    for name, purpose in (('build', 'build a gallery from photos'), ('add', 'add photos to a gallery')):
         command = commands.add_parser(name, help=purpose)
         if name == 'build':
-            command.add_argument('--out', dest='gallery', required=True, metavar='GALLERY', help='where to')
+            command.add_argument('--out', dest='gallery', required=True, metavar='GALLERY', help='the new gallery')
         else:
             command.add_argument('gallery')
         _add_building(command)
-    command = commands.add_parser('remove', help='items of a gallery')
+    command = commands.add_parser('remove', help='remove items from a gallery')
     command.add_argument('gallery')
-    command.add_argument('--id', type=int, nargs='+', default=[], help="the items' numbers")
-    command.add_argument('--image', nargs='+', default=[], help="the photos' names, as info and search show them")
-    command.add_argument('--field', nargs=2, metavar=('NAME', 'VALUE'), help='those with this value in their own field')
-    command = commands.add_parser('search', help='the garments of a photo')
+    command.add_argument('--id', type=int, nargs='+', default=[], help='numbers of the items')
+    command.add_argument('--image', nargs='+', default=[], help='names of the photos, as search shows them')
+    command.add_argument(
+        '--field', nargs=2, metavar=('NAME', 'VALUE'), help='items whose own field NAME has this value'
+    )
+    command = commands.add_parser('search', help='search the garments of a photo in a gallery')
     command.add_argument('gallery')
     command.add_argument('image')
     _add_model(command)
-    command.add_argument('--out', type=Path, metavar='DIR', help='write search.json and search.jpg here')
-    command.add_argument('-k', type=int, default=20, help='hits of a garment (default: 20)')
-    command.add_argument('--score-threshold', type=float, default=0.3, help='of detected garments (default: 0.3)')
+    command.add_argument('--out', type=Path, metavar='DIR', help='folder for search.json and search.jpg')
+    command.add_argument('-k', type=int, default=20, help='number of hits per garment (default: 20)')
+    command.add_argument(
+        '--score-threshold', type=float, default=0.3, help='lowest score of detected garments (default: 0.3)'
+    )
     command.add_argument('--category', type=int, nargs='+', help='category_ids to search in (default: all)')
     command.add_argument('--same-category', action='store_true', help="search in each garment's own category")
-    command.add_argument('--expansion', type=int, default=0, metavar='N', help='average with the N best hits first')
-    commands.add_parser('info', help='what a gallery holds').add_argument('gallery')
-    command = commands.add_parser('evaluate', help='top-k by the official protocol')
+    command.add_argument(
+        '--expansion', type=int, default=0, metavar='N', help='search again by the average with the N best hits'
+    )
+    commands.add_parser('info', help='show what a gallery holds').add_argument('gallery')
+    command = commands.add_parser('evaluate', help='measure top-k by the official protocol')
     command.add_argument('gallery')
-    command.add_argument('--queries', required=True, metavar='ROOT', help="folder in the dataset's layout")
-    command.add_argument('--split', default='validation', help='its split (default: validation)')
+    command.add_argument('--queries', required=True, metavar='ROOT', help="folder in DeepFashion2's layout")
+    command.add_argument('--split', default='validation', help='split in that folder (default: validation)')
     _add_model(command)
     return parser.parse_args(argv)
 
@@ -91,12 +100,14 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 def _add_building(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument('--images', nargs='+', help='photos, or folders of them')
-    source.add_argument('--shop-of', metavar='ROOT', help="the shop images of a split in the dataset's layout")
-    command.add_argument('--split', default='validation', help='with --shop-of (default: validation)')
+    source.add_argument('--shop-of', metavar='ROOT', help="folder in DeepFashion2's layout, for its shop images")
+    command.add_argument('--split', default='validation', help='split in the folder of --shop-of (default: validation)')
     _add_model(command)
-    command.add_argument('--fields', type=Path, help='JSON lines: "image" as given, and the fields of its items')
-    command.add_argument('--score-threshold', type=float, default=0.3, help='of detected garments (default: 0.3)')
-    command.add_argument('--batch-size', type=int, default=1, help='images at a time (default: 1)')
+    command.add_argument('--fields', type=Path, help='JSON lines with "image", a path as given, and its own fields')
+    command.add_argument(
+        '--score-threshold', type=float, default=0.3, help='lowest score of detected garments (default: 0.3)'
+    )
+    command.add_argument('--batch-size', type=int, default=1, help='number of images per forward pass (default: 1)')
     command.add_argument('--launcher', choices=('none', 'pytorch'), default='none', help='what started the processes')
 
 
@@ -104,10 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     """Runs one of the commands."""
     args = parse_args(argv)
     command = {'build': build, 'add': build, 'remove': remove, 'search': search, 'info': info, 'evaluate': evaluate}
-    try:
-        command[args.command](args)
-    except (GalleryError, EvaluationError, CheckpointError, OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    command[args.command](args)
 
 
 def build(args: argparse.Namespace) -> None:
@@ -117,18 +125,21 @@ def build(args: argparse.Namespace) -> None:
         start_processes()
     strangers = sorted(set(fields) - set(images))
     if strangers:
-        raise ValueError(f'{args.fields} has {len(strangers)} images that are not given, such as {strangers[0]}')
+        raise UserError(
+            f'{args.fields} names {len(strangers)} images that are not among those given, such as {strangers[0]}; '
+            'write each path as the command has it.'
+        )
     model, partial = _model(args), beside(args.gallery, 'partial')
     gallery = _gallery_to_fill(args, model, partial) if process_rank()[0] == 0 else None
     added = add_images(gallery, model, images, partial, fields, args.score_threshold, args.batch_size)
     if added is None:
         return
     print(f'{added.items} garments of {added.images} images added; the gallery {args.gallery} holds {len(gallery)}')
-    for count, what in ((added.resumed, 'done before an interruption'), (added.present, 'there already, left alone')):
+    for count, what in ((added.resumed, 'had been done before an interruption'), (added.present, 'were there already')):
         if count:
             print(f'{count} images {what}')
     if added.empty:
-        print(f'{added.empty} images without a garment of score {args.score_threshold} or more')
+        print(f'{added.empty} images have no garment of score {args.score_threshold} or more')
     if added.broken:
         lines = ''.join(f'{image}\t{error}\n' for image, error in added.broken.items())
         path = beside(args.gallery, 'broken.txt')
@@ -141,7 +152,7 @@ def _gallery_to_fill(args: argparse.Namespace, model: ClothesInferencer, partial
         try:
             return create_gallery(args.gallery, model_similarity(model), model_identity(model))
         except GalleryError:
-            # There is one, as an interrupted build leaves it.
+            # An interrupted build leaves a gallery and a journal; a gallery alone is a finished one.
             if not partial.exists():
                 raise
     return open_gallery_of(model, args.gallery)
@@ -155,7 +166,7 @@ def remove(args: argparse.Namespace) -> None:
         name, value = args.field
         ids.update(gallery.ids_where(name, [value, *_numbers(value)]))
     if not (args.id or args.image or args.field):
-        raise ValueError('say what to remove: --id, --image or --field')
+        raise UserError('say what to remove: --id, --image or --field.')
     count = gallery.remove(ids)
     gallery.save()
     print(f'{count} items removed; {args.gallery} holds {len(gallery)}')
@@ -186,7 +197,7 @@ def search(args: argparse.Namespace) -> None:
 
 
 def info(args: argparse.Namespace) -> None:
-    """Says what a gallery holds."""
+    """Shows what a gallery holds."""
     gallery = open_gallery(args.gallery)
     print(f'{args.gallery}: {len(gallery)} items, embeddings of {gallery.similarity.width} numbers')
     print(f"model '{gallery.model}', similarity {gallery.similarity.fingerprint()}")
@@ -216,25 +227,30 @@ def _images(args: argparse.Namespace) -> list[str]:
     if args.shop_of:
         store = open_or_prepare(args.shop_of, args.split)
         return list(split_images(store, Path(args.shop_of, args.split, 'image'), Source.SHOP))
+    for path in args.images:
+        if not Path(path).expanduser().exists():
+            raise UserError(f'{path}: there is no such image or folder; correct the path behind --images.')
     inputs, others = list_inputs(args.images)
     if others:
-        print(f'{len(others)} files are no images by their names and are left out, such as {others[0]}')
+        print(f'{len(others)} files without the suffix of an image are skipped, such as {others[0]}')
+    if not inputs:
+        raise UserError(f'there is no image in {" ".join(args.images)}; name photos, or folders of them.')
     return [entry.path for entry in inputs]
 
 
 def _fields(path: Path | None) -> dict[str, dict]:
     fields = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines() if path else [], start=1):
+    for number, line in enumerate(path.read_bytes().splitlines() if path else [], start=1):
         try:
             entry = json.loads(line)
             fields[entry.pop('image')] = entry
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f'{path}, line {number}: must be a JSON object with "image" ({error!r})') from error
+            raise UserError(f'{path}, line {number}: must be a JSON object with "image" ({error!r}).') from error
     return fields
 
 
 def _numbers(value: str) -> list[float]:
-    """A command line has only text, fields may have numbers."""
+    """The number that a text of the command line means, since fields may hold numbers; empty if it means none."""
     try:
         return [float(value)]
     except ValueError:
@@ -251,7 +267,7 @@ def _hit(hit) -> dict:
 
 
 def _row(image, found, shown: int = 5) -> RetrievalRow:
-    """A row of pictures; a hit whose photo is not there is drawn blank."""
+    """A row of pictures; a hit whose photo does not exist any more is drawn blank."""
     hits = found.hits[:shown]
     blank = np.full((64, 64, 3), 200, np.uint8)
     return RetrievalRow(

@@ -1,18 +1,23 @@
-"""Masks from landmarks, for annotators: contours through the landmarks, and whether they cover the annotated masks.
+"""Draws contours through the landmarks, as masks for annotators, and measures how well they cover annotated masks.
 
     python tools/mask_tool.py data/deepfashion2 --split validation --out contours
     python tools/mask_tool.py my_photos --split new --out contours --fill
 
-Reads ROOT/<split>/image and ROOT/<split>/annos. Writes OUT/contours.jsonl (a line an item: its polygons, share of the
-annotated mask inside, IoU) and OUT/contours.html, which shows the items that the contour covers least. --fill also
-writes OUT/annos: the annotation, with the contour as segmentation of every item that has none.
+Reads ROOT/<split>/image and ROOT/<split>/annos. Writes OUT/contours.jsonl, which has one line per item with its
+polygons, the share of the annotated mask that lies inside, and the IoU; and OUT/contours.html, which shows the items
+that their contour covers least. With --fill, it also writes OUT/annos: the annotation, in which every item without a
+mask has its contour as segmentation.
 """
 
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
+
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
 
 import numpy as np
 from tqdm import tqdm
@@ -27,22 +32,21 @@ from mmdf2.files import write_text
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('root', help="folder in the dataset's layout")
-    parser.add_argument('--split', default='validation', help='its split (default: validation)')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where to write')
-    parser.add_argument('--fill', action='store_true', help='write annotation with contours where masks are missing')
+    parser.add_argument('root', help="folder in DeepFashion2's layout")
+    parser.add_argument('--split', default='validation', help='split in that folder (default: validation)')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
+    parser.add_argument(
+        '--fill', action='store_true', help='write the annotation with contours where masks are missing'
+    )
     parser.add_argument('--least-inside', type=float, default=LEAST_INSIDE, metavar='SHARE', help=argparse.SUPPRESS)
-    parser.add_argument('--worst', type=int, default=24, metavar='N', help='pictures (default: 24)')
+    parser.add_argument('--worst', type=int, default=24, metavar='N', help='number of pictures (default: 24)')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Reads, draws, writes and prints."""
+    """Reads the annotation, writes contours and page, and prints what was found."""
     args = parse_args(argv)
-    try:
-        listing = list_split(args.root, args.split)
-    except FileNotFoundError as error:
-        sys.exit(f'error: {error}')
+    listing = list_split(args.root, args.split)
     contours, problems, filled = [], list(listing.problems), 0
     for files in tqdm(listing.images, desc='contours', disable=None):
         try:
@@ -72,7 +76,7 @@ def contours_of(files: ImageFiles, problems: list) -> tuple[ImageAnnotation, lis
 
 
 def write_filled(path: Path, annotation: ImageAnnotation, contours: list[ItemContour]) -> int:
-    """Writes the annotation, contours standing in for missing masks; returns how many do."""
+    """Writes the annotation with contours in place of missing masks; returns how many masks were missing."""
     filled = 0
     for item, contour in zip(annotation.items, contours, strict=True):
         if not item.segmentation and contour.polygons:
@@ -83,7 +87,7 @@ def write_filled(path: Path, annotation: ImageAnnotation, contours: list[ItemCon
 
 
 def line_of(contour: ItemContour) -> dict:
-    """The line of contours.jsonl."""
+    """One line of contours.jsonl."""
     covered = contour.coverage
     return {
         'image': contour.name,
@@ -96,7 +100,7 @@ def line_of(contour: ItemContour) -> dict:
 
 
 def page_of(args: argparse.Namespace, contours: list[ItemContour]) -> str:
-    """The page."""
+    """The page of the items that their contour covers least."""
     return contour_page(contours, Path(args.root, args.split, 'image'), args.least_inside, args.worst)
 
 

@@ -5,17 +5,21 @@ python tools/prepare_deepfashion2.py ROOT --split validation --export ground_tru
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start()
+
 from mmdf2.datasets.exchange import export
-from mmdf2.datasets.prepare import PrepareError, prepare
-from mmdf2.datasets.store import Store, StoreError
+from mmdf2.datasets.prepare import prepare
+from mmdf2.datasets.store import Store
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description='Make the stores that mmdf2 reads DeepFashion2 through.')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help='folder with train/ and validation/, each with image/ and annos/')
     parser.add_argument('--split', nargs='+', help='splits to prepare (default: train, validation)')
     parser.add_argument('--store', help='folder of the store, for one split (default: ROOT/<split>.store)')
@@ -36,10 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     """Makes the stores and writes the exchange files."""
     args = parse_args(argv)
     for split in args.split:
-        try:
-            report = prepare(args.root, split, args.store, args.workers, args.strict, args.force)
-        except (FileNotFoundError, PrepareError, StoreError) as error:
-            sys.exit(f'error: {error}')
+        report = prepare(args.root, split, args.store, args.workers, args.strict, args.force)
         print(report)
         if args.export:
             for path in export(Store.open(report.folder), args.export, split):

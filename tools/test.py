@@ -1,6 +1,6 @@
 """Tests a trained model: boxes, masks, landmarks and retrieval.
 
-On one machine:      python tools/test.py CONFIG CHECKPOINT
+In one process:      python tools/test.py CONFIG CHECKPOINT
 In N processes:      torchrun --nproc-per-node N tools/test.py CONFIG CHECKPOINT --launcher pytorch
 From the wheel:      mim test mmdf2 CONFIG --checkpoint CHECKPOINT
 """
@@ -8,10 +8,14 @@ From the wheel:      mim test mmdf2 CONFIG --checkpoint CHECKPOINT
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
-from mmengine.runner import Runner
+from mmdf2.command_line import UserError, start
 
-from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config
+if __name__ == '__main__':
+    start()
+
+from mmengine.config import Config
+
+from mmdf2.engine import add_common_arguments, guard_checkpoint_loading, load_config, run_test
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -20,9 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='the checkpoint file')
     add_common_arguments(parser)
-    parser.add_argument('--dump', metavar='DIR', help="write the predictions here, in the benchmark's own result files")
-    parser.add_argument('--subsets', action='store_true', help="the paper's thirteen columns, not only overall")
-    parser.add_argument('--show-dir', metavar='DIR', help='draw ground truth and predictions of every image into here')
+    parser.add_argument('--dump', metavar='DIR', help='folder for the predictions, in the official result files')
+    parser.add_argument('--subsets', action='store_true', help="the paper's thirteen columns, not only the overall one")
+    parser.add_argument('--show-dir', metavar='DIR', help='folder for drawings of ground truth and predictions')
     return parser.parse_args(argv)
 
 
@@ -43,11 +47,11 @@ def main(argv: list[str] | None = None) -> None:
             'draw': True,
             'test_out_dir': str(Path(args.show_dir).absolute()),
         }
-    Runner.from_cfg(config).test()
+    run_test(config)
 
 
 def set_up_metrics(config: Config, option: str, **arguments) -> None:
-    """Gives arguments to mmdf2's metrics of the config, for an option of the command line."""
+    """Passes arguments to those metrics of the config that are mmdf2's, for an option of the command line."""
     evaluators = config.test_evaluator
     metrics = [
         metric
@@ -55,7 +59,10 @@ def set_up_metrics(config: Config, option: str, **arguments) -> None:
         if metric['type'].startswith('mmdf2.')
     ]
     if not metrics:
-        raise SystemExit(f'{option}: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric to do it')
+        raise UserError(
+            f'{option}: test_evaluator has no mmdf2.DeepFashion2Metric or mmdf2.RetrievalMetric; add one, or leave the '
+            'option out.'
+        )
     for metric in metrics:
         metric.update(arguments)
 

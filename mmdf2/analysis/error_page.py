@@ -77,7 +77,7 @@ def error_page(report: ErrorReport, store: Store, images: Path, limit: int) -> s
 def error_numbers(report: ErrorReport) -> dict:
     """The figures of the page as nested dicts."""
     cells = tally(failures_of(report), report.truth.labels, report.truth.attributes)
-    numbers = {
+    numbers: dict = {
         'thresholds': report.thresholds,
         'tasks': {
             task: {column: result.figures(column) for column in COLUMNS} for task, result in report.tasks.items()

@@ -1,6 +1,6 @@
-"""The failures of a system, computed from a store and result files: everything that the error page shows, undrawn.
+"""The failures of a system, computed from a store and result files: everything that the error page shows.
 
-The failures of single items are also counted per subset and category, which shows where they concentrate.
+The failures of items are also counted per subset and category, which shows where they concentrate.
 """
 
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
 from mmdf2.categories import CATEGORIES
-from mmdf2.engine.checkpoints import CheckpointError, load_checkpoint_file
+from mmdf2.engine import CheckpointError, config_faults_explained, load_checkpoint_file, read_config
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
@@ -78,14 +78,17 @@ class ClothesInferencer:
     Raises:
         CheckpointError: The file is not a checkpoint, or one of another model.
         FileNotFoundError: The config or the checkpoint does not exist.
+        UserError: The config cannot be read, or describes no model with a test pipeline.
+        ValueError: The device cannot be used.
     """
 
     def __init__(self, config, checkpoint, device: str | None = None) -> None:
-        config = config if isinstance(config, Config) else Config.fromfile(str(config))
+        config = config if isinstance(config, Config) else read_config(config)
         init_default_scope(config.get('default_scope', 'mmdet'))
-        self.device = torch.device(device or get_device())
-        self.model = _build_model(config, checkpoint).to(self.device).eval()
-        self.pipeline = _build_pipeline(config)
+        self.device = _usable_device(device or get_device())
+        with config_faults_explained(config):
+            self.model = _build_model(config, checkpoint).to(self.device).eval()
+            self.pipeline = _build_pipeline(config)
         self.checkpoint = str(checkpoint)
 
     def __call__(
@@ -160,7 +163,9 @@ class ClothesInferencer:
             samples = iter(self._forward(usable))
             for result in read:
                 sample = None if result.error else next(samples)
-                yield ImageResult(result.name, result.path, result.image, sample, result.error)
+                yield ImageResult(
+                    name=result.name, path=result.path, image=result.image, data_sample=sample, error=result.error
+                )
 
     @torch.no_grad()
     def _forward(self, results: list[ImageResult]) -> list[DetDataSample]:
@@ -209,6 +214,18 @@ def _read(image: ImageInput) -> ImageResult:
         return ImageResult(image.name, image.path, image.read())
     except (OSError, ValueError) as error:
         return ImageResult(image.name, image.path, error=str(error))
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # a name that torch does not know; no such device, or no driver
+        reason = str(error).splitlines()[0].rstrip('.')
+        raise ValueError(
+            f"device '{name}' cannot be used: {reason}; use 'cpu', or 'cuda' where there is a GPU"
+        ) from None
+    return device
 
 
 def _build_model(config: Config, checkpoint) -> torch.nn.Module:

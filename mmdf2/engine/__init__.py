@@ -3,7 +3,8 @@
 from mmdf2.engine.checkpoints import CheckpointError, guard_checkpoint_loading, load_checkpoint_file
 from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
-from mmdf2.engine.runner_config import add_common_arguments, load_config
+from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
+from mmdf2.engine.runs import config_faults_explained, run_test, run_training
 
 __all__ = [
     'ChannelsLastHook',
@@ -11,7 +12,11 @@ __all__ = [
     'CpuAmpOptimWrapper',
     'EpochSeedHook',
     'add_common_arguments',
+    'config_faults_explained',
     'guard_checkpoint_loading',
     'load_checkpoint_file',
     'load_config',
+    'read_config',
+    'run_test',
+    'run_training',
 ]

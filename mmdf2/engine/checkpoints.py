@@ -32,7 +32,9 @@ def load_checkpoint_file(path, map_location=None) -> dict:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: there is no such checkpoint')
+        raise FileNotFoundError(
+            f'{path}: there is no such checkpoint; give a file that training wrote, such as work_dirs/NAME/epoch_1.pth'
+        )
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -44,7 +46,8 @@ def load_checkpoint_file(path, map_location=None) -> dict:
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise CheckpointError(
-            f'{path} is not a checkpoint, or it is damaged: {type(error).__name__}: {error}'
+            f'{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {error}); give a file that '
+            'training wrote'
         ) from error
 
 

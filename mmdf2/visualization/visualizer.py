@@ -1,5 +1,7 @@
 """Drawing of data samples: the visualizer for MMEngine's runner, and the function that it draws with."""
 
+from typing import Any
+
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
@@ -108,7 +110,7 @@ def draw_instance_data(
     )
 
 
-def _to_numpy(value: object) -> np.ndarray:
+def _to_numpy(value: Any) -> np.ndarray:
     """A field of the instances as an array; boxes of any of MMDetection's types, masks as bitmaps."""
     if isinstance(value, (BitmapMasks, PolygonMasks)):
         return value.to_ndarray().astype(bool)

@@ -8,8 +8,7 @@ import pytest
 from mmdf2.analysis.dataset_page import dataset_page
 from mmdf2.analysis.statistics import classes, count_classes, dataset_statistics, identity_counts
 from mmdf2.categories import CATEGORIES
-from mmdf2.datasets.prepare import open_annotation, open_or_prepare
-from mmdf2.datasets.store import StoreError
+from mmdf2.datasets.prepare import open_or_prepare
 
 
 @pytest.fixture(scope='module')
@@ -105,17 +104,3 @@ def test_page_shows_the_counts(store):
     page = dataset_page(dataset_statistics(store), 'a <b> & "c"')
     assert 'a &lt;b&gt; &amp; &quot;c&quot;: 12 consumer images, 12 shop images' in page
     assert '<b>' not in page and page.count('<svg') == 14
-
-
-def test_annotation_is_found_by_store_split_or_dataset(tiny_root, tmp_path):
-    images = tiny_root / 'validation' / 'image'
-    for path in (tiny_root, tiny_root / 'validation', tiny_root / 'validation.store'):
-        store, folder = open_annotation(path)
-        assert len(store) == 16 and folder.resolve() == images.resolve()
-    assert len(open_annotation(tiny_root, 'train')[0]) == 24
-    with pytest.raises(FileNotFoundError, match='is neither a store'):
-        open_annotation(tmp_path)
-    (tmp_path / 'broken.store').mkdir()
-    (tmp_path / 'broken.store' / 'manifest.json').write_text('{"format": "mmdf2-store", "version": 99}')
-    with pytest.raises(StoreError, match='version 99'):
-        open_annotation(tmp_path / 'broken.store')

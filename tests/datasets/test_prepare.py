@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from mmdf2.datasets import prepare as prepare_module
 from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, read_annotation
-from mmdf2.datasets.prepare import PrepareError, image_size, open_or_prepare, prepare
+from mmdf2.datasets.prepare import PrepareError, image_size, open_annotation, open_or_prepare, prepare
 from mmdf2.datasets.store import Store, StoreError
 
 
@@ -137,6 +137,39 @@ def test_killed_run_goes_on_where_it_stopped(root, small_parts, monkeypatch):
     prepare(root, 'train', workers=1)
     assert_store_equals_files(Store.open(root / 'train.store'), root, 'train')
     assert not (root / '.train.store.parts').exists()
+
+
+KILLED_WHILE_REPLACING = """
+import os, signal, sys
+from mmdf2.datasets import prepare
+replace = os.replace
+def killed(source, target):
+    if os.path.basename(target) == 'train.store':
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = killed
+prepare.prepare(sys.argv[1], 'train', workers=1)
+"""
+
+
+def test_run_killed_while_it_replaces_a_store_is_completed(root):
+    prepare(root, 'train')
+    (root / 'train' / 'annos' / '000024.json').unlink()
+    assert python(KILLED_WHILE_REPLACING, root).wait() == -signal.SIGKILL
+    assert not (root / 'train.store').exists() and (root / '.train.store.old').exists()
+    store = open_or_prepare(root, 'train')
+    assert len(store) == 23
+    store.verify()
+    assert sorted(path.name for path in root.iterdir()) == ['.train.store.lock', 'train', 'train.store']
+
+
+def test_part_that_was_cut_short_is_made_again(root, small_parts):
+    assert python(KILLED_RUN, root).wait() == -signal.SIGKILL
+    first, second = sorted((root / '.train.store.parts').glob('*.npz'))
+    first.write_bytes(b'')
+    second.write_bytes(second.read_bytes()[:100])
+    prepare(root, 'train', workers=1)
+    assert_store_equals_files(Store.open(root / 'train.store'), root, 'train')
 
 
 def test_part_of_changed_files_is_made_again(root, small_parts):
@@ -328,3 +361,17 @@ def test_two_runs_at_once_make_one_store(root):
     runs = [python(code, root), python(code, root)]
     outputs = [run.communicate(timeout=60)[0].splitlines()[-1] for run in runs]
     assert sorted(outputs) == ['False', 'True'] and all(run.returncode == 0 for run in runs)
+
+
+def test_annotation_is_found_by_store_split_or_dataset(tiny_root, tmp_path):
+    images = tiny_root / 'validation' / 'image'
+    for path in (tiny_root, tiny_root / 'validation', tiny_root / 'validation.store'):
+        store, folder = open_annotation(path)
+        assert len(store) == 16 and folder.resolve() == images.resolve()
+    assert len(open_annotation(tiny_root, 'train')[0]) == 24
+    with pytest.raises(FileNotFoundError, match='is neither a store'):
+        open_annotation(tmp_path)
+    (tmp_path / 'broken.store').mkdir()
+    (tmp_path / 'broken.store' / 'manifest.json').write_text('{"format": "mmdf2-store", "version": 99}')
+    with pytest.raises(StoreError, match='version 99'):
+        open_annotation(tmp_path / 'broken.store')

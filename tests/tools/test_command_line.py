@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 from tiny_run import ROOT
 
+from mmdf2.command_line import UserError
 from mmdf2.engine import load_config
 
 ONE_OF_BOTH = pytest.mark.parametrize('name', ['train', 'test'])
@@ -100,5 +101,5 @@ def test_options_for_metrics_reach_every_one_of_ours(tmp_path):
     single = Config({'test_evaluator': ours[0]})
     test.set_up_metrics(single, '--dump', outfile_prefix=prefix)
     assert single.test_evaluator.outfile_prefix == prefix
-    with pytest.raises(SystemExit, match=r'--dump: test_evaluator has no mmdf2\.DeepFashion2Metric'):
+    with pytest.raises(UserError, match=r'--dump: test_evaluator has no mmdf2\.DeepFashion2Metric'):
         test.set_up_metrics(Config({'test_evaluator': {'type': 'CocoMetric'}}), '--dump', outfile_prefix=prefix)

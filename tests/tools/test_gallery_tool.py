@@ -90,7 +90,7 @@ def test_add_remove_and_info(shop, tiny_root, tmp_path):
     fields.write_text(json.dumps({'image': str(folder / photos[1].name), 'sku': 'A17', 'price': 9.5}) + '\n')
 
     output = run_tool('gallery.py', 'add', gallery, '--images', folder, '--fields', fields, *common)
-    assert '1 images there already' in output and '1 images could not be read' in output
+    assert '1 images were there already' in output and '1 images could not be read' in output
     assert 'broken.jpg' in (tmp_path / 'gallery.broken.txt').read_text()
     rows = content(gallery)
     assert rows[:first] == before and {row[1].image for row in rows} == {str(folder / path.name) for path in photos}

@@ -1,6 +1,8 @@
 # A synthetic wardrobe (tools/make_wardrobe.py). Images are resized to fit into a square of `image_size` pixels; batches
 # consist of image pairs.
 data_root = 'data/wardrobe/'
+# The tool and the arguments that draw the data; the tools show them when it is missing.
+data_command = 'make_wardrobe --identities 1300 --validation-identities 150 --size 320'
 image_size = (224, 224)
 batch_size = 8
 

@@ -1,0 +1,192 @@
+"""What all commands share: a fault that the user can cure ends with one sentence, and foreign noise stays out of sight.
+
+A tool calls :func:`start` before it imports anything slow, so that this also holds while the libraries are imported.
+This module therefore needs the standard library alone.
+"""
+
+import contextlib
+import linecache
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+# Set to anything, this environment variable shows the traceback of faults that the user can cure, too.
+TRACEBACK = 'MMDF2_TRACEBACK'
+
+_PACKAGE = Path(__file__).resolve().parent
+_LIBRARIES = ('torch', 'numpy', 'PIL', 'cv2', 'pycocotools', 'faiss', 'safetensors', 'tqdm')
+# What other libraries print to standard output, or log there, and a user cannot act on.
+_FOREIGN_LINES = re.compile(
+    r'^Could not import OneDL\. Skipping OneDL datasets\.$'  # mmdet, when it is imported
+    r'|mmengine.* - .*"(FileClient|HardDiskBackend)" (will be deprecated|is the alias of)'  # its own CheckpointHook
+)
+# (message, category) of warnings of other libraries that a user cannot act on.
+_FOREIGN_WARNINGS = (
+    ('faster_coco_eval is not installed', UserWarning),  # mmdet, when its metrics are imported
+    ('Setting (OMP|MKL)_NUM_THREADS environment variable for each process', UserWarning),  # MMEngine
+    ('`broadcast_buffers` is deprecated', FutureWarning),  # MMEngine; what it recommends instead does something else
+    ('pkg_resources is deprecated as an API', UserWarning),  # the original line of OpenMMLab
+)
+
+
+class UserError(RuntimeError):
+    """A fault that the user can cure. The message is one sentence, with the remedy in it or behind it."""
+
+
+def start(after_interrupt: str = '') -> None:
+    """Turns this process into a command: faults of the user end with a sentence, and noise is filtered.
+
+    Args:
+        after_interrupt: What the user can do after pressing Ctrl-C; a sentence.
+    """
+    for message, category in _FOREIGN_WARNINGS:
+        warnings.filterwarnings('ignore', message, category)
+    sys.stdout = _Screen(sys.stdout)
+    # torch.distributed replaces sys.stderr while the hook runs, to name the process on every line.
+    stderr = sys.stderr
+    sys.excepthook = lambda kind, error, trace: _end(error, after_interrupt, stderr)
+
+
+class _Screen:
+    """Standard output without the lines of :data:`_FOREIGN_LINES`, held back for a while where that is asked for."""
+
+    def __init__(self, stream) -> None:
+        self._stream = stream
+        self._held: list[str] | None = None
+        self._dropped = False
+
+    def write(self, text: str) -> int:
+        """Writes or keeps the text, or drops it if it is noise, with the end of its line."""
+        if _FOREIGN_LINES.search(text.rstrip('\n')):
+            self._dropped = not text.endswith('\n')
+        elif self._dropped and text == '\n':
+            self._dropped = False
+        elif self._held is not None:
+            self._held.append(text)
+        else:
+            self._stream.write(text)
+        return len(text)
+
+    @property
+    def held(self) -> bool:
+        """Whether output is held back at the moment."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Keeps what is written from now on."""
+        self._held = []
+
+    def release(self) -> None:
+        """Writes what was kept, and everything from now on."""
+        held, self._held = self._held or [], None
+        self._stream.write(''.join(held))
+
+    def drop(self) -> None:
+        """Forgets what was kept."""
+        self._held = None
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def output_held() -> Iterator['_Screen']:
+    """Holds standard output back until ``release`` is called on the result.
+
+    What has not been released is dropped when the block ends with a fault that the user can cure, since that is then
+    the only thing to read, and written in all other cases.
+    """
+    before = sys.stdout
+    screen = sys.stdout = _Screen(before)
+    screen.hold()
+    try:
+        yield screen
+    except BaseException as error:
+        if explain(error) is not None:
+            screen.drop()
+        raise
+    finally:
+        screen.release()
+        sys.stdout = before
+
+
+def explain(error: BaseException) -> str | None:
+    """What to tell the user about an exception, or None if it is a bug, whose traceback has to be seen.
+
+    Written for users are: the exceptions whose class mmdf2 defines, those of a few other classes that mmdf2 raises by a
+    ``raise`` statement, and what the operating system says about files and devices.
+    """
+    message = str(error).strip()
+    kind = type(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 'interrupted.'
+    if kind.__module__.partition('.')[0] == 'mmdf2':
+        return message
+    if kind.__name__ == 'OutOfMemoryError':
+        return f'{message.splitlines()[0]} Take smaller batches or images, or another device.'
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition('.')[0] in _LIBRARIES:
+        return (
+            f'{error.name} is not installed for {sys.executable}; use the Python of the environment that mmdf2 was '
+            'installed into (in a checkout: `make install`, then .venv/bin/python).'
+        )
+    if isinstance(error, OSError):
+        return _explain_os_error(error, message)
+    if isinstance(error, (ValueError, ImportError)) and _raised_on_purpose(error):
+        return message
+    return None
+
+
+def _explain_os_error(error: OSError, message: str) -> str:
+    if 'Original Traceback' in message:  # of a worker process of a loader
+        message = re.sub(r'^\w+(?:\.\w+)*: ', '', message.splitlines()[-1])
+    if error.filename is None or error.strerror is None:
+        return message
+    names = f'{error.filename} -> {error.filename2}' if error.filename2 else error.filename
+    return f'{names}: {error.strerror}.'
+
+
+def _raised_on_purpose(error: BaseException) -> bool:
+    """Whether a ``raise`` statement of mmdf2 raised it, and not Python or another library inside of mmdf2."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or _PACKAGE not in Path(frames[-1].filename).resolve().parents:
+        return False
+    return linecache.getline(frames[-1].filename, frames[-1].lineno).lstrip().startswith('raise ')
+
+
+def _end(error: BaseException, after_interrupt: str, stderr) -> None:
+    """Prints what a process that ends with an exception has to say; Python then ends it with status 1.
+
+    (After Ctrl-C, Python ends it by the signal, which a shell shows as 130; so a loop in a shell ends as well.)
+    """
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    message = explain(error)
+    if message is None or os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    if message is not None and _is_first_to_end():
+        if isinstance(error, KeyboardInterrupt):
+            message = f'{message} {after_interrupt}'.strip()
+        print(f'error: {message}', file=stderr, flush=True)
+
+
+def _is_first_to_end() -> bool:
+    """Whether no other process that the same launcher started has printed its fault: usually all have the same one."""
+    error_file = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if error_file:
+        # <folder of this launch>/<number of the process>/error.json; the launcher deletes the folder.
+        with contextlib.suppress(OSError):
+            folder = Path(error_file).parent.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                (folder / 'mmdf2-has-ended').touch(exist_ok=False)
+            except FileExistsError:
+                return False
+            return True
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'

@@ -1,0 +1,164 @@
+"""Training and testing by a config, whose faults, and missing data, are told in one sentence."""
+
+import contextlib
+import difflib
+import importlib
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import OPTIMIZERS
+from mmengine.runner import Runner
+
+from mmdf2.command_line import UserError, explain, output_held
+
+_BUILDING = Path(mmengine.registry.__file__).parent
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def run_training(config: Config) -> None:
+    """Trains by a config. Raises what :func:`_run` raises."""
+    _run(config, 'train')
+
+
+def run_test(config: Config) -> dict[str, float]:
+    """Tests by a config and returns the metrics. Raises what :func:`_run` raises."""
+    return _run(config, 'test')
+
+
+def _run(config: Config, method: str):
+    """Builds a runner and calls its method.
+
+    The log's first 500 lines describe the machine and the config. They appear on the screen when the first iteration
+    begins, so that a fault that comes before stands alone. (The log file has them at once.)
+
+    Raises:
+        UserError: The config asks for something that does not exist or does not fit, or data or weights are missing.
+    """
+    with output_held() as screen:
+        try:
+            runner = Runner.from_cfg(config)
+            runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
+            return getattr(runner, method)()
+        except Exception as error:
+            if screen.held:
+                _raise_config_fault(error, config)
+            raise
+
+
+@contextlib.contextmanager
+def config_faults_explained(config: Config) -> Iterator[None]:
+    """A block that builds what a config describes; an error that the config causes becomes a UserError."""
+    try:
+        yield
+    except Exception as error:
+        _raise_config_fault(error, config)
+        raise
+
+
+class _ReleaseHook(Hook):
+    """Lets the screen have its output when the first loop begins."""
+
+    def __init__(self, screen) -> None:
+        self.screen = screen
+
+    def before_train(self, runner) -> None:
+        """Called once, when everything has been built and loaded."""
+        self.screen.release()
+
+    before_test = before_val = before_train
+
+
+def _raise_config_fault(error: Exception, config: Config) -> None:
+    """Raises a UserError if the config is to blame for an error."""
+    if message := _config_fault(error, config):
+        raise UserError(message) from error
+
+
+def _config_fault(error: Exception, config: Config) -> str | None:
+    """The sentence for a fault that arose while everything was built; None for a bug, or if the error has its own."""
+    name = config.filename or 'the config'
+    if isinstance(error, FileNotFoundError) and (root := _missing_root(config)) and str(root) in str(error):
+        return _missing_data(config, root, name, error)
+    if (text := str(error.args[0]) if error.args else '') and isinstance(error, KeyError):
+        match = re.match(r'(\S+) is not in the (.+?) registry', text)
+        if match:
+            return _unknown_type(match[1], match[2], name)
+    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
+    if isinstance(optimizer.get('type'), str) and OPTIMIZERS.get(optimizer['type']) is None:
+        return _unknown_type(optimizer['type'], 'mmengine::optimizer', name)
+    own = explain(error)
+    if own is not None:
+        return None if not isinstance(error, ValueError) else f'{name}: {own}'
+    frames = [(frame, Path(frame.f_code.co_filename)) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    built = [frame for frame, path in frames if path.parent == _BUILDING and frame.f_code.co_name == 'build_from_cfg']
+    mismatch = isinstance(error, TypeError) and re.search(r'unexpected keyword|missing \d+ required', str(error))
+    if _PACKAGE in frames[-1][1].parents and not mismatch:
+        return None
+    if built:
+        subject = f'{name}: {built[-1].f_locals.get("obj_type", "a part")} cannot be built with these settings'
+    else:
+        subject = f'{name} cannot be used'
+    reason = (text or str(error)).strip().split('\n')[0].rstrip('.')[:300]
+    return f'{subject}: {type(error).__name__}: {reason}. Correct the config or option; MMDF2_TRACEBACK=1 shows where.'
+
+
+def _unknown_type(kind: str, registry: str, name: str) -> str:
+    """The sentence for a type that no registry has, with the nearest one that there is."""
+    registry_name = registry.rpartition('::')[2]
+    roots = [value for value in vars(mmengine.registry).values() if isinstance(value, mmengine.registry.Registry)]
+    known: set[str] = set()
+    for root in roots:
+        if root.name == registry_name:
+            _collect(root, known)
+    close = difflib.get_close_matches(kind, known, n=1) or difflib.get_close_matches(
+        kind.rpartition('.')[2], {entry.rpartition('.')[2] for entry in known}, n=1
+    )
+    hint = f' Did you mean {close[0]}?' if close else ' Correct the type, or import its module by custom_imports.'
+    return f"{name}: there is no {registry_name} of type '{kind}' in the registry {registry}.{hint}"
+
+
+def _collect(registry, known: set[str]) -> None:
+    for location in registry._locations:
+        # MMEngine swallows the ImportError of a part that cannot be imported; here it is the answer.
+        importlib.import_module(location)
+    prefix = '' if registry.scope in ('mmengine', 'mmdet') else f'{registry.scope}.'
+    known.update(f'{prefix}{entry}' for entry in registry.module_dict)
+    for child in registry.children.values():
+        _collect(child, known)
+
+
+def _datasets(config: Config):
+    for part in ('train', 'val', 'test'):
+        dataset = (config.get(f'{part}_dataloader') or {}).get('dataset') or {}
+        while 'dataset' in dataset:
+            dataset = dataset['dataset']
+        yield dataset
+
+
+def _missing_root(config: Config) -> Path | None:
+    """The first folder of a dataset, or of its split, that does not exist."""
+    for dataset in _datasets(config):
+        if dataset.get('data_root'):
+            for folder in (Path(dataset['data_root']), Path(dataset['data_root'], dataset.get('split') or '')):
+                if not folder.is_dir():
+                    return Path(dataset['data_root'])
+    return None
+
+
+def _missing_data(config: Config, root: Path, name, error: FileNotFoundError) -> str:
+    """The sentence for a missing dataset: ``data_command`` of the config makes it, or the user has to fetch it."""
+    command = config.get('data_command')
+    if not command:
+        return f'{name}: {explain(error)}. Put or link the dataset there, or change data_root in the config.'
+    tool, *arguments = shlex.split(command)
+    script = Path(sys.argv[0]).parent
+    start = f'mim run mmdf2 {tool}' if '.mim' in script.parts else f'python {script / tool}.py'
+    made_by = f'{start} --out {shlex.quote(str(root))} {shlex.join(arguments)}'
+    return f'{name}: {explain(error).split(";")[0]}. This command makes the dataset:\n    {made_by}'
