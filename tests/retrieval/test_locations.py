@@ -1,4 +1,4 @@
-"""What a location says, and what lies beside it."""
+"""Galleries by their location, and the paths of files beside them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Copies of a gallery into another: killed, continued, refused."""
+"""Copies of a gallery into another one: killed, continued and refused."""
 
 import random
 import signal
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.gallery import GalleryError
-from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval import FaissGallery, GalleryError, MilvusGallery
+from mmdf2.retrieval.transfer import transfer
 
 from .made_gallery import assert_same_hits, make_embeddings, make_items, make_similarity
 
@@ -19,8 +19,6 @@ _REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
 pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 
-from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
-from mmdf2.retrieval.transfer import transfer  # noqa: E402
 
 _WORKER = Path(__file__).with_name('milvus_worker.py')
 
