@@ -240,11 +240,9 @@ def with_attributes(items: RetrievalItems, truth: GroundTruth | None) -> Retriev
             'the columns of subsets need the attributes of query items, which neither their list nor the ground truth '
             'has; give the folder or the store of the dataset as ground truth'
         )
-    if items.labels is None:
-        raise EvaluationError('the items of user images need labels')
     item, row = pairs_of_images(items.image_ids, truth.item_image_ids)
     overlap = box_iou(with_size(items.boxes)[item], truth.boxes[row])
-    same = (overlap >= _SAME_BOX_IOU) & (items.labels[item] == truth.labels[row])
+    same = (overlap >= _SAME_BOX_IOU) & (items.needed_labels()[item] == truth.labels[row])
     item, row, overlap = item[same], row[same], overlap[same]
     found = np.full(len(items.image_ids), -1)
     # Of several items the one that overlaps most is taken, of equal ones the first.

@@ -126,7 +126,9 @@ def _centre(rows, centre, weight, work):
     square = rows.double() ** 2
     # One more column: a row without any has a largest entry too.
     largest = torch.nn.functional.pad(rows.abs(), (0, 1)).amax(1).double()
-    return _CentredRows(rows, square @ weight.double(), square @ weight.double().abs(), largest)
+    return _CentredRows(
+        rows=rows, form=square @ weight.double(), magnitude=square @ weight.double().abs(), largest=largest
+    )
 
 
 def _error_bound(query, magnitude, largest, weight, work):
