@@ -85,7 +85,7 @@ class Table:
         return [head, *((label, [_cell(value) for value in values]) for label, values in self.rows)]
 
     def widths(self, gap: int, least: int = 0) -> tuple[int, list[int]]:
-        """Width of the first column, and of each other column: its longest text plus the gap, but at least ``least``."""
+        """Width of the first column, and of each other one: its longest text plus the gap, but at least ``least``."""
         labels, texts = zip(*self.lines(), strict=True)
         columns = [max(least, max(map(len, column)) + gap) for column in zip(*texts, strict=True)]
         return max(map(len, labels)), columns
