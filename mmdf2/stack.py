@@ -23,8 +23,9 @@ DISTRIBUTIONS = {
 }
 
 REMEDY = (
-    'In a checkout of mmdf2 run `make install`. Elsewhere, with torch, ninja and setuptools installed:\n'
-    '    pip install --no-build-isolation "mmdf2[onedl]"'
+    'In a checkout of mmdf2 run `make install`. For another environment, which has torch, ninja, psutil, wheel and '
+    'setuptools>=77,<81, run there in the checkout (or name a wheel of mmdf2 in place of the dot):\n'
+    '    pip install --no-build-isolation ".[onedl]"'
 )
 REBUILD = (
     'To build them again: `rm -rf .venv && make install` in a checkout of mmdf2. Elsewhere:\n'

@@ -23,7 +23,7 @@ def import_pymilvus():
         import pymilvus
     except ImportError as error:
         raise ImportError(
-            'galleries in Milvus need pymilvus, and milvus-lite for a file: pip install mmdf2[milvus]'
+            'galleries in Milvus need pymilvus, and milvus-lite for a file: pip install pymilvus milvus-lite'
         ) from error
     return pymilvus
 
@@ -126,7 +126,7 @@ def _check_milvus_lite() -> None:
         # Optional: only files need it, and pymilvus imports it late and says less.
         import milvus_lite  # noqa: F401
     except ImportError as error:
-        raise ImportError('galleries in a file of Milvus need milvus-lite: pip install mmdf2[milvus]') from error
+        raise ImportError('galleries in a file of Milvus need milvus-lite: pip install pymilvus milvus-lite') from error
 
 
 def _passes(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from mmdf2.retrieval import FaissGallery, GalleryError, MilvusGallery
 
 from ..made_gallery import assert_same_hits, make_embeddings, make_items, make_similarity
 
-_REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
+_REASON = 'galleries in Milvus are an extra: pip install pymilvus milvus-lite'
 pymilvus = pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 

@@ -12,7 +12,7 @@ from mmdf2.retrieval import FaissGallery, GalleryItem, MilvusGallery
 
 from ..made_gallery import assert_same_hits, brute_force, make_embeddings, make_items, make_similarity
 
-_REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
+_REASON = 'galleries in Milvus are an extra: pip install pymilvus milvus-lite'
 pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 
