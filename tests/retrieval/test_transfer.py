@@ -23,6 +23,7 @@ pytest.importorskip('milvus_lite', reason=_REASON)
 _WORKER = Path(__file__).with_name('milvus_worker.py')
 
 
+@pytest.mark.slow
 def test_a_killed_copy_continues_without_duplicates_or_omissions(tmp_path):
     rng = np.random.default_rng(3)
     source = FaissGallery(make_similarity(rng), 'source')

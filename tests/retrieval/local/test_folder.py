@@ -36,6 +36,7 @@ def number_of(folder) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_a_hundred_kills_leave_the_old_gallery_or_the_new_one(tmp_path):
     folder, dice = tmp_path / 'g', random.Random(0)
     write_folder(folder, content(0))
