@@ -51,7 +51,7 @@ class ItemRows:
         return {int(row['id']): np.array(row['embedding'], np.float32) for row in self._rows(ids, ['id', 'embedding'])}
 
     def present(self, ids: Iterable[int]) -> set[int]:
-        """Those ids that are there."""
+        """Returns those of the ids that the gallery has."""
         return {int(row['id']) for row in self._rows(ids, ['id'])}
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
