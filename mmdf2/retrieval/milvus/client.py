@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from mmdf2.retrieval.gallery import GalleryError
 
@@ -129,7 +130,7 @@ def _check_milvus_lite() -> None:
         raise ImportError('galleries in a file of Milvus need milvus-lite: pip install pymilvus milvus-lite') from error
 
 
-def _passes(error: Exception) -> bool:
+def _passes(error: Any) -> bool:
     """Whether a failure is one that may be gone at the next attempt."""
     # pymilvus brings grpc with it, so both are imported together.
     from grpc import RpcError, StatusCode
