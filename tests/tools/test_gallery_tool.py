@@ -104,6 +104,7 @@ def test_add_remove_and_info(shop, tiny_root, tmp_path):
     assert content(gallery) == [row for row in left[:-1] if row[1].image == str(folder / photos[2].name)]
 
 
+@pytest.mark.slow
 def test_milvus_answers_as_the_folder_does(shop, tiny_root, tmp_path):
     pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
     photos = sorted((tiny_root / 'validation' / 'image').iterdir())
