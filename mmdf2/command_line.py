@@ -5,6 +5,7 @@ This module therefore needs the standard library alone.
 """
 
 import contextlib
+import errno
 import linecache
 import os
 import re
@@ -17,6 +18,17 @@ from pathlib import Path
 # Set to anything, this environment variable shows the traceback of faults that the user can cure, too.
 TRACEBACK = 'MMDF2_TRACEBACK'
 
+# What to do about an error of the operating system, by its number.
+_REMEDIES = {
+    errno.ENOENT: 'check the path',
+    errno.EACCES: 'choose a place where you may read and write',
+    errno.EPERM: 'choose a place where you may read and write',
+    errno.EROFS: 'choose a place where you may write',
+    errno.EEXIST: 'a file is where a folder is needed, so give another path',
+    errno.ENOTDIR: 'a file is where a folder is needed, so give another path',
+    errno.EISDIR: 'a folder is where a file is needed, so give another path',
+    errno.ENOSPC: 'free some space, then start the same command again',
+}
 _PACKAGE = Path(__file__).resolve().parent
 _LIBRARIES = ('torch', 'numpy', 'PIL', 'cv2', 'pycocotools', 'faiss', 'safetensors', 'tqdm')
 # What other libraries print to standard output, or log there, and a user cannot act on.
@@ -146,7 +158,8 @@ def _explain_os_error(error: OSError, message: str) -> str:
     if error.filename is None or error.strerror is None:
         return message
     names = f'{error.filename} -> {error.filename2}' if error.filename2 else error.filename
-    return f'{names}: {error.strerror}.'
+    remedy = f'; {_REMEDIES[error.errno]}' if error.errno in _REMEDIES else ''
+    return f'{names}: {error.strerror}{remedy}.'
 
 
 def _raised_on_purpose(error: BaseException) -> bool:

@@ -15,6 +15,10 @@ from mmengine.runner import Runner
 from mmdf2.command_line import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+LAUNCH_REMEDY = (
+    '--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node N TOOL ... --launcher '
+    'pytorch; leave it out to run one process.'
+)
 # Keys of a config's first level that its runner or our tools look for beside the arguments of Runner.
 _OTHER_KEYS = {'auto_scale_lr', 'data_command', 'data_root', 'find_unused_parameters', 'model_wrapper_cfg'}
 
@@ -69,10 +73,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs', Path(args.config).stem))
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UserError(
-            '--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node N TOOL ... --launcher '
-            'pytorch; leave it out to run one process.'
-        )
+        raise UserError(LAUNCH_REMEDY)
     if args.launcher != 'none' and get_device() == 'cpu':
         _distribute_on_cpu(config)
     return config

@@ -32,7 +32,11 @@ def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
     half = len(blocks) // 2
     sheet = np.concatenate([np.concatenate(blocks[:half]), np.concatenate(blocks[half:])], axis=1)
     path = Path(path)
-    if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 85]):
+    try:
+        written = cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    except cv2.error:  # a suffix that OpenCV does not know
+        written = False
+    if not written:
         raise ValueError(f'cannot write {path}: its folder must exist and its name end in .jpg')
     return path
 
