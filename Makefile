@@ -4,6 +4,7 @@
 # make test      the tests, on that wheel (PYTEST_ARGS='ops -k topk')
 # make test-all  the same with the slow tests
 # make sanitize  tests/ops under AddressSanitizer and UndefinedBehaviorSanitizer
+# make check-versions  a build from source, and tests, with the oldest and the newest Python and torch
 # make lint      what pre-commit and CI check
 # make help      this list
 # make clean     remove what builds left; work_dirs and the environment stay (make clean-venv removes that)
@@ -28,7 +29,7 @@ endif
 
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: help install demo wheel test test-all sanitize lint clean clean-venv
+.PHONY: help install demo wheel test test-all sanitize check-versions lint clean clean-venv
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -54,15 +55,19 @@ test-all: wheel
 sanitize: install
 	$(BIN)/python scripts/sanitize.py
 
+check-versions: install
+	$(BIN)/python scripts/check_versions.py
+
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files -z | xargs -0 $(BIN)/codespell
+	$(BIN)/mypy
 	$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES))
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache tests/.pytest_cache .ruff_cache .mypy_cache
 	find mmdf2 tests tools scripts configs csrc -name __pycache__ -prune -exec rm -rf {} +
 
 clean-venv:

@@ -1,12 +1,12 @@
-"""Measures galleries on made embeddings: recall, time, memory and build time of each index, beside plain faiss.
+"""Measures galleries on made embeddings: recall, time, memory and build time of each index, and of plain faiss.
 
     python benchmarks/benchmark_gallery.py --dir /some/disk                  # 1,000,000 items
     python benchmarks/benchmark_gallery.py --dir /some/disk --items 100000
 
-Embeddings have clusters like a gallery's (styles, identities, several photos of each) and the similarity has weights of
-either sign. Queries are searched one at a time, and a hundred together; recall is the share of the exact 20 best that
-are among the 20 found. Each index has a process of its own; its memory is what the process holds after the search, the
-table of items included, besides the vectors, which are a mapped file.
+The embeddings have clusters like those of a gallery (styles, identities, several photos per identity), and the
+similarity has weights of either sign. Queries are searched one at a time, and a hundred together. Recall is the share
+of the exact 20 best that are among the 20 found. Each index is measured in a process of its own; its memory is what the
+process holds after the search, with the table of items and without the vectors, which are a mapped file.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
 from mmdf2.retrieval.similarity import Similarity
 
 WIDTH, K, QUERIES = 256, 20, 300
-# Name -> settings of the gallery's index, None for the exact search.
+# Name -> settings of the gallery's index; None for the exact search.
 INDEXES = {
     'exact': None,
     'lists, 128 probes': ListSettings(probes=128),
@@ -40,12 +40,12 @@ PLAIN = {'plain faiss, flat L2': 'Flat', 'plain faiss, IVF L2, 256 probes': 'IVF
 
 
 def main() -> None:
-    """Makes what is missing, measures and prints."""
+    """Makes the gallery if it is missing, measures each index and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dir', type=Path, required=True, help='where the made galleries lie (1.2 KB an item)')
+    parser.add_argument('--dir', type=Path, required=True, help='folder for the made galleries (1.2 KB per item)')
     parser.add_argument('--items', type=int, default=1_000_000)
     parser.add_argument('--categories', type=int, default=1, choices=range(1, 14), metavar='N', help='1 to 13')
-    parser.add_argument('--only', nargs='+', choices=[*INDEXES, *PLAIN], help='these indexes alone')
+    parser.add_argument('--only', nargs='+', choices=[*INDEXES, *PLAIN], help='measure only these indexes')
     parser.add_argument('--run', help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.dir / f'{args.items}-{args.categories}'
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def make(folder: Path, count: int, categories: int) -> None:
-    """Writes a gallery, queries and their exact neighbours."""
+    """Writes a gallery, queries and their exact top-k."""
     rng = np.random.default_rng(0)
     weight = -np.abs(rng.normal(size=WIDTH)) / WIDTH
     weight[rng.random(WIDTH) < 0.2] *= -0.5
@@ -105,7 +105,7 @@ def make(folder: Path, count: int, categories: int) -> None:
 
 
 def run(folder: Path, name: str) -> dict[str, float]:
-    """Figures of one index."""
+    """Measures one index: recall, ms per query (one at a time, and of 100 together), seconds to build, memory."""
     queries, exact = np.load(folder / 'queries.npy'), np.load(folder / 'exact.npy')
     gallery = FaissGallery.load(folder / 'gallery', verify=False)
     start = time.perf_counter()
@@ -127,7 +127,7 @@ def run(folder: Path, name: str) -> dict[str, float]:
 
 
 def own_memory() -> float:
-    """Megabytes that the process holds besides mapped files; all that are resident where the system does not tell."""
+    """Megabytes that the process holds without mapped files, or with them where the system does not tell them apart."""
     try:
         status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
         return int(status['RssAnon'].split()[0]) / 1024
@@ -143,7 +143,8 @@ def own_search(gallery: FaissGallery, settings: ListSettings | GraphSettings | N
 
 
 def plain_search(gallery: FaissGallery, factory: str):
-    """faiss on the embeddings as they are, by Euclidean distance, as one would without knowing the similarity."""
+    """A search by faiss over plain embeddings by Euclidean distance, as one would do without the similarity."""
+    # Only here: an imported faiss would count in the memory of the exact search.
     import faiss
 
     parts = [gallery.partition_arrays(category) for category in range(1, 14)]

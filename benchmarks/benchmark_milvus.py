@@ -1,11 +1,11 @@
-"""Measures a gallery in Milvus beside the embedded one, on the made embeddings of benchmarks/benchmark_gallery.py.
+"""Measures a gallery in Milvus and one in a folder, on the made embeddings of benchmarks/benchmark_gallery.py.
 
     python benchmarks/benchmark_milvus.py --dir /some/disk                                  # 100,000 items, milvus-lite
     python benchmarks/benchmark_milvus.py --dir /some/disk --at http://host:19530 --items 1000000
 
-The gallery is transferred, then searched exactly and by the graph; recall is the share of the exact 20 best that
-are among the 20 found. With milvus-lite the server is in the same process, so that its memory is Milvus's own. At an
-address the gallery must not be there yet; the collection stays.
+The gallery is transferred, then searched exactly and by the graph. Recall is the share of the exact 20 best that are
+among the 20 found. milvus-lite runs in the same process, so the memory that the process gains is that of Milvus. At an
+address the gallery must not exist yet, and it stays there.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from mmdf2.retrieval.transfer import transfer
 
 
 def main() -> None:
-    """Makes what is missing, measures and prints."""
+    """Makes the gallery if it is missing, transfers it, measures the searches and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dir', type=Path, required=True, help='where the made galleries lie (8 KB an item)')
+    parser.add_argument('--dir', type=Path, required=True, help='folder for the made galleries (8 KB per item)')
     parser.add_argument('--items', type=int, default=100_000)
     parser.add_argument('--categories', type=int, default=13, choices=range(1, 14), metavar='N', help='1 to 13')
     parser.add_argument('--at', help='address of a Milvus server (default: a file of milvus-lite in DIR)')
@@ -42,12 +42,12 @@ def main() -> None:
     print(f'{args.items:,} items of {WIDTH} columns in {args.categories} categories: transferred, {_since(start)}')
     print(f'{"search":<24}{"recall":>8}{"ms":>9}{"ms, 1 category":>16}')
     queries, exact = np.load(folder / 'queries.npy'), np.load(folder / 'exact.npy')
-    print(_row('embedded, exact', source, queries, exact))
+    print(_row('folder, exact', source, queries, exact))
     print(_row('Milvus, exact', gallery, queries, exact))
     if not args.at:
-        print(f'memory {(own_memory() - before) * 2**20 / args.items:.0f} bytes an item, ', end='')
+        print(f'memory {(own_memory() - before) * 2**20 / args.items:.0f} bytes per item, ', end='')
         size = sum(path.stat().st_size for path in Path(at).rglob('*') if path.is_file())
-        print(f'disk {size / args.items:.0f} bytes an item')
+        print(f'disk {size / args.items:.0f} bytes per item')
     start = time.perf_counter()
     gallery.build_index(least_items=1)
     print(f'graph: built, {_since(start)}')
@@ -56,6 +56,7 @@ def main() -> None:
 
 
 def _row(name: str, gallery, queries: np.ndarray, exact: np.ndarray) -> str:
+    """A line of the table: recall, ms per query in all categories, and in one."""
     gallery.search(queries[:1], K)
     start = time.perf_counter()
     found = [[hit.id for hit in gallery.search(query[None], K)[0]] for query in queries]

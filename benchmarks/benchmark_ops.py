@@ -1,19 +1,17 @@
-"""Measures mmdf2's operators beside the other ways to do the same, in one run, and prints tables in Markdown.
+"""Measures mmdf2's operators and other ways to compute the same, in one run, and prints tables in Markdown.
 
     python benchmarks/benchmark_ops.py
     python benchmarks/benchmark_ops.py --device cuda --out benchmark.json
     python benchmarks/benchmark_ops.py --sizes 1x1000000 256x1000000
 
-Search: the 20 best of N gallery rows for each of M queries, 256 wide; then the logits of M x N pairs in training.
-Rounds alternate between the contenders and the best round counts, so that a busy machine is unfair to nobody. Peak
-memory is what a contender needs beside the inputs; on a CPU each has a process of its own for that, as the high-water
-mark of a process never falls.
+It measures the search for the 20 best of N gallery rows for each of M queries, with embeddings of 256 numbers, and then
+the logits of M x N pairs in training. Rounds alternate between the contenders, and the best round counts, so that a
+busy machine is equally unfair to all. Peak memory is what a contender needs beside the inputs. On a CPU it is measured
+in a process per contender, because the peak of a process never falls.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
 import platform
 import sys
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 import torch
 from pair_contenders import CLASSES, LIMIT, OURS, SEARCHES, TRAINING, WIDTH, make_inputs
 
+from mmdf2.files import write_json
 from mmdf2.ops import build_info
 
 SIZES = [(12377, 36961), (1, 1_000_000), (256, 1_000_000)]
@@ -31,7 +30,7 @@ SAMPLE = 16  # queries whose scores are checked in float64
 
 
 def seconds(function, device, calls=1):
-    """Seconds that one call takes, from the mean of so many."""
+    """Seconds per call: the mean of ``calls`` calls."""
     if device == 'cuda':
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -47,20 +46,21 @@ def seconds(function, device, calls=1):
 
 
 def alternate(functions, device, repeat, calls=1):
-    """Best seconds of each function over so many rounds."""
+    """Seconds of each function in its best round of ``repeat`` rounds."""
     rounds = [{name: seconds(call, device, calls) for name, call in functions.items()} for _ in range(repeat)]
     return {name: min(one[name] for one in rounds) for name in functions}
 
 
 def memory_of(function, device):
-    """MB by which the peak rises while ``function`` runs; on a CPU only right in a process that did nothing else."""
+    """MB by which the peak rises while ``function`` runs; on a CPU only in a process that did nothing else before."""
     if device == 'cuda':
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    import resource  # Unix alone has it
+    # Only Unix has it, and GPUs do without.
+    import resource
 
     unit = 1 if sys.platform == 'darwin' else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -69,7 +69,7 @@ def memory_of(function, device):
 
 
 def inputs_of(contender, size, device):
-    """The contender's share of the queries, and the gallery."""
+    """The gallery and the queries that a contender searches: fewer than all for a slow one."""
     rows, columns = size
     if contender.pairs:
         rows = max(1, min(rows, contender.pairs // columns))
@@ -80,7 +80,7 @@ def inputs_of(contender, size, device):
 def search_memory(name, size, device, threads):
     torch.set_num_threads(threads)
     contender = SEARCHES[name]
-    contender.prepare(make_inputs(2, 64, device))()  # what a first call loads is no memory of the search
+    contender.prepare(make_inputs(2, 64, device))()  # what a first call loads does not count
     inputs = inputs_of(contender, size, device)
     return memory_of(lambda: contender.prepare(inputs)(), device)
 
@@ -92,7 +92,7 @@ def training_memory(name, size, device, threads):
 
 
 def search_times(names, size, device, threads, repeat):
-    """For each contender its seconds, scaled to all queries, and how its neighbours compare with ours."""
+    """For each contender its seconds, scaled to all queries, and how its result compares with ours."""
     torch.set_num_threads(threads)
     searches, rows, facts = {}, {}, {}
     for name in names:
@@ -106,7 +106,7 @@ def search_times(names, size, device, threads, repeat):
 
 
 def compare(found, inputs):
-    """Share of neighbours equal to ours, largest error of a sample's scores against the direct form in float64."""
+    """The share of neighbours equal to ours, and the largest error of scores of a sample against the direct form."""
     if found is None:
         return {}
     scores, indices = (part.cpu() for part in found)
@@ -143,7 +143,7 @@ def training_times(size, device, threads, repeat):
 
 
 def apart(function, *arguments):
-    """Calls in a fresh process: nothing that ran before counts in its peak memory. This one stays small for that."""
+    """Calls a function in a new process, whose peak memory nothing has raised before."""
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -213,18 +213,20 @@ def parse_size(text):
     except ValueError:
         rows = columns = 0
     if rows < 1 or columns < 1:
-        raise argparse.ArgumentTypeError(f'a size is queries x gallery rows, as 256x1000000, got {text!r}')
+        raise argparse.ArgumentTypeError(f'a size is queries x gallery rows, such as 256x1000000, got {text!r}')
     return rows, columns
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Measure the operators beside the other ways to do the same.')
+    parser = argparse.ArgumentParser(description='Measure the operators and other ways to compute the same.')
     parser.add_argument('--sizes', nargs='+', type=parse_size, help='MxN of the searches (default: three)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--repeat', type=int, default=3, help='rounds, of which the best counts')
-    parser.add_argument('--quick', action='store_true', help='one small size and one round, to see that all runs')
-    parser.add_argument('--out', type=Path, help='JSON file for the numbers')
+    parser.add_argument('--repeat', type=int, default=3, help='rounds, of which the best one counts (default: 3)')
+    parser.add_argument(
+        '--quick', action='store_true', help='one small size and one round, to see that everything runs'
+    )
+    parser.add_argument('--out', type=Path, help='JSON file for the figures')
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda, but torch finds no GPU: torch.cuda.is_available() is False')
@@ -248,9 +250,7 @@ def main():
     result['training'] = facts
     print_table(*training_table(TRAINING_SIZE, facts))
     if args.out:
-        beside = args.out.with_name(f'{args.out.name}.tmp')
-        beside.write_text(json.dumps(result, indent=1))
-        os.replace(beside, args.out)
+        write_json(args.out, result)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """The ways to search and to train that benchmark_ops.py measures side by side.
 
-A search contender takes Inputs, prepares what an application would prepare once, and returns a function without
-arguments that searches: ``(scores (M, k), indices (M, k))`` with scores of logit 0 minus logit 1, or None when it only
-multiplies matrices.
+A contender for the search takes Inputs, prepares what an application would prepare once, and returns a function without
+arguments. That function searches and returns ``(scores (M, k), indices (M, k))``, the scores being logit 0 minus logit
+1, or None when it only multiplies matrices.
 """
 
 import importlib.util
@@ -15,10 +15,12 @@ from mmdf2.ops import pair_similarity, pair_topk
 
 WIDTH, K, CLASSES = 256, 20, 2
 SCORES_AT_A_TIME = {'cpu': 1 << 26, 'cuda': 1 << 30}
-"""Scores that torch's contenders hold: 256 MB and 4 GB."""
+"""Scores that the contenders of torch operators hold at a time: 256 MB and 4 GB."""
 
 
 class Inputs(NamedTuple):
+    """Queries (M, D), gallery (N, D), weight (2, D), and the number of neighbours wanted."""
+
     query: torch.Tensor
     gallery: torch.Tensor
     weight: torch.Tensor
@@ -30,18 +32,28 @@ class Inputs(NamedTuple):
 
 
 class Contender(NamedTuple):
+    """A way to search.
+
+    Attributes:
+        prepare: Makes the search from Inputs.
+        pairs: The most pairs that it scores, if it is slow; its time is scaled to all pairs.
+        devices: Where it runs.
+        negative: Whether it is defined only for weights of which none is positive.
+        needs: A module that it imports, if that can be missing.
+    """
+
     prepare: Callable
-    pairs: int | None = None  # scores so many pairs at most and scales the time
+    pairs: int | None = None
     devices: tuple[str, ...] = ('cpu', 'cuda')
-    negative: bool = False  # is defined for weights of one sign alone
-    needs: str | None = None  # a module
+    negative: bool = False
+    needs: str | None = None
 
     def available(self):
         return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
 def make_inputs(rows, columns, device='cpu', negative=False, width=WIDTH, k=K):
-    """Normally distributed embeddings off the origin, as they are behind a ReLU, and weights of either sign."""
+    """Normally distributed embeddings with a common offset, as after a ReLU, and weights of either sign."""
     generator = torch.Generator(device).manual_seed(0)
     query = torch.randn(rows, width, generator=generator, device=device).add_(1)
     gallery = torch.randn(columns, width, generator=generator, device=device).add_(1)
@@ -107,12 +119,13 @@ def cdist_topk(inputs):
 
 
 def faiss_flat(inputs):
+    # Optional: it is measured where it is installed.
     import faiss
 
     query, gallery, difference = inputs.query, inputs.gallery, inputs.difference
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatIP(WIDTH + 1)
-    # In pieces: the augmented gallery is the index's own copy and exists once.
+    # In pieces, so that the augmented gallery exists only once, in the index.
     for tile in gallery.split(4096):
         index.add(torch.cat([tile, (tile.square() @ difference)[:, None]], 1).numpy())
 
@@ -125,7 +138,7 @@ def faiss_flat(inputs):
 
 
 def matrix_product(inputs):
-    """In tiles that stay in the cache, which is faster than writing the whole result; the limit of all others."""
+    """The matrix product alone, which limits all others; its tiles stay in the cache, which is faster."""
     query, gallery = inputs.query, inputs.gallery
     tile = 1 << 20 if query.device.type == 'cpu' else SCORES_AT_A_TIME['cuda']
     rows = min(len(query), 1024 if query.device.type == 'cpu' else tile // len(gallery))
@@ -161,7 +174,7 @@ def broadcast_logits(query, gallery, weight, bias):
 
 
 def expanded_logits(query, gallery, weight, bias):
-    """The plain formula: three matrix products, of which one for each class."""
+    """The expanded form by plain torch operators: three matrix products, one of them per class."""
     mixed = torch.einsum('md,cd,nd->mnc', query, weight, gallery)
     return (query.square() @ weight.T)[:, None] + gallery.square() @ weight.T - 2 * mixed + bias
 

@@ -1,4 +1,5 @@
-// How far the expanded form of the similarity can be from the direct one. On the host and on the device.
+// How far the expanded form of the similarity can be from the direct one, on the host and on the device.
+// mmdf2/retrieval/similarity.py derives the bound.
 #pragma once
 
 #include <cmath>
@@ -13,7 +14,7 @@
 
 namespace mmdf2 {
 
-// What the error bound needs to know of a centred row.
+// What the error bound needs to know of a centred row x.
 struct RowTerms {
   double form = 0;       // sum w x^2
   double magnitude = 0;  // sum |w| x^2
@@ -25,11 +26,11 @@ struct Arithmetic {
   double unit;      // relative error of one rounding
   double smallest;  // smallest normal number
   double greatest;
-  double roundings;  // of a sum of products, each at most `unit` times the sum of the products' absolute values
+  double roundings;  // in a sum of products, each at most `unit` times the sum of the products' absolute values
 };
 
-// Standard analysis (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of D products errs by
-// at most D u sum |products|, in whatever order it is added.
+// The arithmetic of Work itself: a sum of D products errs by at most D u sum |products|, in whatever order it is added
+// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
 template <typename Work>
 MMDF2_HOST_DEVICE inline Arithmetic ordinary_arithmetic(int64_t width) {
   using Limits = std::numeric_limits<Work>;
@@ -38,15 +39,15 @@ MMDF2_HOST_DEVICE inline Arithmetic ordinary_arithmetic(int64_t width) {
   return {kUnit, kSmallest, kGreatest, static_cast<double>(width)};
 }
 
-// Bound on |form(a') + fl(form(b') + mixed term) - s(a, b)| for a query row and any gallery row within `gallery`'s
-// magnitude and largest entry. Infinite where the arithmetic could overflow.
+// Bound on |form(a') + fl(form(b') + mixed term) - s(a, b)| for a query row and every gallery row whose magnitude and
+// largest entry are at most those of `gallery`. Infinite where the arithmetic could overflow.
 MMDF2_HOST_DEVICE inline double error_bound(const Arithmetic& arithmetic, const RowTerms& query,
                                             const RowTerms& gallery, double largest_weight, int64_t width) {
   const double reach = sqrt(query.magnitude) + sqrt(gallery.magnitude);
   const double scale = reach * reach;
   // Rounding the centred and weighted entries, the forms and the final addition.
   const double steps = (arithmetic.roundings + 10) * arithmetic.unit;
-  // Products below the smallest normal number may be lost altogether.
+  // Products below the smallest normal number may be lost completely.
   const double lost =
       8 * (width + 1) * arithmetic.smallest * (1 + (1 + largest_weight) * (query.largest + gallery.largest));
   const bool usable = steps < 0.5 && scale < arithmetic.greatest / 8;

@@ -13,7 +13,7 @@
 #define MMDF2_COMPILER "GCC " __VERSION__
 #endif
 
-// mmdf2/ops/library.py reads this from the file, before it loads a library that another torch was meant to load.
+// mmdf2/ops/library.py reads this from the file before it loads the library, which may be built for another torch.
 extern "C" __attribute__((visibility("default"), used)) const char mmdf2_build_info[] =
     "mmdf2-build-info:{\"compiler\": \"" MMDF2_COMPILER "\", " MMDF2_BUILD_INFO "}";
 
@@ -31,7 +31,7 @@ namespace {
 
 using at::Tensor;
 
-// Differences of squares lose too much in 16 bits: autocast runs these operators in float32.
+// Differences of squares lose too many digits in 16 bits, so autocast runs these operators in float32.
 template <c10::DispatchKey key>
 struct Autocast {
   static Tensor full(const Tensor& tensor) {

@@ -1,4 +1,5 @@
-// All pairs' logits and their gradients as matrix products: nothing of size M x N x D. The same code on every device.
+// Logits of all pairs, and their gradients, as matrix products: nothing of size M x N x D is made. The same code runs
+// on every device. mmdf2/retrieval/similarity.py derives the algebra.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
@@ -14,7 +15,7 @@ namespace {
 
 using at::Tensor;
 
-// Gallery rows whose weighted copies, one per class, are held at a time.
+// Gallery rows whose weighted copies, one per class, are in memory at a time.
 constexpr int64_t kTile = 4096;
 
 void check(const Tensor& query, const Tensor& gallery, const Tensor& weight) {
@@ -26,7 +27,8 @@ void check(const Tensor& query, const Tensor& gallery, const Tensor& weight) {
                     weight.sizes());
 }
 
-// The similarity does not change when all rows are shifted together; without the shift the expanded form loses digits.
+// The vector that is subtracted from all rows: the similarity does not change by it, and the expanded form keeps
+// digits.
 Tensor common_centre(const Tensor& query, const Tensor& gallery) {
   const auto rows = std::max<int64_t>(query.size(0) + gallery.size(0), 1);
   return (query.sum(0) + gallery.sum(0)) / rows;

@@ -1,4 +1,4 @@
-// What every device's pair_topk demands of its arguments.
+// The checks of pair_topk's arguments that all devices share.
 #pragma once
 
 #include <ATen/core/Tensor.h>

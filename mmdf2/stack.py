@@ -23,8 +23,9 @@ DISTRIBUTIONS = {
 }
 
 REMEDY = (
-    'In a checkout of mmdf2 run `make install`. Elsewhere, with torch, ninja and setuptools installed:\n'
-    '    pip install --no-build-isolation "mmdf2[onedl]"'
+    'In a checkout of mmdf2 run `make install`. For another environment, which has torch, ninja, psutil, wheel and '
+    'setuptools<81, run there in the checkout (or name a wheel of mmdf2 in place of the dot):\n'
+    '    pip install --no-build-isolation ".[onedl]"'
 )
 REBUILD = (
     'To build them again: `rm -rf .venv && make install` in a checkout of mmdf2. Elsewhere:\n'
@@ -121,4 +122,4 @@ def _within(version: str, lowest: str, limit: str) -> bool:
 
 def _release(version: str) -> tuple[int, ...]:
     """'2.1.0rc4+cpu' -> (2, 1, 0). By hand, because the package named packaging may itself be what is missing."""
-    return tuple(int(number) for number in re.match(r'\d+(?:\.\d+)*', version).group().split('.'))
+    return tuple(int(number) for number in re.findall(r'^\d+(?:\.\d+)*', version)[0].split('.'))

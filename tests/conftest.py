@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests uses: small datasets in DeepFashion2's layout, made on the spot."""
+"""Fixtures that several folders of tests use: small datasets in DeepFashion2's layout, which are made when needed."""
 
 import json
 from pathlib import Path
@@ -20,21 +20,22 @@ def photo_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def make_item():
-    """make_item(rng, item_id, category_id, style, size): an item somewhere in an image of that (width, height)."""
+    """make_item(rng, item_id, category_id, style, size): makes an item in an image of the given (width, height)."""
     return _make_item
 
 
 @pytest.fixture(scope='session')
 def write_split():
-    """write_split(root, split, annotations, size): writes images and annotation 1, 2, ... of a split."""
+    """write_split(root, split, annotations, size): writes a split, whose images are numbered 1, 2, ..."""
     return _write_split
 
 
 @pytest.fixture(scope='session')
 def tiny_root(tmp_path_factory) -> Path:
-    """A dataset of 24 training and 16 validation images of 96 x 64 pixels: 4 identities a split, one or two items each.
+    """A dataset of 24 training and 16 validation images of 96 x 64 pixels, with one or two items per image.
 
-    Images go by turns to user and shop; pair_ids 1 to 4 have 6 (4) images each, with styles 1 and 0.
+    User and shop images alternate. Each split has four identities: pair_ids 1 to 4, with 6 training and 4 validation
+    images each, and style 1. The second items have style 0.
     """
     root = tmp_path_factory.mktemp('tiny')
     for seed, (split, count) in enumerate({'train': 24, 'validation': 16}.items()):
@@ -62,7 +63,15 @@ def _make_item(rng, item_id, category_id, style, size) -> Item:
     middle = (x1 + x2) / 2, (y1 + y2) / 2
     polygon = np.array([[middle[0], y1], [x2, middle[1]], [middle[0], y2], [x1, middle[1]]], dtype=np.float64)
     attributes = {name: int(rng.integers(1, 4)) for name in ('scale', 'occlusion', 'zoom_in', 'viewpoint')}
-    return Item(item_id, category_id, style, (int(x1), int(y1), int(x2), int(y2)), landmarks, [polygon], **attributes)
+    return Item(
+        item_id=item_id,
+        category_id=category_id,
+        style=style,
+        bbox=(int(x1), int(y1), int(x2), int(y2)),
+        landmarks=landmarks,
+        segmentation=[polygon],
+        **attributes,
+    )
 
 
 def _write_split(root, split, annotations, size) -> Path:

@@ -1,4 +1,4 @@
-"""Two made photos with annotation as the dataset's own people draw it, standing in for photos that may not be copied.
+"""Two made photos with annotation, which replace real photos of the dataset: those may not be copied.
 
 What they have in common with real photos of the dataset: JPEG files of 750 pixels on the longer side, polygons in
 hundredths of a pixel, landmarks in whole pixels with occluded and unlabelled ones among them, outlines of many points

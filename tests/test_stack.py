@@ -70,7 +70,7 @@ def test_all_missing_is_one_error_with_the_commands(world):
     for module, (lowest, _) in stack.RANGES.items():
         assert f'{module} is not installed (mmdf2 needs {module} >= {lowest}' in message
     assert 'make install' in message
-    assert 'pip install --no-build-isolation "mmdf2[onedl]"' in message
+    assert 'pip install --no-build-isolation ".[onedl]"' in message
 
 
 @pytest.mark.parametrize(

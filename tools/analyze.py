@@ -22,7 +22,7 @@ from mmdf2.analysis.statistics import dataset_statistics
 from mmdf2.datasets.prepare import open_annotation
 from mmdf2.evaluation.files.detections import read_detections
 from mmdf2.evaluation.files.retrieval import read_retrieved_lists
-from mmdf2.evaluation.truth import TruthSource, ground_truth
+from mmdf2.evaluation.truth import source_of_store
 from mmdf2.files import write_text
 
 
@@ -74,12 +74,10 @@ def show_dataset(args: argparse.Namespace) -> list[Path]:
 def show_errors(args: argparse.Namespace) -> list[Path]:
     """Writes the page and the numbers of a system's failures; returns their paths."""
     store, images = open_annotation(args.gt, args.split)
-    sizes = zip(store.image_ids.tolist(), store.heights.tolist(), store.widths.tolist(), strict=True)
-    sizes = {image_id: (height, width) for image_id, height, width in sizes}
     files = {kind: getattr(args, kind) for kind in TASKS if getattr(args, kind)}
-    source = TruthSource(ground_truth(store, masks='segm' in files), sizes, store)
+    source = source_of_store(store, masks='segm' in files)
     bare = source.bare()
-    results = {kind: with_boxes(read_detections(path, kind, sizes, bare)) for kind, path in files.items()}
+    results = {kind: with_boxes(read_detections(path, kind, source.sizes, bare)) for kind, path in files.items()}
     names = [Path(path).name for path in args.retrieval]
     if len(set(names)) < len(names):
         names = args.retrieval

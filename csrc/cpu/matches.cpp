@@ -38,7 +38,7 @@ Candidates<T>::Candidates(int64_t queries, int64_t padded, int64_t count)
 
 template <typename T>
 void Candidates<T>::add(int64_t query, T score, int64_t index) {
-  if (!(score > thresholds_[query])) return;  // NaN, or the threshold has just risen
+  if (!(score > thresholds_[query])) return;  // NaN, or the threshold has risen meanwhile
   matches_[query * capacity_ + sizes_[query]++] = {score, index};
   if (sizes_[query] == capacity_) cut(query);
 }

@@ -1,4 +1,4 @@
-// pair_topk on the CPU: divides the work among threads; search.h does it.
+// pair_topk on the CPU: divides the work of search.h among threads.
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
@@ -21,25 +21,25 @@ namespace {
 
 using at::Tensor;
 
-// From so many on the product is faster than the direct form.
+// From this number of queries on, the product is faster than the direct form.
 constexpr int64_t kProductQueries = 5;
-// A group of queries goes over the gallery together: large, as each group centres the gallery again, but its candidates
-// and packed rows take memory for each thread.
+// The queries of a group are compared with the gallery together. Groups are large, because each one centres the gallery
+// again, but their candidates and packed rows take memory in each thread.
 constexpr int64_t kGroupQueries = 2048, kGroupBytes = 8 << 20;
-// Parts of the gallery for different threads, each with candidates of its own.
+// About the fewest items of a part of the gallery, which a thread searches with candidates of its own.
 constexpr int64_t kPartItems = 4096;
 constexpr int64_t kCentreRows = 4096;
 
 constexpr char kNotFinite[] = "query or gallery holds NaN or infinity (or values whose sum is not finite)";
 
 Instructions available_instructions() {
-  // torch's own choice, which the variable ATEN_CPU_CAPABILITY may lower.
+  // torch's own choice, which the environment variable ATEN_CPU_CAPABILITY can lower.
   const std::string capability = at::get_cpu_capability();
   if (capability == "AVX512") return Instructions::kAvx512;
   return capability == "AVX2" ? Instructions::kAvx2 : Instructions::kBaseline;
 }
 
-// Adds rows spread over all of them, so that sorted ones are met evenly; returns how many.
+// Adds up a sample of rows, spread evenly because rows may be sorted; returns how many were added.
 template <typename T>
 int64_t add_some_rows(const T* rows, int64_t count, std::vector<double>& sum) {
   const int64_t width = static_cast<int64_t>(sum.size()), step = std::max<int64_t>(1, count / kCentreRows);
@@ -50,7 +50,7 @@ int64_t add_some_rows(const T* rows, int64_t count, std::vector<double>& sum) {
   return added;
 }
 
-// About the mean of all rows.
+// The centre: approximately the mean of all rows.
 template <typename T>
 std::vector<T> common_centre(const Tensor& query, const Tensor& gallery) {
   std::vector<double> sum(query.size(1));
@@ -64,7 +64,7 @@ std::vector<T> common_centre(const Tensor& query, const Tensor& gallery) {
   return centre;
 }
 
-// Who searches what: groups of queries times parts of the gallery.
+// The tasks: each one searches a group of queries in a part of the gallery.
 struct Division {
   int64_t rows, total, group, part;
 
@@ -116,7 +116,7 @@ class Search {
   }
 
  private:
-  // The best of what the tasks from `first` on found for the same queries in different parts of the gallery.
+  // Writes the best of what the tasks from `first` on found for the same queries in different parts of the gallery.
   void write(int64_t first, std::vector<Match<double>>* found) {
     const Range queries = division_.queries(first);
     std::vector<Match<double>> matches;

@@ -1,5 +1,5 @@
-// A block of the score matrix: its sums stay in registers over the whole width, and are compared with the thresholds
-// while they are near. On one row of items a vector of queries is worked on, so items need no packing.
+// The kernel of a block of the score matrix. Its sums stay in registers over the whole width and are compared with the
+// thresholds there. Each entry of an item is multiplied with a vector of queries, so items need no packing.
 #include <cstring>
 
 #include "vector_kernels.h"
@@ -31,12 +31,12 @@ MMDF2_INLINE uint32_t multiply_body(const T* rows, const T* forms, const T* pack
   }
   for (int64_t i = 0; i < ITEMS; ++i) {
     for (int64_t j = 0; j < VECTORS; ++j) {
-      const Lanes sum = sums[i][j];  // the array itself would move from registers to memory
+      const Lanes sum = sums[i][j];  // referring to the array itself would move it from registers to memory
       std::memcpy(scores + i * kQueries + j * kLanes, &sum, sizeof(Lanes));
     }
   }
   uint32_t hits = 0;
-#pragma GCC unroll 1  // or GCC vectorises over the items, by shuffling
+#pragma GCC unroll 1  // otherwise GCC vectorises over the items, by shuffling
   for (int64_t i = 0; i < ITEMS; ++i) {
     int above = 0;
     for (int64_t q = 0; q < kQueries; ++q) above |= !(scores[i * kQueries + q] <= thresholds[q]);
@@ -45,7 +45,7 @@ MMDF2_INLINE uint32_t multiply_body(const T* rows, const T* forms, const T* pack
   return hits;
 }
 
-// As many sums as the registers hold beside the queries and an item's entry: 32 registers with AVX-512, else 16.
+// As many sums as the registers hold beside the queries and an item's entry: 32 registers with AVX-512, otherwise 16.
 #define MMDF2_PRODUCT_KERNEL(Name, TARGET, BYTES, ITEMS, VECTORS)                                                  \
   template <typename T>                                                                                            \
   struct Name {                                                                                                    \

@@ -1,5 +1,5 @@
-// Without fused multiply-adds, so that a score is the same number on every machine: two items that tie on one tie on
-// all.
+// The kernels of single rows. They use no fused multiply-adds, so that a score is the same number on every machine:
+// items of equal score on one machine have equal scores on all.
 #ifdef __clang__
 #pragma clang fp contract(off)
 #else
@@ -14,7 +14,7 @@
 namespace mmdf2 {
 namespace {
 
-// Two vectors of sums: additions of one need not wait for those of the other.
+// Two vectors of sums, so that the additions of one need not wait for those of the other.
 constexpr int64_t kLanes = 8, kStep = 2 * kLanes;
 typedef double Doubles __attribute__((vector_size(kLanes * sizeof(double))));
 

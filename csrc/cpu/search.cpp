@@ -8,7 +8,7 @@
 namespace mmdf2 {
 namespace {
 
-// A centred tile of items shall stay in the second-level cache while all queries pass by.
+// A centred tile of items has to stay in the second-level cache while all queries are multiplied with it.
 constexpr int64_t kTileItems = 192, kTileBytes = 192 << 10;
 
 template <typename T>
@@ -16,7 +16,7 @@ bool is_finite(const T* row, int64_t width) {
   return std::all_of(row, row + width, [](T value) { return std::isfinite(value); });
 }
 
-// Some queries, centred, weighted and packed for the product: panel by panel, the queries of a panel side by side.
+// Some queries, centred, weighted and packed for the product: panel by panel, with the queries of a panel side by side.
 template <typename T>
 class PackedQueries {
  public:
@@ -34,7 +34,7 @@ class PackedQueries {
   }
 
   int64_t size() const { return static_cast<int64_t>(terms_.size()); }
-  // With those that fill the last panel.
+  // The number of queries with those that fill the last panel.
   int64_t padded() const { return (size() + columns_ - 1) / columns_ * columns_; }
   const T* panel(int64_t first) const { return packed_.data() + first * width_; }
   const RowTerms& terms(int64_t i) const { return terms_[i]; }
@@ -47,7 +47,7 @@ class PackedQueries {
   std::vector<T> packed_;
 };
 
-// The items of a range, tile by tile centred in a buffer.
+// The items of a range, centred in a buffer tile by tile.
 template <typename T>
 class TiledItems {
  public:
@@ -59,7 +59,7 @@ class TiledItems {
     forms_.resize(capacity_);
   }
 
-  // Moves on; false at the end of the range.
+  // Centres the next tile; false at the end of the range.
   bool next() {
     begin_ = end_;
     end_ = std::min(begin_ + capacity_, items_.end);
@@ -69,7 +69,8 @@ class TiledItems {
       forms_[n - begin_] = static_cast<T>(terms.form);
       largest_.magnitude = std::max(largest_.magnitude, terms.magnitude);
       largest_.largest = std::max(largest_.largest, terms.largest);
-      // What is not finite makes the magnitude so; so does an overflow.
+      // The magnitude of a row that is not finite is not finite. An overflow has the same effect, so the row is looked
+      // at.
       if (!std::isfinite(terms.magnitude)) finite_ &= is_finite(problem_.item(n), problem_.width);
       if (!std::isfinite(terms.magnitude)) largest_.magnitude = std::numeric_limits<double>::infinity();
     }
@@ -80,7 +81,7 @@ class TiledItems {
   int64_t size() const { return end_ - begin_; }
   const T* row(int64_t i) const { return rows_.data() + i * problem_.width; }
   const T* forms() const { return forms_.data(); }
-  // Of all items so far.
+  // The largest terms of all items so far.
   const RowTerms& largest() const { return largest_; }
   bool finite() const { return finite_; }
 
@@ -93,8 +94,8 @@ class TiledItems {
   std::vector<T> rows_, forms_;
 };
 
-// Calls visit(i, score, item) for each query i and item whose expanded score, less the query's own form, is not below
-// or at thresholds[i] (NaN is not). `visit` may raise thresholds, which are as many as padded queries.
+// Calls visit(i, score, item) for each query i and item whose expanded score, without the query's own form, is not at
+// most thresholds[i]; so it is called for NaN. `visit` may raise thresholds, of which there are queries.padded().
 template <typename T, typename Visit>
 void scan(const Problem<T>& problem, const PackedQueries<T>& queries, TiledItems<T>& items, const T* thresholds,
           const Visit& visit) {
@@ -120,13 +121,13 @@ void scan(const Problem<T>& problem, const PackedQueries<T>& queries, TiledItems
   }
 }
 
-// A query whose candidates are not proven to be complete.
+// A query whose candidates are not proved to be complete.
 struct OpenQuery {
   int64_t index;
   double bound, floor;  // no item below the floor is among the best
 };
 
-// Second pass: scores directly what may be above the floor or above the worst match so far.
+// The second pass: scores directly what may be above the floor or above the worst match so far.
 template <typename T>
 void search_again(const Problem<T>& problem, const std::vector<OpenQuery>& open, const Range& queries,
                   const Range& range, Match<double>* matches) {
@@ -136,7 +137,8 @@ void search_again(const Problem<T>& problem, const std::vector<OpenQuery>& open,
   std::vector<T> thresholds(packed.padded(), std::numeric_limits<T>::infinity());
   const auto raise = [&](size_t i, double score) {
     const double threshold = score - packed.terms(i).form - open[i].bound;
-    // Rounded down, so that nothing is lost to rounding. Where the bound is infinite all must pass, as NaN lets it.
+    // Rounded down, so that rounding loses no item. Where the bound is infinite all items must pass, which NaN
+    // achieves.
     const T lower = std::nextafter(static_cast<T>(threshold), -std::numeric_limits<T>::infinity());
     thresholds[i] = std::isfinite(lower) ? lower : std::numeric_limits<T>::quiet_NaN();
   };
@@ -180,7 +182,7 @@ bool search_by_product(const Problem<T>& problem, const Range& queries, const Ra
     }
     const double worst = best.worst();
     const bool complete = candidates.end(i) - candidates.begin(i) == range.size();
-    // Strictly above: an equal score with a smaller index would come first.
+    // Strictly above, because an item of equal score and smaller index would come first.
     if (complete || worst > packed.terms(i).form + candidates.threshold(i) + bound) {
       const auto sorted = best.take_sorted();
       std::copy(sorted.begin(), sorted.end(), matches + i * count);
@@ -200,7 +202,7 @@ bool search_directly(const Problem<T>& problem, const Range& queries, const Rang
     for (int64_t i = 0; i < queries.size(); ++i) {
       const double score = problem.score(queries.begin + i, item);
       best[i].add(score, item);
-      // What is not finite makes the score so; so does an overflow in double precision.
+      // The score of a row that is not finite is not finite. An overflow in double precision has the same effect.
       if (!std::isfinite(score)) {
         finite &=
             is_finite(problem.item(item), problem.width) && is_finite(problem.query(queries.begin + i), problem.width);

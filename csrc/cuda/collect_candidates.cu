@@ -1,5 +1,5 @@
-// The candidates of each query: the product of all weighted query rows with all centred gallery rows, tile by tile, and
-// of each tile only the scores above what the row has already. No score is ever written that is not a candidate.
+// Collects the candidates of each query: multiplies all weighted query rows with all centred gallery rows, tile by
+// tile, and keeps the scores of each tile that are above the row's threshold. No other score is ever written to memory.
 #include "tile_scores.cuh"
 
 namespace mmdf2::cuda {
@@ -7,7 +7,7 @@ namespace {
 
 // The lists of a query tile's rows, as one block fills them.
 struct Lists {
-  float* thresholds;   // (kTile): below it, or at it, a score is no candidate
+  float* thresholds;   // (kTile): a score that is at most the threshold is no candidate
   int* counts;         // (kTile)
   Candidate* entries;  // (kTile, capacity)
   int capacity, keep;
@@ -48,9 +48,11 @@ __device__ int count_from(const Candidate* entries, int count, uint32_t key) {
   return sum_lanes(found);
 }
 
-// A warp cuts a row's list back to its `keep` highest, in place; returns what all entries left out are at most.
+// A warp cuts a row's list back to its `keep` highest entries, in place. Returns the score that no entry left out
+// exceeds.
 __device__ float cut(Candidate* entries, int count, int keep) {
-  // The greatest key that at least `keep` entries reach, bit by bit; exactly `keep` of them will do.
+  // The greatest key that at least `keep` entries reach, bit by bit, or a smaller one that exactly `keep` entries
+  // reach.
   uint32_t key = 0;
   int reached = count;
   for (uint32_t bit = 0x80000000u; bit != 0 && reached != keep; bit >>= 1) {
@@ -59,7 +61,7 @@ __device__ float cut(Candidate* entries, int count, int keep) {
     key |= bit;
     reached = found;
   }
-  int surplus = reached - keep;  // of entries equal to the last one kept
+  int surplus = reached - keep;  // entries equal to the last kept one that are left out
   int written = 0;
   for (int begin = 0; begin < count; begin += kWarp) {
     const int i = begin + lane_index();
@@ -69,7 +71,7 @@ __device__ float cut(Candidate* entries, int count, int keep) {
     const bool dropped = entry_key == key && rank_among(equal) < surplus;
     const bool kept = i < count && entry_key >= key && !dropped;
     const unsigned chosen = __ballot_sync(kAllLanes, kept);
-    __syncwarp();  // all have read before any writes
+    __syncwarp();  // all lanes have read before any lane writes
     if (kept) entries[written + rank_among(chosen)] = entry;
     const int equals = __popc(equal);
     surplus -= equals < surplus ? equals : surplus;
@@ -91,8 +93,8 @@ __device__ void make_room(const Lists& lists) {
   }
 }
 
-// A run of tiles of one query tile. The slabs of all its tiles are one stream, so that the first slabs of a tile are on
-// their way while the last scores of the one before are looked at.
+// Searches a run of tiles of one query tile. The slabs of all its tiles are one stream, so that the first slabs of a
+// tile are being copied while the scores of the tile before are compared with the thresholds.
 template <int kBytes>
 __device__ void search_run(const Expanded& expanded, int query_tile, int first, int tiles, Stage* stages,
                            const Lists& lists) {
@@ -106,7 +108,7 @@ __device__ void search_run(const Expanded& expanded, int query_tile, int first, 
       if (++slab_to_load == slabs) slab_to_load = 0, ++tile_to_load;
       stage_to_load = (stage_to_load + 1) % kStages;
     }
-    commit_copies();  // an empty group too: the groups are counted
+    commit_copies();  // empty groups too, because groups are counted
   };
 
   for (int i = 0; i < kStages - 1; ++i) load_next();
@@ -114,7 +116,7 @@ __device__ void search_run(const Expanded& expanded, int query_tile, int first, 
   int tile = 0, slab = 0;
   for (int64_t step = 0; step < steps; ++step) {
     wait_copies<kStages - 2>();
-    // Everybody's copies are there, and everybody is done with the stage that is loaded next.
+    // The copies of all threads are there, and all threads are done with the stage that is loaded next.
     __syncthreads();
     load_next();
     multiply(stages[step % kStages], place, scores);

@@ -1,5 +1,5 @@
-// The best matches by the direct form alone: exact whatever the numbers, at D double-precision products a pair. A block
-// takes a query and a part of the gallery; a second kernel merges the parts.
+// The best matches by the direct form alone: exact for all numbers, at the cost of D products in double precision per
+// pair. One block per query and part of the gallery; a second kernel merges the parts.
 #include "kernels.h"
 #include "matches.cuh"
 #include "warp.cuh"
@@ -17,7 +17,7 @@ static_assert((kCapacity & (kCapacity - 1)) == 0, "the list is sorted as a power
 struct BestMatches {
   Matches<kCapacity> list;
   int count;
-  double worst_score;  // what is not better than this is not taken
+  double worst_score;  // a match that is not better than the worst one is not taken
   int worst_index;
 
   __device__ void clear() {
@@ -29,7 +29,7 @@ struct BestMatches {
     __syncthreads();
   }
 
-  // By single threads, at most kStep times between two calls of make_room by all.
+  // Called by single threads, at most kStep times between two calls of make_room by all threads.
   __device__ void offer(double score, int index) {
     if (!is_better(score, index, worst_score, worst_index)) return;
     const int place = atomicAdd(&count, 1);
@@ -55,7 +55,7 @@ struct BestMatches {
   }
 };
 
-// By each warp that met a score that is not finite.
+// Called by each warp that met a score that is not finite.
 template <typename In>
 __device__ void look_for_not_finite(const Problem<In>& problem, const In* query, int64_t begin, int64_t end,
                                     Status* status) {
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads)
   const In* query = problem.queries + row * problem.width;
   const int64_t begin = static_cast<int64_t>(problem.total) * part / lists.parts;
   const int64_t end = static_cast<int64_t>(problem.total) * (part + 1) / lists.parts;
-  bool suspicious = false;  // a row with NaN or infinity has no finite score; one of great numbers may have none either
+  bool suspicious = false;  // rows with NaN or infinity have no finite score, and rows of large numbers may have none
   best.clear();
   for (int64_t first = begin; first < end; first += kStep) {
     const int64_t last = first + kStep < end ? first + kStep : end;

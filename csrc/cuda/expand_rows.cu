@@ -1,4 +1,4 @@
-// The parts of the expanded form that belong to one row. A warp takes a row.
+// The parts of the expanded form that belong to one row. One warp per row.
 #include "kernels.h"
 #include "warp.cuh"
 
@@ -8,7 +8,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kRowsOfBlock = kThreads / kWarp;
 constexpr int kBlocks = 4096;      // at most; a block then takes several rows in turn
-constexpr int kSampleRows = 1024;  // of each side
+constexpr int kSampleRows = 1024;  // of the queries and of the gallery
 
 int blocks_for(int rows) {
   const int needed = (rows + kRowsOfBlock - 1) / kRowsOfBlock;
@@ -27,12 +27,12 @@ __device__ double sum_sample(const float* rows, int count, int width, int column
   return sum;
 }
 
-// Doubles that are not negative order like their bits, and NaN above all of them.
+// Doubles that are not negative have the order of their bits, with NaN above all of them.
 __device__ void raise(unsigned long long* largest, double value) {
   atomicMax(largest, static_cast<unsigned long long>(__double_as_longlong(value)));
 }
 
-// A block takes a column.
+// One block per column.
 __global__ void __launch_bounds__(kThreads) centre_kernel(const Expanded expanded) {
   __shared__ double sums[kRowsOfBlock];
   const int column = static_cast<int>(blockIdx.x), width = expanded.width;
@@ -52,12 +52,13 @@ __global__ void __launch_bounds__(kThreads) centre_kernel(const Expanded expande
   if (column < width) raise(&expanded.status->largest_weight, fabs(static_cast<double>(expanded.weight[column])));
 }
 
-// A finite row that overflows here has an infinite largest entry, and so no bound, whatever NaN its other terms are.
+// A finite row that overflows here has an infinite largest entry and therefore an infinite bound, even where its other
+// terms are NaN.
 __device__ void keep_largest(double& largest, double value) {
   if (value > largest) largest = value;
 }
 
-// Calls visit(k, x) for the entries of the centred row in this lane's columns; terms are complete in all lanes.
+// Calls visit(k, x) for the entries of the centred row in this lane's columns; the terms are complete in all lanes.
 template <typename Visit>
 __device__ RowTerms expand_row(const Expanded& expanded, const float* row, const Visit& visit) {
   RowTerms terms;

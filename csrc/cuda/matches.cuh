@@ -1,4 +1,4 @@
-// A block's list of matches in shared memory, and its order: higher scores first, then smaller indices, NaN last.
+// A block's list of matches in shared memory, and their order: higher scores first, then smaller indices, NaN last.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,7 +13,7 @@ struct Matches {
   int indices[kCapacity];
 };
 
-// NaN is infinity minus infinity in the direct form.
+// The direct form gives NaN for infinity minus infinity.
 __device__ inline double rank_of(double score) { return score == score ? score : -INFINITY; }
 
 __device__ inline bool is_better(double score, int index, double other_score, int other_index) {
@@ -27,8 +27,8 @@ __device__ inline int power_of_two_from(int count) {
   return power;
 }
 
-// Sorts the first `count` matches, best first, with all threads of the block (a bitonic network). Entries from `count`
-// up to the next power of two are overwritten. Ends with a barrier; begins with one too.
+// Sorts the first `count` matches, best first, by all threads of the block (a bitonic network). Entries from `count` up
+// to the next power of two are overwritten. It begins and ends with a barrier.
 template <int kCapacity>
 __device__ void sort_matches(Matches<kCapacity>& matches, int count) {
   const int size = power_of_two_from(count), threads = static_cast<int>(blockDim.x);

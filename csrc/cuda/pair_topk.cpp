@@ -1,4 +1,4 @@
-// pair_topk for CUDA tensors: torch's memory and stream for the search of this folder.
+// pair_topk for CUDA tensors: gives the search of this folder torch's memory and stream.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>

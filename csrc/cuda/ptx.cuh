@@ -1,4 +1,4 @@
-// The instructions that C++ has no words for.
+// Instructions that CUDA C++ has no functions for.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,7 +23,8 @@ __device__ inline unsigned char* dynamic_shared() {
   return bytes;
 }
 
-// Copies kBytes (4 or 16, both addresses aligned to it) to shared memory in the background; zeros if not `valid`.
+// Copies kBytes (4 or 16, with both addresses aligned to it) to shared memory in the background; writes zeros if not
+// `valid`.
 template <int kBytes>
 __device__ inline void copy_async(void* shared, const void* global, bool valid) {
 #if __CUDA_ARCH__ >= 800
@@ -50,7 +51,7 @@ __device__ inline void commit_copies() {
 #endif
 }
 
-// Waits until at most kPending of this thread's groups of copies are under way.
+// Waits until at most kPending of this thread's groups of copies are unfinished.
 template <int kPending>
 __device__ inline void wait_copies() {
 #if __CUDA_ARCH__ >= 800

@@ -1,4 +1,4 @@
-// Of each query's candidates the best by the direct form, and the proof that no other item is better. A block takes a
+// Finds the best of each query's candidates by the direct form, and proves that no other item is better. One block per
 // query.
 #include "kernels.h"
 #include "matches.cuh"
@@ -12,7 +12,7 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kCapacity = 2048;  // a power of two, and more than candidate_count(kMostMatches)
 constexpr int kDigits = 256;     // values of the eight bits of a key that a step of the selection looks at
 
-// One query row's lists, one for each block that met its tile.
+// The lists of one query row, one per block that computed scores of its tile.
 struct RowLists {
   CandidateLists lists;
   int first_slot, last_slot, row_in_tile;
@@ -46,7 +46,7 @@ __device__ RowLists lists_of_row(const Expanded& expanded, const CandidateLists&
 }
 
 struct Selection {
-  uint32_t key;  // of the last of the best ones
+  uint32_t key;  // the key of the last of the best ones
   int equal;     // how many of those with this very key are among the best
 };
 
@@ -120,7 +120,7 @@ __device__ double bound_of_row(const Expanded& expanded, int row) {
                      value_of_bits(status.largest_weight), expanded.width);
 }
 
-// Replaces expanded scores by direct ones; false, in all threads, if one is further away than the bound.
+// Replaces expanded scores by direct ones; returns false in all threads if one is further away than the bound.
 __device__ bool rescore(const Expanded& expanded, int row, int count, double bound, Matches<kCapacity>& matches) {
   const float* query = expanded.queries + static_cast<int64_t>(row) * expanded.width;
   bool accurate = true;
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kThreads)
   const RowLists row_lists = lists_of_row(expanded, lists, row);
   const int total = row_lists.total(), count = total < lists.keep ? total : lists.keep;
   const double bound = bound_of_row(expanded, row);
-  // Fewer than wanted: scores that overflowed to NaN are no candidates.
+  // There can be fewer candidates than wanted, because scores that overflowed to NaN are not collected.
   bool proven = bound < INFINITY && count >= wanted;
   if (proven) {
     const Selection selection = select(row_lists, count);
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kThreads)
     proven = rescore(expanded, row, count, bound, matches);
     sort_matches(matches, count);
     const double left_out = expanded.terms[row].form + value_of_key(selection.key) + bound;
-    // Strictly above: an equal score with a smaller index would come first.
+    // Strictly above, because an item of equal score and smaller index would come first.
     proven = proven && (count == expanded.total || matches.scores[wanted - 1] > left_out);
   }
   if (!proven) {

@@ -1,4 +1,4 @@
-// The order of the kernels, and how much memory they get.
+// The order in which the kernels run, and how much memory they get.
 #include <algorithm>
 #include <type_traits>
 
@@ -8,21 +8,22 @@
 namespace mmdf2::cuda {
 namespace {
 
-// Up to so many queries the gallery is read once for each, by the direct form: as fast as memory, and exact by itself.
+// Up to this number of queries the direct form reads the gallery once per query: as fast as memory, and exact by
+// itself.
 constexpr int kFewRows = 2;
-// Memory beside the gallery's forms. The lists of one block for each multiprocessor are needed whatever their size.
+// Memory beside the gallery's forms. One list of each row per multiprocessor is needed, whatever its size.
 constexpr int64_t kListBytes = 96 << 20;
 constexpr int64_t kWeightedBytes = 32 << 20;
 constexpr int64_t kPartBytes = 32 << 20;
-constexpr int kBlocksOfMultiprocessor = 4;  // of direct_search
+constexpr int kBlocksOfMultiprocessor = 4;  // blocks of direct_search per multiprocessor
 constexpr int kMostGridRows = 65535;        // of a grid's second dimension
 
 int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// More candidates than matches: the nearer a score is to the last one, the more likely rounding changed their order.
+// More candidates than matches, because rounding may have changed the order of scores near the last one.
 int candidate_count(int matches, int total) { return std::min(total, matches + matches / 8 + 16); }
 
-// Stops at the first error.
+// Runs steps until the first error.
 struct Steps {
   cudaError_t error = cudaSuccess;
 
@@ -75,7 +76,7 @@ class Search {
     return status;
   }
 
-  // Returns the numbers of the rows left open, as many as the status says.
+  // Returns the numbers of the rows that are left open; the status says how many there are.
   int* search_expanded() {
     Expanded all{};
     all.queries = problem_.queries;
@@ -110,7 +111,7 @@ class Search {
     return open_rows;
   }
 
-  // Query tiles that are searched at a time, so that lists and weighted rows keep to their memory.
+  // The number of query tiles that are searched at a time, so that lists and weighted rows stay within their memory.
   int choose_chunk(const Expanded& all, const CandidateLists& lists) const {
     const int64_t slot_bytes = static_cast<int64_t>(sizeof(Candidate)) * kTile * lists.capacity;
     const int64_t tile_bytes = static_cast<int64_t>(sizeof(float)) * kTile * all.padded_width;

@@ -1,6 +1,6 @@
-// A tile of the product of weighted query rows with centred gallery rows, spread over the registers of a block: columns
-// come through shared memory in slabs, copied ahead, and are multiplied in tensor cores as 3xTF32 (see kernels.h), or
-// in float32 where there are none.
+// A tile of the product of weighted query rows with centred gallery rows, spread over the registers of a block. Slabs
+// of columns are copied ahead to shared memory and are multiplied in tensor cores as 3xTF32 (see kernels.h), or in
+// float32 where there are none.
 #pragma once
 
 #include "kernels.h"
@@ -26,7 +26,7 @@ struct Stage {
 
 // Where this thread's scores are in the tile; see multiply_tf32 for group and member.
 struct Place {
-  int row, column;  // of the first one
+  int row, column;  // of the first score
   int group, member;
 };
 
@@ -36,7 +36,8 @@ __device__ inline Place place_of_thread() {
   return {warp / 4 * 64 + group, warp % 4 * 32 + 2 * member, group, member};
 }
 
-// Starts the copy of columns column to column + kDepth of both tiles' rows. kBytes: what the gallery's rows allow.
+// Starts copying the columns from `column` to column + kDepth of both tiles' rows. kBytes are copied at a time: 16
+// where the gallery's rows are aligned to it, otherwise 4.
 template <int kBytes>
 __device__ void load_stage(const Expanded& expanded, int query_tile, int gallery_tile, int column, Stage& stage) {
   constexpr int kFour = kDepth / 4, kSome = kBytes / 4, kPieces = kDepth / kSome;
@@ -56,7 +57,7 @@ __device__ void load_stage(const Expanded& expanded, int query_tile, int gallery
   if (thread < kFour) copy_async<16>(&stage.centre[thread * 4], expanded.centre + column + thread * 4, true);
 }
 
-// high + low is the value to 22 bits.
+// high + low equals the value to 22 bits.
 __device__ inline void split(float value, uint32_t& high, uint32_t& low) {
   high = round_to_tf32(value);
   low = round_to_tf32(value - __uint_as_float(high));
@@ -82,7 +83,7 @@ __device__ inline void multiply_split(const Stage& stage, const Place& place, Sc
       split(rows[8][low_column], left_high[1], left_low[1]);
       split(rows[0][high_column], left_high[2], left_low[2]);
       split(rows[8][high_column], left_high[3], left_low[3]);
-      // The small products first: they would be cut off beside the large ones.
+      // The small products come first, because beside the large ones they would be truncated.
 #pragma unroll
       for (int j = 0; j < kColumnSteps; ++j) multiply_tf32(sums[i][j], left_low, right_high[j]);
 #pragma unroll
@@ -118,7 +119,7 @@ __device__ inline void multiply_plain(const Stage& stage, const Place& place, Sc
   }
 }
 
-// Each slab is summed by itself: tensor cores cut off where float32 rounds, and short sums lose less in both.
+// Each slab is summed by itself: tensor cores truncate where float32 rounds, and short sums lose less with both.
 __device__ inline void multiply(const Stage& stage, const Place& place, Scores& scores) {
   Scores sums = {};
   if constexpr (kTensorCores) {

@@ -13,7 +13,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ inline int lane_index() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp_index() { return static_cast<int>(threadIdx.x) / kWarp; }
 
-// The sum over the lanes, the same bits in each of them.
+// The sum over the lanes, with the same bits in each of them.
 template <typename Value>
 __device__ inline Value sum_lanes(Value value) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
@@ -30,7 +30,7 @@ __device__ inline double max_lanes(double value) {
   return value;
 }
 
-// How many lanes before this one say yes.
+// How many lanes before this one are set in the ballot.
 __device__ inline int rank_among(unsigned ballot) { return __popc(ballot & ((1u << lane_index()) - 1)); }
 
 // Unsigned integers in the order of the floats; NaN is not ordered.

@@ -252,7 +252,12 @@ class Journal:
                 begin, end = end, end + len(entry['garments'])
                 if entry['error'] is None:
                     items = [
-                        GalleryItem(entry['image'], tuple(row['box']), row['category_id'], row['landmarks'])
+                        GalleryItem(
+                            image=entry['image'],
+                            box=tuple(row['box']),
+                            category_id=row['category_id'],
+                            landmarks=row['landmarks'],
+                        )
                         for row in entry['garments']
                     ]
                     scores = np.array([row['score'] for row in entry['garments']], dtype=np.float64)

@@ -68,13 +68,13 @@ def evaluate_gallery(
             progress()
     image_ids, boxes, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
     lists = RetrievedLists(
-        np.array(image_ids, dtype=np.int64),
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array(labels, dtype=np.int64),
-        np.array(scores, dtype=np.float64),
-        np.array([len(line) for line in hits], dtype=np.int64),
-        np.array([_image_id(hit, shop_ids, store) for line in hits for hit in line], dtype=np.int64),
-        np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
+        image_ids=np.array(image_ids, dtype=np.int64),
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        labels=np.array(labels, dtype=np.int64),
+        scores=np.array(scores, dtype=np.float64),
+        hit_counts=np.array([len(line) for line in hits], dtype=np.int64),
+        hit_images=np.array([_image_id(hit, shop_ids, store) for line in hits for hit in line], dtype=np.int64),
+        hit_boxes=np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
     )
     return summarize(evaluate_lists(lists, retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)))
 

@@ -163,7 +163,9 @@ class ClothesInferencer:
             samples = iter(self._forward(usable))
             for result in read:
                 sample = None if result.error else next(samples)
-                yield ImageResult(result.name, result.path, result.image, sample, result.error)
+                yield ImageResult(
+                    name=result.name, path=result.path, image=result.image, data_sample=sample, error=result.error
+                )
 
     @torch.no_grad()
     def _forward(self, results: list[ImageResult]) -> list[DetDataSample]:

@@ -55,6 +55,8 @@ TREATMENTS: dict[str, str] = {
 
 # Coordinates beyond this many pixels are refused.
 _MAX_COORDINATE = 1e6
+# Visibilities of a labelled landmark, as plain numbers, which NumPy compares faster.
+_LABELLED = (int(Visibility.OCCLUDED), int(Visibility.VISIBLE))
 
 
 @dataclass(frozen=True)
@@ -319,9 +321,9 @@ def _parse_landmarks(value: Any, category: Category, size: Size | None, note: _I
         return np.zeros((count, 3), dtype=np.float32)
     landmarks = numbers.reshape(count, 3)
     visibility = landmarks[:, 2]
-    unlabelled = visibility == Visibility.UNLABELLED
+    unlabelled = visibility == int(Visibility.UNLABELLED)
     bad = ~unlabelled & (
-        ~np.isin(visibility, (Visibility.OCCLUDED, Visibility.VISIBLE))
+        ~np.isin(visibility, _LABELLED)
         | ~np.isfinite(landmarks).all(axis=1)
         | (np.abs(landmarks) > _MAX_COORDINATE).any(axis=1)
     )

@@ -284,8 +284,8 @@ def pack(images: list[ImageRecord]) -> dict[str, np.ndarray]:
     for name, column in ITEM_COLUMNS.items():
         columns[name] = _rows(column, [column.content(image, item) for image, item in items])
     for name, column in SHAPE_COLUMNS.items():
-        rows_of_items = [_rows(column, column.content(image, item)) for image, item in items]
-        columns[name] = np.concatenate([_rows(column, []), *rows_of_items])
+        rows_of_items = [column.content(image, item) for image, item in items]
+        columns[name] = _rows(column, np.concatenate([_rows(column, []), *rows_of_items]))
     return columns
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from os import PathLike
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,6 +23,7 @@ from mmdf2.evaluation.report.figures import (
 from mmdf2.evaluation.retrieval import evaluate_lists
 from mmdf2.evaluation.truth import TruthSource, open_retrieval_truth, open_truth
 from mmdf2.evaluation.verification import verification_figures
+from mmdf2.files import AnyPath
 
 # Kind of result file -> tasks of ``mmdf2.evaluation.coco``.
 DETECTION_TASKS = {'bbox': ('bbox',), 'segm': ('segm',), 'keypoints': ('keypoints_visible', 'keypoints_all')}
@@ -57,10 +57,10 @@ class ResultFiles:
 
 def evaluate_files(
     files: ResultFiles,
-    gt: str | PathLike[str] | None = None,
+    gt: AnyPath | None = None,
     split: str = 'validation',
-    query_gt: str | PathLike[str] | None = None,
-    gallery_gt: str | PathLike[str] | None = None,
+    query_gt: AnyPath | None = None,
+    gallery_gt: AnyPath | None = None,
     subsets: bool = False,
 ) -> dict:
     """Evaluates result files.
@@ -111,7 +111,7 @@ def evaluate_files(
 
 
 def _source_of_detections(
-    source: TruthSource | None, gt: str | PathLike[str] | None, kinds: Sequence[str], subsets: bool
+    source: TruthSource | None, gt: AnyPath | None, kinds: Sequence[str], subsets: bool
 ) -> TruthSource:
     """The source, if it has what results of detection need; else EvaluationError."""
     if source is None:
@@ -124,7 +124,7 @@ def _source_of_detections(
     return source
 
 
-def _about(given: dict[str, Path], gt: str | PathLike[str] | None, split: str, source: TruthSource | None) -> dict:
+def _about(given: dict[str, Path], gt: AnyPath | None, split: str, source: TruthSource | None) -> dict:
     about: dict = {'mmdf2': __version__, 'results': {kind: str(path) for kind, path in given.items()}, 'notes': []}
     if source:
         truth = source.ground_truth

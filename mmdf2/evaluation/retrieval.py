@@ -45,6 +45,12 @@ class RetrievalItems:
     labels: np.ndarray | None = None
     attributes: np.ndarray | None = None
 
+    def needed_labels(self) -> np.ndarray:
+        """``labels``; EvaluationError when there are none."""
+        if self.labels is None:
+            raise EvaluationError('the items of user images need labels, and these have none')
+        return self.labels
+
 
 @dataclass(frozen=True)
 class RetrievedLists:
@@ -166,14 +172,12 @@ def select_queries(
             f'detection {bad[0]} (image {image_ids[bad[0]]}) has score {scores[bad[0]]} and box {boxes[bad[0]]}; both '
             'must be finite: the model has probably diverged'
         )
-    if items.labels is None:
-        raise EvaluationError('the items of user images need labels')
     queries = np.flatnonzero(items.identities >= 0)
     detection, item, iou = _overlaps(image_ids, boxes, items)
     order = np.lexsort((item, -iou, detection))
     _, first = np.unique(detection[order], return_index=True)
     detection, item = detection[order[first]], item[order[first]]
-    fitting = labels[detection] == items.labels[item]
+    fitting = labels[detection] == items.needed_labels()[item]
     detection, item = detection[fitting], item[fitting]
     order = np.lexsort((detection, -scores[detection], item))
     represented, first = np.unique(item[order], return_index=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from mmdf2.evaluation.files.ground_truth import read_coco_truth
 from mmdf2.evaluation.files.retrieval import read_exchange_items
 from mmdf2.evaluation.records import EvaluationError, GroundTruth, pairs_of_images
 from mmdf2.evaluation.retrieval import RetrievalItems, with_size
+from mmdf2.files import AnyPath
 
 # Copies of the annotation round boxes differently; another item of the image hardly overlaps so much.
 _SAME_BOX_IOU = 0.99
@@ -52,9 +52,7 @@ class TruthSource:
         return self.ground_truth.landmarks
 
 
-def open_truth(
-    path: str | PathLike[str], split: str = 'validation', masks: bool = True, landmarks: bool = True
-) -> TruthSource:
+def open_truth(path: AnyPath, split: str = 'validation', masks: bool = True, landmarks: bool = True) -> TruthSource:
     """Opens ground truth of any kind.
 
     Args:
@@ -194,8 +192,8 @@ def _mask(store: Store, row: int) -> dict:
 
 def open_retrieval_truth(
     source: TruthSource | None,
-    query_path: str | PathLike[str] | None = None,
-    gallery_path: str | PathLike[str] | None = None,
+    query_path: AnyPath | None = None,
+    gallery_path: AnyPath | None = None,
     subsets: bool = False,
 ) -> tuple[RetrievalItems, RetrievalItems]:
     """Opens the ground truth of retrieval: the official lists, or the store.
@@ -240,11 +238,9 @@ def with_attributes(items: RetrievalItems, truth: GroundTruth | None) -> Retriev
             'the columns of subsets need the attributes of query items, which neither their list nor the ground truth '
             'has; give the folder or the store of the dataset as ground truth'
         )
-    if items.labels is None:
-        raise EvaluationError('the items of user images need labels')
     item, row = pairs_of_images(items.image_ids, truth.item_image_ids)
     overlap = box_iou(with_size(items.boxes)[item], truth.boxes[row])
-    same = (overlap >= _SAME_BOX_IOU) & (items.labels[item] == truth.labels[row])
+    same = (overlap >= _SAME_BOX_IOU) & (items.needed_labels()[item] == truth.labels[row])
     item, row, overlap = item[same], row[same], overlap[same]
     found = np.full(len(items.image_ids), -1)
     # Of several items the one that overlaps most is taken, of equal ones the first.

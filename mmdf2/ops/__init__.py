@@ -1,6 +1,7 @@
-"""Operators of mmdf2: the learned similarity of all pairs and its nearest items. They need torch alone.
+"""Compiled operators: the learned similarity of all pairs of embeddings, and the k most similar items.
 
-Importing this loads the compiled library, or raises ImportError with the command that builds it.
+They need torch alone. Importing this package loads the compiled library, or raises ImportError with the command that
+builds it.
 """
 
 from mmdf2.ops.library import build_info

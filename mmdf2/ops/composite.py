@@ -1,8 +1,8 @@
-"""``pair_topk`` out of torch's own operators, for CUDA tensors where the library was built without CUDA.
+"""``pair_topk`` composed of torch's own operators, for CUDA tensors where the library was built without CUDA.
 
-The algorithm, and the exactness, are those of csrc/pair_similarity.h: candidates by matrix products around a common
-centre, their scores by the direct form in double precision, a bound on the error that proves them complete, and a
-direct search for queries without the proof.
+The algorithm and its exactness are those of the compiled operator: candidates by matrix products around a common
+centre, their scores by the direct form in double precision, a bound on the error that proves that no candidate is
+missing, and a direct search for queries without that proof. :mod:`mmdf2.retrieval.similarity` derives it.
 """
 
 import functools
@@ -15,11 +15,11 @@ import torch
 QUERY_TILE = 1024
 GALLERY_TILE = 16384
 DIRECT_ENTRIES = 1 << 22
-"""Entries of the (rows, items, D) double-precision block that the direct form works on at a time."""
+"""Most entries of the (rows, items, D) block in double precision that the direct form computes at a time."""
 
 
 def pair_topk_without_kernels(query, gallery, weight_difference, bias_difference, k):
-    """``pair_topk_composite``, with a warning at the first call."""
+    """Calls :func:`pair_topk_composite`, with a warning at the first call."""
     _warn_once(query.device.type)
     return pair_topk_composite(query, gallery, weight_difference, bias_difference, k)
 
@@ -61,7 +61,7 @@ def pair_topk_composite(query, gallery, weight_difference, bias_difference, k):
         rows = slice(begin, begin + QUERY_TILE)
         found = _search(query[rows], gallery, weight_difference, centre, k, work)
         if found is None:
-            # TF32 or the like is allowed: go on in double, which has no such modes.
+            # TF32 or another reduced precision is allowed. Double precision has no such modes, so go on with it.
             work = torch.float64
             found = _search(query[rows], gallery, weight_difference, centre, k, work)
         scores[rows], indices[rows] = found
@@ -71,7 +71,10 @@ def pair_topk_composite(query, gallery, weight_difference, bias_difference, k):
 
 
 def _search(query, gallery, weight, centre, k, work):
-    """Best k of each row, scores in double; None when the matrix product proves less exact than ``work``."""
+    """The best k of each row, with scores in double precision.
+
+    None when the matrix product turns out to be less exact than the dtype ``work`` is.
+    """
     query_terms = _centre(query, centre, weight, work)
     weighted = query_terms.rows * (-2 * weight.to(work))
     count = min(len(gallery), k + k // 8 + 16)
@@ -98,7 +101,7 @@ def _search(query, gallery, weight, centre, k, work):
         return None
     direct, indices = _best(direct, indices, k)
     if count < len(gallery):
-        # Strictly above: an equal score with a smaller index would come first.
+        # Strictly above, because an item of equal score and smaller index would come first.
         open_rows = ~(direct[:, -1] > expanded[:, -1] + bound) | ~usable
         for row in open_rows.nonzero()[:, 0].tolist():
             direct[row], indices[row] = _search_directly(query[row : row + 1], gallery, weight, k)
@@ -113,7 +116,14 @@ def _sum_rows(rows):
 
 
 class _CentredRows(NamedTuple):
-    """Centred rows and, in double, what the expanded form and its error bound need of them."""
+    """Centred rows, and what the expanded form and its error bound need of each, in double precision.
+
+    Attributes:
+        rows: (rows, D) in the dtype of the matrix product.
+        form: (rows,) ``sum_k w_k x_k^2``.
+        magnitude: (rows,) ``sum_k |w_k| x_k^2``.
+        largest: (rows,) ``max_k |x_k|``.
+    """
 
     rows: torch.Tensor
     form: torch.Tensor
@@ -124,13 +134,18 @@ class _CentredRows(NamedTuple):
 def _centre(rows, centre, weight, work):
     rows = rows.to(work) - centre.to(work)
     square = rows.double() ** 2
-    # One more column: a row without any has a largest entry too.
+    # One more column of zeros, so that a row of width 0 has a largest entry too.
     largest = torch.nn.functional.pad(rows.abs(), (0, 1)).amax(1).double()
-    return _CentredRows(rows, square @ weight.double(), square @ weight.double().abs(), largest)
+    return _CentredRows(
+        rows=rows,
+        form=square @ weight.double(),
+        magnitude=square @ weight.double().abs(),
+        largest=largest,
+    )
 
 
 def _error_bound(query, magnitude, largest, weight, work):
-    """See error_bound in csrc/cpu/pair_similarity_kernels.cpp."""
+    """Bound on the error of each query's expanded scores, as ``error_bound`` in csrc/error_bound.h computes it."""
     width = len(weight)
     info = torch.finfo(work)
     largest_weight = weight.double().abs().sum()  # at least the largest
@@ -150,23 +165,23 @@ def _direct_scores(query, gallery, weight, indices):
     for begin in range(0, len(query), step):
         rows = slice(begin, begin + step)
         difference = query[rows, None].double() - gallery[indices[rows]].double()
-        # Not a matrix product: equal rows must give equal sums, or ties would not be ties.
+        # No matrix product, which could sum equal rows in different orders: ties would not be ties.
         scores[rows] = (difference**2 * weight.double()).sum(-1)
     return scores
 
 
 def _best(scores, indices, k):
-    """The k highest of each row, equal scores by smaller index."""
+    """The k highest scores of each row; equal ones are ordered by rising index."""
     indices, order = indices.sort(1)
     scores = scores.gather(1, order)
-    # NaN (infinity minus infinity in the direct form) comes last.
+    # NaN, which the direct form gives for infinity minus infinity, comes last.
     keys = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     rank = keys.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return scores.gather(1, rank), indices.gather(1, rank)
 
 
 def _search_directly(query, gallery, weight, k):
-    """Best k of one row with nothing but the direct form."""
+    """The best k of one row by nothing but the direct form."""
     scores = query.new_empty(1, 0, dtype=torch.float64)
     indices = query.new_empty(1, 0, dtype=torch.int64)
     step = max(k, DIRECT_ENTRIES // max(1, query.shape[1]))

@@ -1,7 +1,7 @@
-"""The compiled library beside this file: found, checked against the running torch, loaded once.
+"""Finds the compiled library beside this file, checks it against the running torch, and loads it.
 
-There is no slow path in Python for a missing library: a search that silently takes 50 times as long is harder to
-notice than an error.
+A missing library is an error and is not replaced by Python: a search that silently takes 50 times as long is harder to
+notice.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ REMEDY = (
 
 
 def build_info(path=PATH):
-    """Tells what a library was built with, read from the file without loading it.
+    """Tells what a library was built with. It is read from the file without loading it.
 
     Args:
         path: The library's file.
@@ -35,7 +35,7 @@ def build_info(path=PATH):
         :func:`digest_of_sources`), ``path``.
 
     Raises:
-        ImportError: The file is missing, unreadable or not a library of mmdf2.
+        ImportError: The file is missing, cannot be read, or is not a library of mmdf2.
     """
     try:
         with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -81,7 +81,7 @@ def load(path=PATH, sources=SOURCES):
             f'{path} was built for torch {built_for}, but torch {torch.__version__} is running, and the C++ '
             f'interface of torch differs from release to release.\n{REMEDY}'
         )
-    # A library of before this check has no record of its sources.
+    # Libraries built before this check existed have no record of their sources.
     if sources.is_dir() and info.get('sources') not in (None, digest_of_sources(sources)):
         raise ImportError(
             f'{path} was compiled from other sources than those in {sources}, which have changed.\n{REMEDY}'

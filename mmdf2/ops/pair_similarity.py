@@ -1,14 +1,16 @@
-"""The learned similarity of Match R-CNN between all pairs of embeddings, and its nearest items.
+"""The learned similarity between all pairs of embeddings, and the k most similar items of each query.
 
-The matching network scores a pair by ``W (a - b)^2 + bias`` (DeepFashion2, Ge et al., CVPR 2019, section 4). The
-kernels are in csrc; here are their public face, the fake kernels and the autograd formulas.
+The kernels are in csrc. Here are the operators' public functions with the checks of their arguments, the fake kernels
+and the autograd formulas. :mod:`mmdf2.retrieval.similarity` derives the algebra behind them.
 """
 
 import torch
 
 from mmdf2.ops import composite
-from mmdf2.ops.checks import check_pairs
 from mmdf2.ops.library import build_info, load
+
+DTYPES = (torch.float32, torch.float64)
+AUTOCAST_DTYPES = (torch.float16, torch.bfloat16)
 
 load()
 
@@ -16,56 +18,56 @@ load()
 def pair_similarity(query, gallery, weight, bias=None):
     """Logits of all pairs: ``logits[m, n, c] = sum_k weight[c, k] (query[m, k] - gallery[n, k])^2 + bias[c]``.
 
-    Computed, as are the gradients, by matrix products around a common centre: nothing of size M x N x D is made.
-    Differentiable once in all arguments; a graph for ``torch.compile``. Under autocast it runs in float32. On a GPU the
-    same code uses torch's CUDA matrix products, in the precision that torch is set to (TF32 costs three digits).
+    The logits and their gradients are computed by matrix products around a common centre, so nothing of size M x N x D
+    is made. The operator is differentiable once in all arguments, and ``torch.compile`` keeps it in its graph. Under
+    autocast it runs in float32. On a GPU it uses torch's CUDA matrix products in the precision that torch is set to;
+    TF32 costs three digits.
 
     Args:
         query: (M, D) float32 or float64.
-        gallery: (N, D), as query.
-        weight: (C, D), finite, either sign.
-        bias: (C,) or None for none.
+        gallery: (N, D), of query's dtype and device.
+        weight: (C, D), finite, of either sign.
+        bias: (C,), or None for no bias.
 
     Returns:
-        torch.Tensor: (M, N, C), any of M and N may be 0.
+        torch.Tensor: (M, N, C); M and N may be 0.
 
     Raises:
-        TypeError: An argument is no tensor or of another dtype.
+        TypeError: An argument is not a tensor, or has another dtype.
         ValueError: A shape or device does not fit, or weight or bias is not finite (not checked while compiling).
     """
-    check_pairs(query, gallery, weight, bias)
+    _check_pairs(query, gallery, weight, bias)
     return torch.ops.mmdf2.pair_similarity(query, gallery, weight, bias)
 
 
 def pair_topk(query, gallery, weight, bias=None, k=20, positive=0):
     """The k gallery rows most similar to each query row, by logit ``positive`` minus the other one.
 
-    The order is exact: that of the direct form ``sum_k w_k (a_k - b_k)^2`` evaluated in double precision with
-    ``w = weight[positive] - weight[1 - positive]``; equal scores go to the smaller index. Candidates come from matrix
-    products tile by tile, an error bound proves that none is missing, and a query without that proof is searched
-    again. Memory beside the inputs: O(M k) plus some tens of MB. Not differentiable.
+    The order is exactly that of the direct form ``sum_k w_k (a_k - b_k)^2`` in double precision, with
+    ``w = weight[positive] - weight[1 - positive]``; equal scores are ordered by rising index. Candidates come from
+    matrix products tile by tile, an error bound proves that none is missing, and a query without that proof is searched
+    again. Beside the inputs it needs O(M k) memory and some tens of MB. It is not differentiable.
 
     On CUDA tensors the tiles go through tensor cores as 3xTF32, whatever precision torch's own matrix products are set
-    to. A library built without CUDA warns once and runs them as a composition of torch operators instead, several
-    times slower.
+    to. A library built without CUDA warns once and runs a composition of torch operators instead, several times slower.
 
     Args:
         query: (M, D) float32 or float64, finite.
-        gallery: (N, D), as query.
-        weight: (2, D), finite, either sign.
-        bias: (2,) or None for none.
-        k: How many, 1 to N; on a GPU at most 1024.
-        positive: Row of weight that means 'same', 0 or 1.
+        gallery: (N, D), finite, of query's dtype and device.
+        weight: (2, D), finite, of either sign.
+        bias: (2,), or None for no bias.
+        k: Rows per query, 1 to N; on a GPU at most 1024.
+        positive: The row of weight that means 'same', 0 or 1.
 
     Returns:
         tuple[torch.Tensor, torch.Tensor]: scores (M, k), descending, in query's dtype, and indices (M, k) int64.
 
     Raises:
-        TypeError: An argument is no tensor or of another dtype, or k or positive is no integer.
+        TypeError: An argument is not a tensor or has another dtype, or k or positive is not an integer.
         ValueError: A shape or device does not fit, k or positive is out of range, weight or bias is not finite, or
             query or gallery holds NaN or infinity.
     """
-    check_pairs(query, gallery, weight, bias)
+    _check_pairs(query, gallery, weight, bias)
     if weight.shape[0] != 2:
         raise ValueError(f'weight must have shape (2, D), the logits of same and different, got {tuple(weight.shape)}')
     for name, value in (('k', k), ('positive', positive)):
@@ -79,6 +81,54 @@ def pair_topk(query, gallery, weight, bias=None, k=20, positive=0):
         weight_difference = weight[positive] - weight[1 - positive]
         bias_difference = None if bias is None else bias[positive] - bias[1 - positive]
         return torch.ops.mmdf2.pair_topk(query, gallery, weight_difference, bias_difference, k)
+
+
+def _check_pairs(query, gallery, weight, bias):
+    """Checks the arguments that both operators share."""
+    tensors = {'query': query, 'gallery': gallery, 'weight': weight}
+    if bias is not None:
+        tensors['bias'] = bias
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f'{name} must be a torch.Tensor, got {type(tensor).__name__}')
+    _check_shapes(**tensors)
+    for name, tensor in tensors.items():
+        if tensor.device != query.device:
+            raise ValueError(f'{name} is on {tensor.device}, but query is on {query.device}: move one of them')
+    _check_dtypes(tensors)
+    # Reading values would break the compiler's graph; shapes and dtypes do not.
+    if torch.compiler.is_compiling():
+        return
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise ValueError(f'{name} must be finite, got NaN or infinity in shape {tuple(tensor.shape)}')
+
+
+def _check_shapes(query, gallery, weight, bias=None):
+    """Checks for the shapes (M, D), (N, D), (C, D) and (C,)."""
+    for name, tensor, letters in (('query', query, 'M, D'), ('gallery', gallery, 'N, D'), ('weight', weight, 'C, D')):
+        if tensor.ndim != 2:
+            raise ValueError(f'{name} must have shape ({letters}), got {tuple(tensor.shape)}')
+        if tensor.shape[1] != query.shape[1]:
+            raise ValueError(
+                f'{name} must have the width of query, ({letters}) with D = {query.shape[1]}, got {tuple(tensor.shape)}'
+            )
+    if weight.shape[0] < 1:
+        raise ValueError(f'weight must have at least one row, got {tuple(weight.shape)}')
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f'bias must have shape ({weight.shape[0]},), one per row of weight, got {tuple(bias.shape)}')
+
+
+def _check_dtypes(tensors):
+    """Checks that all are float32 or all float64; autocast itself converts 16-bit floats to float32."""
+    query = tensors['query']
+    autocast = torch.is_autocast_enabled(query.device.type)
+    allowed = DTYPES + AUTOCAST_DTYPES if autocast else DTYPES
+    for name, tensor in tensors.items():
+        if tensor.dtype not in allowed:
+            raise TypeError(f'{name} must be float32 or float64, got {tensor.dtype} (16-bit floats need autocast)')
+        if (tensor.dtype == torch.float64) != (query.dtype == torch.float64):
+            raise TypeError(f'{name} is {tensor.dtype}, but query is {query.dtype}: convert one of them')
 
 
 @torch.library.register_fake('mmdf2::pair_similarity')

@@ -11,7 +11,7 @@ import numpy as np
 ARMPIT_Y, WAIST_Y, HIP_Y, CROTCH_Y, KNEE_Y, ANKLE_Y = 19.0, 41.0, 57.0, 68.0, 108.0, 148.0
 SHOULDER = (15.2, 7.4)
 UPPER_ARM, FOREARM = 29.0, 25.0
-DEPTH = 10.0  # how far the chest's middle stands out from the plane of the shoulders
+DEPTH = 10.0  # distance of the middle of the chest from the plane of the shoulders
 SIDES = (-1, 1)
 _PROFILE_Y = np.array([-2.0, 4.0, 12.0, ARMPIT_Y, 26.0, WAIST_Y, 50.0, HIP_Y, CROTCH_Y])
 _PROFILE_X = np.array([5.6, 14.5, 14.2, 14.4, 14.3, 11.8, 15.2, 16.6, 16.8])

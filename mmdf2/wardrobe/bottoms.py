@@ -48,7 +48,7 @@ def _dress_skirt(cut, body) -> Garment:
     for share in np.linspace(0, 1, cut.pleats + 2)[1:-1]:
         strokes.append(Stroke(np.stack([waist[round(share * 16)] + (0, 4), along(hem, share)[0]]), 'dark', 0.3))
     outline = np.concatenate([waist, lines[1], hem[::-1], lines[-1][::-1]])
-    panel = Panel('trunk', outline, _frame(body), _waistband(waist, strokes))
+    panel = Panel(role='trunk', outline=outline, frame=_frame(body), strokes=_waistband(waist, strokes))
     for number, point in ((1, waist[0]), (2, waist[8]), (3, waist[-1]), (5, hem[0]), (6, hem[8]), (7, hem[-1])):
         landmarks.put(number, point, 'trunk')
     for number, side in ((4, -1), (8, 1)):
@@ -86,7 +86,10 @@ def _dress_legs(cut, body) -> Garment:
     inners = {side: spline(np.concatenate([crotch[None], legs[side][1]]), 3) for side in SIDES}
     outline = np.concatenate([waist, outers[1], inners[1][::-1], inners[-1][1:], outers[-1][::-1]])
     panel = Panel(
-        'trunk', outline, _frame(body), _waistband(waist, _leg_seams(cut, body, waist, crotch, outers, inners))
+        role='trunk',
+        outline=outline,
+        frame=_frame(body),
+        strokes=_waistband(waist, _leg_seams(cut, body, waist, crotch, outers, inners)),
     )
     for number, point in ((1, waist[0]), (2, waist[8]), (3, waist[-1])):
         landmarks.put(number, point, 'trunk')

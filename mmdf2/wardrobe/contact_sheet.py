@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
+from mmdf2.files import write_bytes
 from mmdf2.wardrobe.picture import take
-from mmdf2.wardrobe.plan import plan_pairs, plan_shots
+from mmdf2.wardrobe.plan import Pair, plan_pairs, plan_shots
 
 COLUMNS = (('shop', 2), ('user', 4))
 CAPTION = 18
@@ -17,27 +18,25 @@ def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
     """Writes a JPEG with one row per category: its name, and two shop and four user pictures of one identity.
 
     Args:
-        path: The JPEG file; its folder must exist.
+        path: The JPEG file. Its folder is created if it is missing.
         seed: Seed of the wardrobe that is shown.
         size: Side of a picture in pixels.
 
     Raises:
-        ValueError: The file cannot be written.
+        ValueError: The file's name does not end in .jpg.
     """
-    pairs = {}
+    path = Path(path)
+    if path.suffix.lower() not in ('.jpg', '.jpeg'):
+        raise ValueError(f'cannot write {path}: its name must end in .jpg')
+    pairs: dict[int, Pair] = {}
     for pair in plan_pairs('train', 60, seed):
         pairs.setdefault(pair.clothes[0].cut.category_id, pair)
     blocks = [_block(pairs[category_id], seed, size) for category_id in range(1, NUM_CATEGORIES + 1)]
     blocks.append(np.full_like(blocks[0], 255))
     half = len(blocks) // 2
     sheet = np.concatenate([np.concatenate(blocks[:half]), np.concatenate(blocks[half:])], axis=1)
-    path = Path(path)
-    try:
-        written = cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    except cv2.error:  # a suffix that OpenCV does not know
-        written = False
-    if not written:
-        raise ValueError(f'cannot write {path}: its folder must exist and its name end in .jpg')
+    _, jpeg = cv2.imencode('.jpg', sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    write_bytes(path, jpeg.tobytes())
     return path
 
 

@@ -73,7 +73,7 @@ def _back(body, project, sides, back) -> Panel:
     hem = hem_line(sides[-1][-1], sides[1][-1], 1.8)
     outline = np.concatenate([back, [[tip, 2.3]], sides[1], hem[::-1], sides[-1][::-1], [[-tip, 2.3]]])
     strokes = [Stroke(project(hem - (0, 2)), 'dark', 0.3), Stroke(project(back + (0, 2.2)), 'dark', 0.5)]
-    return Panel('trunk', project(outline), _frame(body), strokes)
+    return Panel(role='trunk', outline=project(outline), frame=_frame(body), strokes=strokes)
 
 
 def _front(cut, body, project, side, line, edge) -> Panel:
@@ -103,7 +103,7 @@ def _front(cut, body, project, side, line, edge) -> Panel:
         strokes.append(Stroke(project(edge[:3] + (side * 0.6, 0.3)), 'second', 2.2))
     elif cut.collar == 'hood':
         strokes.append(Stroke(project([edge[2] + (side * 1.5, 0), edge[2] + (side * 2, 9)]), 'light', 0.5))
-    return Panel('trunk', project(outline), _frame(body), strokes, logo=side > 0)
+    return Panel(role='trunk', outline=project(outline), frame=_frame(body), strokes=strokes, logo=side > 0)
 
 
 def _collar(cut, project, side, edge) -> list[Panel]:

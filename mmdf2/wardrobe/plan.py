@@ -159,7 +159,7 @@ def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[li
         else:
             worn.setdefault('top', sample_clothing(rng, TOP_SHARES))
             worn.setdefault('bottom', sample_clothing(rng, BOTTOM_SHARES))
-    # A coat is worn only over bottoms: it would hide any other garment that the image is made for.
+    # A coat is added only if the main garment is a bottom, because it would hide any other.
     if _slot(main) == 'bottom' and rng.random() < 0.15:
         worn['outwear'] = sample_clothing(rng, OUTWEAR_SHARES)
     place = _slot(main)

@@ -66,7 +66,9 @@ def short_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
         Stroke(hem - down * 1.6, 'dark', 0.25),
         Stroke(np.stack([tip, (tip + armpit) / 2 + normal * -1.2, armpit]), 'dark', 0.35),
     ]
-    panel = Panel(f'sleeve{arm.side}', outline, arm_frame(shoulder, elbow, arm.side), strokes)
+    panel = Panel(
+        role=f'sleeve{arm.side}', outline=outline, frame=arm_frame(shoulder, elbow, arm.side), strokes=strokes
+    )
     return Sleeve([panel], np.stack([along(outer, 0.52)[0], outer_end]), np.stack([inner_end, inner.mean(axis=0)]))
 
 
@@ -92,13 +94,15 @@ def long_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
     frame = arm_frame(shoulder, elbow, arm.side)
     if forearm @ down > STRAIGHT:
         outline = np.concatenate([spline([*outer[:-3:5], outer_elbow, outer_end]), [inner_end, inner_elbow, armpit]])
-        panels = [Panel(role, outline, frame, [seam, cuff])]
+        panels = [Panel(role=role, outline=outline, frame=frame, strokes=[seam, cuff])]
     else:
         elbow_cap = _cap(elbow, down, wide)[:: arm.side]
         ends = [elbow + lower * wide, outer_end, inner_end, elbow - lower * wide]
         panels = [
-            Panel(role, np.concatenate([outer, elbow_cap, armpit[None]]), frame, [seam]),
-            Panel(role, hull([*ends, *elbow_cap]), arm_frame(elbow, wrist, arm.side), [cuff]),
+            Panel(role=role, outline=np.concatenate([outer, elbow_cap, armpit[None]]), frame=frame, strokes=[seam]),
+            Panel(
+                role=role, outline=hull([*ends, *elbow_cap]), frame=arm_frame(elbow, wrist, arm.side), strokes=[cuff]
+            ),
         ]
     outer_landmarks = [along(outer, 0.55)[0], outer_elbow, (elbow + lower * wide + outer_end) / 2, outer_end]
     inner_landmarks = [inner_end, (elbow - lower * wide + inner_end) / 2, inner_elbow, (inner_elbow + armpit) / 2]

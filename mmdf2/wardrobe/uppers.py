@@ -95,7 +95,11 @@ def dress_upper(cut: Cut, body: Body) -> Garment:
     outline = np.concatenate([edge, armholes[1], sides[1], hem[::-1], sides[-1][::-1], armholes[-1][::-1]])
     project = lambda points: view.project(points, body.half_width(ARMPIT_Y) + 3)  # noqa: E731
     trunk = Panel(
-        'trunk', project(outline), _trunk_frame(body), _seams(cut, body, project, edge, sides, hem), logo=not view.back
+        role='trunk',
+        outline=project(outline),
+        frame=_trunk_frame(body),
+        strokes=_seams(cut, body, project, edge, sides, hem),
+        logo=not view.back,
     )
     inside = Panel('inside', project(np.concatenate([back, neckline[::-1]])), shade=0.6)
     sleeves, tips = [], {}

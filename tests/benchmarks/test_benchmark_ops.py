@@ -48,4 +48,4 @@ def test_a_slow_contender_does_a_part_of_the_queries(monkeypatch):
 
 def test_a_size_is_two_numbers():
     printed = run_tool('benchmark_ops.py', '--sizes', '12x', expect=2, folder='benchmarks')
-    assert "a size is queries x gallery rows, as 256x1000000, got '12x'" in printed
+    assert "a size is queries x gallery rows, such as 256x1000000, got '12x'" in printed

@@ -1,4 +1,4 @@
-"""Contours through landmarks: their order against the table's own symmetry and outline, shapes, and coverage."""
+"""Contours through landmarks: order (compared with the table's symmetry and skeleton), shapes and coverage."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mmdf2.categories import CATEGORIES
 from mmdf2.codecs.contour import coverage, landmark_contour, seen_from_behind
 
 LABELS = range(13)
-# Landmarks that no contour from the front goes through: the back of the neck, and the tips of straps.
+# Landmarks that are on no front contour: the back of the neck and the tips of straps.
 NOT_IN_FRONT = {label: set() if label in (6, 7, 8) else {0} for label in LABELS}
 NOT_IN_FRONT[5] |= {6, 14}
 NOT_IN_FRONT[12] |= {6, 18}
@@ -38,7 +38,7 @@ def test_contours_are_those_of_the_mirrored_garment(label):
 
 
 @pytest.mark.parametrize('label', LABELS)
-def test_edges_are_the_official_skeleton_s_but_for_the_closing_of_outwear(label):
+def test_edges_are_those_of_the_official_skeleton_except_where_outwear_closes(label):
     category = CATEGORIES[label]
     skeleton = {frozenset(pair) for pair in category.skeleton}
     assert edges(category.contour) <= skeleton
@@ -55,7 +55,7 @@ def square(label):
     return landmarks
 
 
-def test_landmarks_that_are_not_labelled_are_passed_over():
+def test_landmarks_that_are_not_labelled_are_skipped():
     landmarks = square(8)
     whole = landmark_contour(landmarks, 8)
     assert [polygon.tolist() for polygon in whole] == [landmarks[list(CATEGORIES[8].contour[0]), :2].tolist()]

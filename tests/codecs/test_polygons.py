@@ -1,4 +1,4 @@
-"""Masks from polygons and back; how the wardrobe traces its masks is tested with the wardrobe."""
+"""Conversion of polygons to masks and back; tracing of the wardrobe's masks is tested with the wardrobe."""
 
 import cv2
 import numpy as np

@@ -18,7 +18,7 @@ def random_boxes(count, generator):
 
 
 def gaussian_logits(centres, sigma, size):
-    """Log-probabilities of a Gaussian integrated over each cell; centres (n, K, 2) in cells."""
+    """Log-probabilities of Gaussians integrated over each cell; ``centres`` (n, K, 2) are in units of cells."""
     edges = torch.arange(size + 1, dtype=torch.float64)
     cumulative = 0.5 * (1 + torch.erf((edges - centres[..., None]) / (sigma * math.sqrt(2))))
     along = cumulative.diff(dim=-1).clamp(min=1e-30).log()
@@ -37,7 +37,8 @@ def test_roundtrip_is_within_half_a_cell_and_unbiased(size):
     error = (decoded - points) / extent * size
     assert inside.all()
     assert error.abs().max() <= 0.5 + 1e-9
-    # A uniform error over a cell has deviation 0.289; the mean of 19,500 of them is within 5 standard errors of 0.
+    # An error that is uniform over a cell has standard deviation 0.289. The mean of 19,500 errors should be within 5
+    # standard errors of 0.
     assert error.mean(dim=(0, 1)).abs().max() < 5 * 0.289 / math.sqrt(500 * 39)
     assert (scores > 0.99).all()
 

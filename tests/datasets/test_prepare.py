@@ -139,6 +139,39 @@ def test_killed_run_goes_on_where_it_stopped(root, small_parts, monkeypatch):
     assert not (root / '.train.store.parts').exists()
 
 
+KILLED_WHILE_REPLACING = """
+import os, signal, sys
+from mmdf2.datasets import prepare
+replace = os.replace
+def killed(source, target):
+    if os.path.basename(target) == 'train.store':
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = killed
+prepare.prepare(sys.argv[1], 'train', workers=1)
+"""
+
+
+def test_run_killed_while_it_replaces_a_store_is_completed(root):
+    prepare(root, 'train')
+    (root / 'train' / 'annos' / '000024.json').unlink()
+    assert python(KILLED_WHILE_REPLACING, root).wait() == -signal.SIGKILL
+    assert not (root / 'train.store').exists() and (root / '.train.store.old').exists()
+    store = open_or_prepare(root, 'train')
+    assert len(store) == 23
+    store.verify()
+    assert sorted(path.name for path in root.iterdir()) == ['.train.store.lock', 'train', 'train.store']
+
+
+def test_part_that_was_cut_short_is_made_again(root, small_parts):
+    assert python(KILLED_RUN, root).wait() == -signal.SIGKILL
+    first, second = sorted((root / '.train.store.parts').glob('*.npz'))
+    first.write_bytes(b'')
+    second.write_bytes(second.read_bytes()[:100])
+    prepare(root, 'train', workers=1)
+    assert_store_equals_files(Store.open(root / 'train.store'), root, 'train')
+
+
 def test_part_of_changed_files_is_made_again(root, small_parts):
     assert python(KILLED_RUN, root).wait() == -signal.SIGKILL
     (root / 'train' / 'annos' / '000001.json').write_text('{}')

@@ -9,7 +9,7 @@ from mmdf2.datasets.samplers import IdentityPairs, PairSampler
 
 
 class Images:
-    """A dataset of nothing but sources and identities: identities[i] are those of image i."""
+    """A dataset that knows only sources and identities; ``identities[i]`` are those of image i."""
 
     def __init__(self, sources, identities):
         self._sources, self._identities = np.array(sources), identities
@@ -126,7 +126,7 @@ def test_seed_and_epoch_decide():
     assert first == list(b) == list(a)
     a.set_epoch(4)
     assert first != list(a)
-    # A run that was resumed at epoch 4 sees what the uninterrupted one does.
+    # A run that is resumed at epoch 4 sees the same images as one that was not interrupted.
     b.set_epoch(4)
     assert list(a) == list(b)
     assert first != list(PairSampler(images, seed=8))

@@ -20,8 +20,8 @@ from mmdf2.datasets.transforms import (
 from mmdf2.registry import TRANSFORMS
 
 WIDTH, HEIGHT = 120, 90
-# Read off the published figure of landmark definitions (numbers from 1): a landmark of the garment's left side in the
-# picture and the one opposite, on the cuffs where there are sleeves.
+# Read off the published figure of landmark definitions (numbers from 1): a landmark on the left side of the picture and
+# its mirror image, on the cuffs where there are sleeves.
 LEFT_RIGHT = {
     'short sleeve top': (9, 23),
     'long sleeve top': (11, 29),
@@ -131,9 +131,9 @@ def geometric_transforms():
 @pytest.mark.parametrize(('name', 'build'), [pytest.param(*case, id=case[0]) for case in geometric_transforms()])
 @pytest.mark.parametrize('seed', range(3))
 def test_landmarks_are_where_their_pixels_went(name, build, seed):
-    # Each landmark is drawn as a spot, in an image of its own, and looked for in the transformed image.
+    # Each landmark is drawn as a spot in its own image, and the spot is searched in the transformed image.
     rng = np.random.default_rng(seed)
-    np.random.seed(seed)  # noqa: NPY002 (what the transforms draw from)
+    np.random.seed(seed)  # noqa: NPY002 (the state that the transforms use)
     label = 10
     transform = build()
     count = LANDMARK_COUNTS[label]
@@ -187,7 +187,7 @@ def test_masks_and_boxes_follow_the_image(seed, poly2mask):
 def test_affine_without_a_turn_maps_boxes_exactly():
     np.random.seed(1)  # noqa: NPY002
     transform = RandomAffine(max_rotate_degree=0, scaling_ratio_range=(0.8, 0.8), max_translate_ratio=0)
-    # The box is larger than its mask, as annotated ones are.
+    # The box is larger than its mask, as annotated boxes are.
     item = instance(8, (30, 20, 90, 70), np.tile([60, 45, 2], (8, 1)))
     item['mask'] = [[40, 30, 80, 30, 60, 60]]
     results = transform(loaded([item]))

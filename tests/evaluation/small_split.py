@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
+from mmdf2.categories import ATTRIBUTES, CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
 from mmdf2.evaluation.evaluate import ResultFiles
 
@@ -37,13 +37,13 @@ def _item(rng, number):
     box = (x, y, round(x + width, 2), round(y + height, 2))
     corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3] - 3]])
     return Item(
-        number,
-        label + 1,
-        int(rng.integers(0, 3)),
-        box,
-        np.concatenate([points * (visibility > 0), visibility], axis=1).astype(np.float32),
-        [corners] if rng.random() < 0.9 else [corners, corners + 1],
-        *rng.integers(1, 4, 4).tolist(),
+        item_id=number,
+        category_id=label + 1,
+        style=int(rng.integers(0, 3)),
+        bbox=box,
+        landmarks=np.concatenate([points * (visibility > 0), visibility], axis=1).astype(np.float32),
+        segmentation=[corners] if rng.random() < 0.9 else [corners, corners + 1],
+        **dict(zip(ATTRIBUTES, rng.integers(1, 4, 4).tolist(), strict=True)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The drawn wardrobe on disk: layout, validity, masks and landmarks, attributes, determinism, resuming."""
+"""The drawn wardrobe on disk: layout, validity, masks and landmarks, attributes, determinism and resuming."""
 
 import hashlib
 import json
@@ -11,13 +11,15 @@ from pycocotools import mask as coco_mask
 from mmdf2.categories import CATEGORIES, identity_code
 from mmdf2.codecs.polygons import MIN_AREA, mask_to_polygons
 from mmdf2.datasets.annotation import read_annotation
+from mmdf2.images import read_image
 from mmdf2.wardrobe import make_wardrobe
+from mmdf2.wardrobe.contact_sheet import write_contact_sheet
 from mmdf2.wardrobe.labels import REACH, occlusion_code, scale_code, zoom_code
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import plan_pairs, plan_shots
 
 SIZE = 240
-# The published shares of the four attributes, and how far this small sample may be from them.
+# The published shares of the four attributes, and the largest difference allowed for this small sample.
 PUBLISHED = {
     'scale': (0.26, 0.50, 0.24),
     'occlusion': (0.47, 0.47, 0.06),
@@ -35,7 +37,7 @@ def wardrobe(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def annotated(wardrobe):
-    """[(image (H, W, 3), annotation)] of the training split, every annotation strictly checked."""
+    """(image (H, W, 3), annotation) of each image of the training split; every annotation is checked strictly."""
     result = []
     for path in sorted((wardrobe / 'train' / 'annos').glob('*.json')):
         image = cv2.imread(str(wardrobe / 'train' / 'image' / f'{path.stem}.jpg'))
@@ -247,6 +249,14 @@ def test_bad_arguments_are_named(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_wardrobe(tmp_path / 'never', **arguments)
     assert not (tmp_path / 'never').exists()
+
+
+def test_contact_sheet_has_a_row_for_each_category(tmp_path):
+    path = write_contact_sheet(tmp_path / 'made' / 'sheet.jpg', size=40)
+    rows, columns, captions = 7, 12, 18  # two columns of six pictures, the last block empty
+    assert read_image(path).shape == (rows * (40 + captions), columns * 40, 3)
+    with pytest.raises(ValueError, match=r'must end in \.jpg'):
+        write_contact_sheet(tmp_path / 'sheet.tiff')
 
 
 def test_trace_follows_pixel_edges_pieces_and_holes():

@@ -1,4 +1,4 @@
-"""Landmarks of drawn garments: the order of the published figure, sides, and the flip table."""
+"""Landmarks of drawn garments: order as in the published figure, left and right sides, and the flip table."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ IDS = [category.name for category in CATEGORIES]
 
 
 def dressed(category_id, view=None, count=12, poses=None):
-    """Garments of a category on different wearers."""
+    """Garments of a category, on different wearers."""
     for seed in range(count):
         rng = np.random.default_rng([category_id, seed])
         body = sample_body(rng, view or View(), poses or {'hanging': 1.0})
@@ -36,7 +36,7 @@ def test_left_member_of_a_flip_pair_is_on_the_image_left(category):
         x = garment.landmarks[:, 0]
         for left, right in category.flip_pairs:
             # The figure numbers from the left neckline (2) down the left side: the smaller number is on the left,
-            # but for the outwear's front edges, where 4 (left) pairs with 26 or 34 and so on.
+            # except at the front edges of outwear, where 4 (left) pairs with 26 or 34 and so on.
             if category.id in OUTWEAR and (left, right) in {(26, 29), (27, 30), (34, 37), (35, 38)}:
                 left, right = right, left
             assert x[left] < x[right] + 0.01, f'landmarks {left + 1} and {right + 1}'
@@ -52,7 +52,7 @@ def test_unpaired_landmarks_are_in_the_middle(category):
 
 @pytest.mark.parametrize('category', CATEGORIES, ids=IDS)
 def test_mirrored_wearer_gives_the_flip_tables_permutation(category):
-    """Dressing a mirrored wearer equals mirroring the landmarks and renumbering them by the table."""
+    """Dressing a mirrored wearer gives the mirrored landmarks, renumbered by the table."""
     for garment, body in dressed(category.id, View(yaw=0.2), 4, {'hip': 1, 'across': 1}):
         mirrored = mirror_body(body)
         expected = garment.landmarks * (-1, 1)

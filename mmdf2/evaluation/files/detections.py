@@ -5,7 +5,6 @@ Source of the formats: the dataset's ``evaluation.md``.
 
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from mmdf2.codecs.dense_landmarks import to_dense
 from mmdf2.evaluation.files.json_list import JsonEntry, read_entries
 from mmdf2.evaluation.files.masks import checked_masks, mask_of
 from mmdf2.evaluation.records import Detections
+from mmdf2.files import AnyPath
 
 # Kinds of result files.
 RESULT_KINDS = ('bbox', 'segm', 'keypoints')
@@ -23,7 +23,7 @@ KEYPOINTS = f'{3 * TOTAL_LANDMARKS} finite numbers x, y, v of all {TOTAL_LANDMAR
 
 
 def read_detections(
-    path: str | PathLike[str],
+    path: AnyPath,
     kind: str,
     sizes: dict[int, tuple[int, int]],
     bare: Container[tuple[int, int]] = frozenset(),
@@ -92,7 +92,7 @@ class _Rows:
         )
 
 
-def _read_boxes(path: str | PathLike[str], rows: _Rows) -> Detections:
+def _read_boxes(path: AnyPath, rows: _Rows) -> Detections:
     boxes = array('d')
     for entry in read_entries(path):
         rows.add(entry)
@@ -109,7 +109,7 @@ def box_of(entry: JsonEntry) -> Sequence[float]:
     return box
 
 
-def _read_masks(path: str | PathLike[str], rows: _Rows) -> Detections:
+def _read_masks(path: AnyPath, rows: _Rows) -> Detections:
     def masks() -> Iterator[tuple[JsonEntry, dict]]:
         for entry in read_entries(path):
             image_id, _ = rows.add(entry)
@@ -118,7 +118,7 @@ def _read_masks(path: str | PathLike[str], rows: _Rows) -> Detections:
     return rows.detections(masks=checked_masks(masks()))
 
 
-def _read_landmarks(path: str | PathLike[str], rows: _Rows, bare: Container[tuple[int, int]]) -> Detections:
+def _read_landmarks(path: AnyPath, rows: _Rows, bare: Container[tuple[int, int]]) -> Detections:
     own, dense = array('d'), {}
     for number, entry in enumerate(read_entries(path)):
         image_id, label = rows.add(entry)

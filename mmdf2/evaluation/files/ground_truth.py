@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mmdf2.evaluation.files.detections import KEYPOINTS, box_of, local_landmarks
 from mmdf2.evaluation.files.json_list import JsonEntry, read_lists
 from mmdf2.evaluation.files.masks import checked_masks, mask_of
 from mmdf2.evaluation.records import EvaluationError, GroundTruth
+from mmdf2.files import AnyPath
 
 _LARGEST_SIDE = 2**16
 
@@ -35,9 +35,7 @@ class _AnnotationColumns:
     entries: list[JsonEntry] = field(default_factory=list)
 
 
-def read_coco_truth(
-    path: str | PathLike[str], masks: bool, landmarks: bool
-) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
+def read_coco_truth(path: AnyPath, masks: bool, landmarks: bool) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
     """Reads a ground-truth file.
 
     Args:
@@ -113,7 +111,7 @@ def _own_landmarks(entry: JsonEntry, label: int) -> Sequence[float]:
 
 
 def _ground_truth(
-    path: str | PathLike[str],
+    path: AnyPath,
     sizes: dict[int, tuple[int, int]],
     items: _AnnotationColumns,
     masks: bool,

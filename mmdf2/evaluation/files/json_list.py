@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.files import open_for_replacement, write_json_list
+from mmdf2.files import AnyPath, open_for_replacement, write_json_list
 
 # Characters that are read from a file at once.
 _CHUNK = 1 << 22
@@ -87,7 +87,7 @@ def list_entries(what: str, values: list) -> Iterator[JsonEntry]:
         yield entry
 
 
-def read_entries(path: str | os.PathLike[str]) -> Iterator[JsonEntry]:
+def read_entries(path: AnyPath) -> Iterator[JsonEntry]:
     """Reads the objects of a JSON list one after another; shows a progress bar on a terminal.
 
     Raises:
@@ -99,7 +99,7 @@ def read_entries(path: str | os.PathLike[str]) -> Iterator[JsonEntry]:
         window.expect('', 'nothing after the list')
 
 
-def read_lists(path: str | os.PathLike[str], names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
+def read_lists(path: AnyPath, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
     """Reads the objects of some lists of a JSON object, each with the list's name, in the order of the file.
 
     Args:
@@ -129,7 +129,7 @@ def read_lists(path: str | os.PathLike[str], names: Iterable[str]) -> Iterator[t
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator['_Window']:
+def _opened(path: AnyPath) -> Iterator['_Window']:
     path = Path(path)
     try:
         file = open(path, encoding='utf-8-sig', newline='')  # noqa: SIM115, closed below
@@ -242,7 +242,7 @@ class _Window:
         return not self.ended
 
 
-def write_results(path: str | os.PathLike[str], results: Iterable[dict]) -> Path:
+def write_results(path: AnyPath, results: Iterable[dict]) -> Path:
     """Writes a JSON list, one entry per line; the file appears complete or not at all.
 
     Entries are written as they come, so that dense landmark vectors are never all in memory.

@@ -2,7 +2,6 @@
 
 from collections.abc import Container, Iterable, Sequence
 from itertools import chain
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from mmdf2.categories import ATTRIBUTES, CATEGORIES, MAX_PAIR_ID, MAX_STYLE, NUM_CATEGORIES, identity_code
 from mmdf2.evaluation.files.json_list import JsonEntry, all_finite, list_entries, read_entries
 from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, RetrievalItems, RetrievedLists, evaluate_lists
+from mmdf2.files import AnyPath
 
 _LARGEST_ID = 2**62
 _BOX = 'x1, y1, x2, y2, finite'
@@ -27,7 +27,7 @@ def evaluate_retrieval_results(results: list[dict], query_gt: list[dict], galler
     return evaluate_lists(lists, queries, gallery)
 
 
-def read_retrieved_lists(path: str | PathLike[str], images: Container[int] | None = None) -> RetrievedLists:
+def read_retrieved_lists(path: AnyPath, images: Container[int] | None = None) -> RetrievedLists:
     """Reads the official results from a file; see ``retrieved_lists``."""
     return retrieved_lists(read_entries(path), images)
 
@@ -85,9 +85,7 @@ def _check_images(entry: JsonEntry, images: Container[int], query_image_id: int,
         raise entry.wrong('gallery_image_id', f'ids of images of the ground truth, which {unknown} is not')
 
 
-def read_exchange_items(
-    query_path: str | PathLike[str], gallery_path: str | PathLike[str]
-) -> tuple[RetrievalItems, RetrievalItems]:
+def read_exchange_items(query_path: AnyPath, gallery_path: AnyPath) -> tuple[RetrievalItems, RetrievalItems]:
     """Reads the items of user images and of shop images from the official lists (val_query.json, val_gallery.json)."""
     return query_items(read_entries(query_path)), gallery_items(read_entries(gallery_path))
 
@@ -163,7 +161,7 @@ def retrieval_result(
     }
 
 
-def read_pairs(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+def read_pairs(path: AnyPath) -> tuple[np.ndarray, np.ndarray]:
     """Reads pairs for verification from a JSON list of objects with ``score`` and ``same``.
 
     ``score`` is a finite number, ``same`` is true or false, or 1 or 0.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
@@ -10,7 +11,7 @@ from numpy.typing import DTypeLike
 from mmdf2.datasets.store import Store
 
 
-def to_array(values, dtype: DTypeLike) -> np.ndarray:
+def to_array(values: Any, dtype: DTypeLike) -> np.ndarray:
     """A NumPy array from a tensor on any device and of any float type, or from anything that NumPy takes."""
     if hasattr(values, 'detach'):
         values = values.detach().cpu()

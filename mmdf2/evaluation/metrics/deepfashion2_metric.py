@@ -1,6 +1,7 @@
 """Detection, masks and landmarks by COCO's protocol, for MMEngine's evaluator."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -85,7 +86,7 @@ class DeepFashion2Metric(BaseMetric):
         self.subsets = subsets
         self.outfile_prefix = outfile_prefix
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps boxes, scores, labels, run-length masks and landmarks of each image.
 
         Args:
@@ -101,7 +102,7 @@ class DeepFashion2Metric(BaseMetric):
         store = open_or_prepare(self.data_root, self.split)
         image_ids = np.array([result['img_id'] for result in results], dtype=np.int64)
         warn_of_coverage(store, image_ids, type(self).__name__)
-        detections = _join(results, metrics)
+        detections = _detections(results, metrics)
         if self.outfile_prefix:
             for metric in metrics:
                 path = f'{self.outfile_prefix}.{metric}.json'
@@ -120,7 +121,7 @@ class DeepFashion2Metric(BaseMetric):
             figures.update(flat_figures({column: result.figures(column) for column in columns}, metric_key(task, '{}')))
         return figures
 
-    def _predicted(self, results) -> list[str]:
+    def _predicted(self, results: list[dict]) -> list[str]:
         fields = [STREAMS[metric][0] for metric in self.wanted]
         present = common_fields(results, fields)
         missing = [metric for metric in self.wanted if STREAMS[metric][0] not in present]
@@ -135,29 +136,30 @@ class DeepFashion2Metric(BaseMetric):
         return [metric for metric in self.wanted if metric not in missing]
 
 
-def _compact(sample: dict, metrics) -> dict:
+def _compact(sample: dict, metrics: Sequence[str]) -> dict:
     predictions = sample['pred_instances']
+    labels = to_array(predictions['labels'], np.int64)
     result = {
         'img_id': image_id(sample),
         'bboxes': to_array(predictions['bboxes'], np.float32).reshape(-1, 4),
         'scores': to_array(predictions['scores'], np.float32),
-        'labels': to_array(predictions['labels'], np.int64),
+        'labels': labels,
     }
     if 'segm' in metrics and 'masks' in predictions:
         result['masks'] = _encode(predictions['masks'])
     if 'keypoints' in metrics and 'keypoints' in predictions:
-        result['keypoints'] = _own_landmarks(predictions['keypoints'], result['labels'])
+        result['keypoints'] = _own_landmarks(predictions['keypoints'], labels)
     return result
 
 
-def _encode(masks) -> list[dict]:
+def _encode(masks: Any) -> list[dict]:
     if isinstance(masks, list):
         return masks
     masks = to_array(masks, np.uint8)
     return mask_utils.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
 
 
-def _own_landmarks(keypoints, labels) -> np.ndarray:
+def _own_landmarks(keypoints: Any, labels: np.ndarray) -> np.ndarray:
     """(n, 39, 2) landmarks, with zeros beyond those of each row's category, whatever the model predicted there."""
     keypoints = to_array(keypoints, np.float32).reshape(-1, MAX_LANDMARKS, 2).copy()
     for row, label in enumerate(labels):
@@ -165,7 +167,7 @@ def _own_landmarks(keypoints, labels) -> np.ndarray:
     return keypoints
 
 
-def _join(results, metrics) -> Detections:
+def _detections(results: list[dict], metrics: Sequence[str]) -> Detections:
     counts = [len(result['scores']) for result in results]
     boxes = _stack(results, 'bboxes', (4,))
     return Detections(
@@ -178,5 +180,5 @@ def _join(results, metrics) -> Detections:
     )
 
 
-def _stack(results, field, shape) -> np.ndarray:
+def _stack(results: list[dict], field: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([np.zeros((0, *shape)), *(result[field] for result in results)], dtype=np.float64)

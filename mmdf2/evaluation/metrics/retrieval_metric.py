@@ -1,8 +1,9 @@
 """Consumer-to-shop retrieval by the official protocol, for MMEngine's evaluator."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from mmdf2.evaluation.verification import draw_pairs, verification_figures
 from mmdf2.ops import pair_similarity, pair_topk
 from mmdf2.registry import METRICS
 
+# ``weight`` (2, D) and ``bias`` (2,) of a match head.
+Weights = Mapping[str, np.ndarray]
 # Negative pairs per query item in the figures of verification.
 _NEGATIVES = 200
 
@@ -114,7 +117,7 @@ class RetrievalMetric(BaseMetric):
         self.outfile_prefix = outfile_prefix
         self._similarity: dict[str, np.ndarray] | None = None
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps boxes, scores, labels and embeddings of each image, and the weights that compare embeddings.
 
         Args:
@@ -160,15 +163,23 @@ class RetrievalMetric(BaseMetric):
         figures.update({f'verification_{name}': value for name, value in verified.items()})
         return {**figures, 'retrieval_chance_top1': chance_top1(items, gallery)}
 
-    def _evaluate(self, task, items, gallery, queries, entries, similarity) -> dict[str, dict]:
+    def _evaluate(
+        self,
+        task: str,
+        items: RetrievalItems,
+        gallery: RetrievalItems,
+        queries: EmbeddedBoxes,
+        entries: EmbeddedBoxes,
+        similarity: Weights,
+    ) -> dict[str, dict]:
         if self.outfile_prefix:
             path = f'{self.outfile_prefix}.{task}.json'
             print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
-        outcome = judged(items, gallery, queries, entries, similarity)
+        outcome = search_and_judge(items, gallery, queries, entries, similarity)
         return retrieval_figures(outcome, items, COLUMNS if self.subsets else (OVERALL,))
 
 
-def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> np.ndarray:
+def search(queries: EmbeddedBoxes, rows: np.ndarray, entries: EmbeddedBoxes, similarity: Weights) -> np.ndarray:
     """Finds the most similar gallery boxes of some queries.
 
     Args:
@@ -193,8 +204,8 @@ def search(queries: EmbeddedBoxes, rows, entries: EmbeddedBoxes, similarity) -> 
     return indices.numpy()
 
 
-def judged(
-    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity
+def search_and_judge(
+    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity: Weights
 ) -> Outcome:
     """Searches for each query item and decides which of the boxes found are right.
 
@@ -221,7 +232,7 @@ def judged(
 
 
 def _verify(
-    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity
+    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity: Weights
 ) -> dict:
     """Figures of pairs of ground-truth boxes, which are in the order of the items."""
     query, entry, same = draw_pairs(items.identities, gallery.identities, _NEGATIVES, seed=0)
@@ -235,7 +246,7 @@ def _verify(
     return verification_figures(np.concatenate([*scores, []]), same)
 
 
-def _entries(queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity):
+def _entries(queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity: Weights) -> Iterator[dict]:
     hits = search(queries, np.arange(len(queries.scores)), entries, similarity)
     for row, found in enumerate(hits):
         yield retrieval_result(
@@ -270,7 +281,7 @@ def _compact(sample: dict) -> dict:
     return result
 
 
-def _detected(results) -> EmbeddedBoxes:
+def _detected(results: list[dict]) -> EmbeddedBoxes:
     counts = [len(result['scores']) for result in results]
     return EmbeddedBoxes(
         image_ids=np.repeat(np.array([result['img_id'] for result in results], dtype=np.int64), counts),
@@ -281,7 +292,7 @@ def _detected(results) -> EmbeddedBoxes:
     )
 
 
-def _annotated(results, store: Store, image_ids) -> EmbeddedBoxes:
+def _annotated(results: list[dict], store: Store, image_ids: np.ndarray) -> EmbeddedBoxes:
     """Ground-truth boxes as detections, in the order of the store's items."""
     sources = [retrieval_items(store, source, image_ids) for source in (Source.USER, Source.SHOP)]
     columns = [np.concatenate([getattr(items, name) for items in sources]) for name in ('image_ids', 'boxes', 'labels')]

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.evaluation.coco import TaskResult
-from mmdf2.evaluation.records import OVERALL, EvaluationError, column_members
+from mmdf2.evaluation.records import OVERALL, column_members
 from mmdf2.evaluation.retrieval import Outcome, RetrievalItems, summarize
 
 ABOUT, CATEGORIES = 'about', 'categories'
@@ -46,9 +46,7 @@ def retrieval_figures(outcome: Outcome, items: RetrievalItems, columns: Sequence
 
 def retrieval_categories(outcome: Outcome, items: RetrievalItems, columns: Sequence[str]) -> dict[str, dict]:
     """Column -> category name -> the figures of ``summarize`` over the queries whose item is of the category."""
-    if items.labels is None:
-        raise EvaluationError('the items of user images need labels')
-    labels = items.labels[outcome.queries]
+    labels = items.needed_labels()[outcome.queries]
     return {
         column: {
             name: _of_retrieval(outcome.take(rows & (labels == label))) for label, name in enumerate(CATEGORY_NAMES)

@@ -1,8 +1,9 @@
 """The tables of an evaluation as text, and a report written as JSON, Markdown and CSV.
 
-The paper's tables stand beside the published figures. Table 2: boxes; 3: landmarks; 4: masks, each with AP of every
-column. Table 5: retrieval, with top-20 of every subset and top-1 to top-20 of all queries, by the paper's convention
-(queries with more than five matching gallery items) and by the official evaluation's (all queries).
+The paper's tables show published figures beside the measured ones. Table 2 has boxes, Table 3 landmarks and Table 4
+masks, each with AP of every column. Table 5 has retrieval, with top-20 of every subset and top-1 to top-20 of all
+queries, by the paper's convention (queries with more than five matching gallery items) and by the official one (all
+queries).
 """
 
 import csv
@@ -11,7 +12,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mmdf2.evaluation.records import COLUMNS, OVERALL
 from mmdf2.evaluation.report.figures import ABOUT, CATEGORIES, metric_key
 from mmdf2.evaluation.report.published import PAPER, RELEASED, published_precision, published_retrieval
 from mmdf2.evaluation.retrieval import PAPER_MATCHES, TOP_K
-from mmdf2.files import write_json, write_text
+from mmdf2.files import AnyPath, write_json, write_text
 
 PRECISIONS = ('AP', 'AP50', 'AP75')
 # Number and title of the paper's table -> its rows' names and tasks.
@@ -85,7 +85,7 @@ class Table:
         return [head, *((label, [_cell(value) for value in values]) for label, values in self.rows)]
 
     def widths(self, gap: int, least: int = 0) -> tuple[int, list[int]]:
-        """Width of the first column, and of each other one: its longest text and the gap, ``least`` or more."""
+        """Width of the first column, and of each other one: its longest text plus the gap, but at least ``least``."""
         labels, texts = zip(*self.lines(), strict=True)
         columns = [max(least, max(map(len, column)) + gap) for column in zip(*texts, strict=True)]
         return max(map(len, labels)), columns
@@ -331,7 +331,7 @@ def report_csv(report: Mapping) -> str:
     return file.getvalue()
 
 
-def write_report(report: Mapping, path: str | PathLike[str]) -> list[Path]:
+def write_report(report: Mapping, path: AnyPath) -> list[Path]:
     """Writes ``path`` (JSON), and files of the same name ending in .md and .csv; each appears complete or not at all.
 
     Raises:

@@ -23,7 +23,8 @@ class MatchHead(BaseModule):
 
     The tower has 3 x 3 convolutions with ReLU on 7 x 7 features, global average pooling, and a linear layer with batch
     norm (DeepFashion2, section 4; the widths are those that its author named later). The logits of a pair are
-    ``W (a - b)^2 + c`` with W of 2 x embed_dims; class 0 is 'same'.
+    ``W (a - b)^2 + c`` with W of 2 x embed_dims; class 0 is 'same'. :mod:`mmdf2.retrieval.similarity` derives how they
+    are computed and searched.
 
     ``sources`` names the RoI streams that feed the head, and so gives the paper's five variants: 'class' is the input
     of the box head, 'pose' and 'mask' are the output of the last convolution of those streams, before any

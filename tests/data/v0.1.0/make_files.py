@@ -94,7 +94,15 @@ def make_item(rng, item_id: int, category_id: int, style: int, columns: tuple[in
     polygon = [(x1 + 6, y1), (x2 - 6, y1), (x2, middle), (x2 - 6, y2), (x1 + 6, y2), (x1, middle)]
     attributes = {name: int(rng.integers(1, 4)) for name in ('scale', 'occlusion', 'zoom_in', 'viewpoint')}
     box = (int(x1), int(y1), int(x2), int(y2))
-    return Item(item_id, category_id, style, box, landmarks, [np.array(polygon, dtype=np.float64)], **attributes)
+    return Item(
+        item_id=item_id,
+        category_id=category_id,
+        style=style,
+        bbox=box,
+        landmarks=landmarks,
+        segmentation=[np.array(polygon, dtype=np.float64)],
+        **attributes,
+    )
 
 
 def write_config() -> Path:

@@ -29,7 +29,7 @@ def make_item(rng, row: int) -> GalleryItem:
     if row == 5:
         fields = {'sku': 'ärmel "5"', 'sold': True}
     box = tuple(np.concatenate([rng.uniform(0, 100, 2), rng.uniform(100, 300, 2)]).round(3).tolist())
-    return GalleryItem(f'shop/{row:02d}.jpg', box, category, landmarks, fields)
+    return GalleryItem(image=f'shop/{row:02d}.jpg', box=box, category_id=category, landmarks=landmarks, fields=fields)
 
 
 def main(out: Path) -> None:
