@@ -171,10 +171,7 @@ def _raised_on_purpose(error: BaseException) -> bool:
 
 
 def _end(error: BaseException, after_interrupt: str, stderr) -> None:
-    """Prints what a process that ends with an exception has to say; Python then ends it with status 1.
-
-    (After Ctrl-C, Python ends it by the signal, which a shell shows as 130; so a loop in a shell ends as well.)
-    """
+    """Prints what a process that ends with an exception has to say, and ends it with status 1."""
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
@@ -187,6 +184,9 @@ def _end(error: BaseException, after_interrupt: str, stderr) -> None:
         if isinstance(error, KeyboardInterrupt):
             message = f'{message} {after_interrupt}'.strip()
         print(f'error: {message}', file=stderr, flush=True)
+    # After Ctrl-C, Python would end some processes by the signal and others with status 1.
+    if isinstance(error, KeyboardInterrupt):
+        raise SystemExit(1)
 
 
 def _is_first_to_end() -> bool:

@@ -175,8 +175,8 @@ def _place_in_config(error: Exception, path: Path) -> tuple[Path, int | None]:
 
 def _similar_names(path: Path) -> str:
     """A sentence with the config, beside a missing one or in the installed package, whose name is nearest."""
-    folders = [path.parent, Path(__file__).parents[1] / '.mim' / 'configs']
-    names = {found.name: found for folder in reversed(folders) for found in folder.glob('**/*.py')}
+    packaged = Path(__file__).parents[1] / '.mim' / 'configs'
+    names = {found.name: found for found in [*packaged.glob('**/*.py'), *path.parent.glob('*.py')]}
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
     if close:
         return f' Did you mean {names[close[0]]}?'
