@@ -24,7 +24,7 @@ DISTRIBUTIONS = {
 
 REMEDY = (
     'In a checkout of mmdf2 run `make install`. For another environment, which has torch, ninja, psutil, wheel and '
-    'setuptools<81, run there in the checkout (or name a wheel of mmdf2 in place of the dot):\n'
+    'setuptools>=77,<81, run there in the checkout (or name a wheel of mmdf2 in place of the dot):\n'
     '    pip install --no-build-isolation ".[onedl]"'
 )
 REBUILD = (

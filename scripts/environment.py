@@ -91,7 +91,7 @@ class Environment:
         return variables
 
     def torch_facts(self) -> dict:
-        """Of the installed torch: ``version``, ``cuda`` version, whether it sees a ``gpu``, its ``architecture``."""
+        """Returns ``version``, ``cuda`` version, ``gpu`` (one is seen) and ``architecture`` of the installed torch."""
         code = (
             'import json, torch; gpu = torch.cuda.is_available(); '
             'print(json.dumps(dict(version=torch.__version__, cuda=torch.version.cuda, gpu=gpu, '

@@ -105,37 +105,32 @@ def install(environment: Environment, stack: str, torch_index: str) -> None:
     if not environment.is_usable(stack):
         say(f'a new virtual environment in {environment.folder}', '5 s')
         environment.create(stack)
-    notes = environment.notes()
-
-    libraries = digest_of(PINS / name for name in ('torch.txt', 'build.txt', 'runtime.txt', 'dev.txt')) + torch_index
-    if notes.get('libraries') != libraries:
-        install_libraries(environment, torch_index)
-        notes = {}
-        environment.note(stack=stack, libraries=libraries, trio=None, editable=None, wheel=None)
-
-    pins = PINS / f'{stack}.txt'
-    trio = digest_of([pins])
-    if notes.get('trio') != trio:
-        wheel = mmcv_wheel.get(environment.python, pins, environment.torch_facts(), environment.variables())
-        say(f'the OpenMMLab line of {pins.name}', 'less than 1 min')
-        environment.pip_install('--no-deps', '--force-reinstall', wheel)
-        environment.pip_install('--no-deps', '-r', pins)
-        environment.note(trio=trio)
-
-
-def install_libraries(environment: Environment, torch_index: str) -> None:
-    """Installs torch and everything that comes as ready wheels."""
+    files = [PINS / f'{name}.txt' for name in ('build', 'torch', 'runtime', 'dev', stack)]
+    libraries = digest_of(files) + torch_index
+    if environment.notes().get('libraries') == libraries:
+        return
+    build, torch, runtime, dev, trio = files
     say('build tools', '10 s')
-    environment.pip_install('-r', PINS / 'build.txt')
-    pin = next(line for line in (PINS / 'torch.txt').read_text().splitlines() if line.startswith('torch=='))
-    say(pin, '1 min of download for a CPU build, 5 min or more for one with CUDA')
-    if torch_index:
-        environment.pip_install('--index-url', torch_index, pin, quiet=False)
+    environment.pip_install('-r', build)
+    say('torch', '1 min of download for a CPU build, 5 min or more for one with CUDA')
+    install_torch(environment, torch, torch_index)
+    say('libraries', '1 min')
+    environment.pip_install('-r', runtime, '-r', dev)
+    wheel = mmcv_wheel.get(environment.python, trio, environment.torch_facts(), environment.variables())
+    say(f'the OpenMMLab line of {trio.name}', 'less than 1 min')
+    environment.pip_install('--no-deps', '--force-reinstall', wheel)
+    environment.pip_install('--no-deps', '-r', trio)
+    environment.note(stack=stack, libraries=libraries, editable=None, wheel=None)
+
+
+def install_torch(environment: Environment, pins: Path, index: str) -> None:
+    """Installs torch from an index or from where pip looks; without a GPU, a CPU build if one is offered there."""
+    pin = next(line for line in pins.read_text().splitlines() if line.startswith('torch=='))
+    if index:
+        environment.pip_install('--index-url', index, pin, quiet=False)
     else:
         # '==' takes a +cpu build where pip is offered one, '===' only the plain one, which has CUDA.
         environment.pip_install(pin.replace('==', '===') if has_gpu() else pin, quiet=False)
-    say('libraries', '1 min')
-    environment.pip_install('-r', PINS / 'runtime.txt', '-r', PINS / 'dev.txt')
 
 
 def has_gpu() -> bool:

@@ -73,7 +73,7 @@ def sanitizer_environment():
 
 
 def prove_that_faults_are_found(environment):
-    """Ends the program unless made faults end a process: a checker that checks nothing passes every test."""
+    """Stops with an error unless deliberate faults are found, since a checker that checks nothing passes every test."""
     for report, body in FAULTS.items():
         library = FOLDER / 'fault.so'
         source = f'extern "C" int fault(int n) {{ {body} }}'
@@ -82,7 +82,7 @@ def prove_that_faults_are_found(environment):
         call = f'import ctypes; ctypes.CDLL({str(library)!r}).fault(4)'
         done = subprocess.run([sys.executable, '-c', call], env=environment, capture_output=True, text=True)
         if done.returncode == 0 or report not in done.stderr:
-            sys.exit(f'sanitize: a made fault is not reported as {report}: sanitizers fail here\n{done.stderr}')
+            sys.exit(f'sanitize: a deliberate fault is not reported as {report}: sanitizers fail here\n{done.stderr}')
 
 
 if __name__ == '__main__':

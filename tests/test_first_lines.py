@@ -72,7 +72,7 @@ def test_readme_lines_find_garments(user_python, folder, tmp_path):
 
 
 def test_readme_lines_run_as_a_script(user_python, folder, tmp_path):
-    """Of a folder that has no mmdf2 in it."""
+    """The script lies in a folder that has no mmdf2 in it."""
     script = tmp_path / 'script.py'
     script.write_text(readme_lines(tmp_path / 'found'))
     run([user_python, script], folder)

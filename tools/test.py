@@ -2,7 +2,7 @@
 
 In one process:      python tools/test.py CONFIG CHECKPOINT
 In N processes:      torchrun --nproc-per-node N tools/test.py CONFIG CHECKPOINT --launcher pytorch
-From the wheel:      mim test mmdf2 CONFIG --checkpoint CHECKPOINT
+Through mim:         mim test mmdf2 CONFIG --checkpoint CHECKPOINT
 """
 
 import argparse

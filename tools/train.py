@@ -2,7 +2,7 @@
 
 In one process:      python tools/train.py CONFIG
 In N processes:      torchrun --nproc-per-node N tools/train.py CONFIG --launcher pytorch
-From the wheel:      mim train mmdf2 CONFIG
+Through mim:         mim train mmdf2 CONFIG
 """
 
 import argparse

@@ -113,7 +113,7 @@ def add_images(
 
 
 def _present(gallery: Gallery, images: list[str]) -> list[str]:
-    """Those of the images that the gallery has, in the given order."""
+    """Returns those of the images that the gallery has, in the given order."""
     known = {item.image for item in gallery.items(gallery.ids_where('image', images)).values()}
     return [image for image in images if image in known]
 

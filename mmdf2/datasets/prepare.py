@@ -49,7 +49,7 @@ from mmdf2.datasets.store import (
 from mmdf2.files import AnyPath, locked, open_for_replacement, replace_folder, sha256, usable_cores, write_json
 
 IMAGES_PER_PART = 512
-# Of EXIF: the tag, and its values that exchange width and height.
+# The EXIF tag of the orientation, and its values that exchange width and height.
 ORIENTATION_TAG = 0x0112
 SWAPPED_ORIENTATIONS = (5, 6, 7, 8)
 

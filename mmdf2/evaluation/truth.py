@@ -243,7 +243,7 @@ def with_attributes(items: RetrievalItems, truth: GroundTruth | None) -> Retriev
     same = (overlap >= _SAME_BOX_IOU) & (items.needed_labels()[item] == truth.labels[row])
     item, row, overlap = item[same], row[same], overlap[same]
     found = np.full(len(items.image_ids), -1)
-    # Of several items the one that overlaps most is taken, of equal ones the first.
+    # Among several items, the one with the largest overlap is taken; among equal overlaps, the first.
     best = np.lexsort((row, -overlap, item))
     known, first = np.unique(item[best], return_index=True)
     found[known] = row[best[first]]

@@ -73,8 +73,9 @@ def expand_queries(similarity: Similarity, queries, vectors, hits: int = 3, powe
     count = min(int(hits), len(vectors))
     if not count or not len(queries):
         return expanded_queries(queries, np.zeros((len(queries), 0, queries.shape[-1])), np.zeros((len(queries), 0)))
-    tensors = (torch.from_numpy(array) for array in (queries, vectors, similarity.weight, similarity.bias))
-    scores, rows = (value.numpy() for value in pair_topk(*tensors, k=count))
+    weight, bias = torch.from_numpy(similarity.weight), torch.from_numpy(similarity.bias)
+    found = pair_topk(torch.from_numpy(queries), torch.from_numpy(vectors), weight, bias, k=count)
+    scores, rows = (value.numpy() for value in found)
     return expanded_queries(queries, vectors[rows], scores, power)
 
 

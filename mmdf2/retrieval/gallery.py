@@ -80,7 +80,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def present(self, ids: Iterable[int]) -> set[int]:
-        """Those of some ids that are there."""
+        """Returns those of the ids that the gallery has."""
 
     @abstractmethod
     def ids_where(self, name: str, values: Iterable) -> list[int]:

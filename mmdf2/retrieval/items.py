@@ -49,10 +49,10 @@ class GalleryItem:
         object.__setattr__(self, 'box', box)
         object.__setattr__(self, 'category_id', int(self.category_id))
         if self.landmarks is not None:
-            object.__setattr__(self, 'landmarks', self._checked_landmarks())
+            object.__setattr__(self, 'landmarks', self._checked_landmarks(self.landmarks))
 
-    def _checked_landmarks(self) -> tuple:
-        rows = tuple(tuple(float(value) for value in row) for row in self.landmarks)
+    def _checked_landmarks(self, landmarks) -> tuple:
+        rows = tuple(tuple(float(value) for value in row) for row in landmarks)
         count = CATEGORIES[self.category_id - 1].num_landmarks
         if len(rows) != count or any(len(row) != 3 or not all(map(math.isfinite, row)) for row in rows):
             raise ValueError(f'landmarks of a category {self.category_id} must be {count} rows x, y, v, finite')
@@ -114,7 +114,8 @@ class ItemTable:
 
     def get(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
         """Id -> item, for those ids that are there."""
-        ids, found = [int(number) for number in ids], {}
+        ids = [int(number) for number in ids]
+        found: dict[int, GalleryItem] = {}
         with self._lock:
             for start in range(0, len(ids), _VALUES_AT_ONCE):
                 part = ids[start : start + _VALUES_AT_ONCE]
@@ -126,7 +127,8 @@ class ItemTable:
         """(n,) category_ids and (n,) ids of all items, ordered by category and then by id."""
         with self._lock:
             rows = self._connection.execute('SELECT category, id FROM items ORDER BY category, id').fetchall()
-        return tuple(np.array(rows, dtype=np.int64).reshape(-1, 2).T)
+        categories, ids = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+        return categories, ids
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
         """Rising ids of the items whose field, or for the name 'image' whose image, has one of some values.
@@ -138,7 +140,8 @@ class ItemTable:
             raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
         column = 'image' if name == 'image' else "json_extract(fields, '$.' || json_quote(?))"
         names = () if name == 'image' else (name,)
-        values, found = list(values), set()
+        values = list(values)
+        found: set[int] = set()
         with self._lock:
             for start in range(0, len(values), _VALUES_AT_ONCE):
                 part = values[start : start + _VALUES_AT_ONCE]

@@ -20,7 +20,7 @@ NEUTRAL: RGB = (110, 110, 110)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Fixed-point bits of coordinates given to OpenCV: a sixteenth of a pixel.
 _SHIFT = 4
-# Beyond this OpenCV's fixed-point coordinates overflow; far outside any image.
+# OpenCV's fixed-point coordinates overflow beyond this, which is far outside any image.
 _FARTHEST = 100_000
 
 

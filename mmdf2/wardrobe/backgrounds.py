@@ -146,7 +146,7 @@ def _lamp(rng, small, horizon) -> None:
     rows, columns = small.shape[:2]
     x, y = int(rng.uniform(0, 1) * columns), int(horizon - rows * rng.uniform(0.25, 0.4))
     cv2.line(small, (x, y), (x, horizon), (50, 50, 50), 2)
-    shade = np.int32([[x - 12, y], [x + 12, y], [x + 7, y - 18], [x - 7, y - 18]])
+    shade = np.array([[x - 12, y], [x + 12, y], [x + 7, y - 18], [x - 7, y - 18]], dtype=np.int32)
     cv2.fillPoly(small, [shade], (rng.uniform(60, 160), rng.uniform(150, 220), rng.uniform(200, 250)))
 
 

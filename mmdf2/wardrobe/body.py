@@ -128,6 +128,12 @@ ARM_POSES = {
 }
 
 
+def as_color(channels) -> tuple[float, float, float]:
+    """Three numbers as a BGR colour."""
+    blue, green, red = channels
+    return float(blue), float(green), float(red)
+
+
 def sample_body(rng: np.random.Generator, view: View, pose_weights: dict[str, float]) -> Body:
     """Samples a wearer.
 
@@ -144,19 +150,19 @@ def sample_body(rng: np.random.Generator, view: View, pose_weights: dict[str, fl
         pose = names[rng.choice(len(names), p=weights / weights.sum())] if view.worn else 'flat'
         arms.append(_sample_arm(rng, side, pose, build, view))
     spread = rng.uniform(0.5, 1.4)
-    knees = tuple(side * 8.6 * build * view.squeeze * (0.6 + 0.4 * spread) + rng.normal(0, 1.0) for side in SIDES)
-    feet = tuple(side * 8.0 * build * view.squeeze * spread + rng.normal(0, 1.5) for side in SIDES)
+    knees = [side * 8.6 * build * view.squeeze * (0.6 + 0.4 * spread) + rng.normal(0, 1.0) for side in SIDES]
+    feet = [side * 8.0 * build * view.squeeze * spread + rng.normal(0, 1.5) for side in SIDES]
     return Body(
         build=build,
         legs=float(rng.uniform(0.94, 1.1)),
         view=view,
-        arms=tuple(arms),
-        feet=feet,
-        knees=knees,
-        skin=tuple(float(c) for c in np.array(SKINS[rng.choice(6, p=[0.25, 0.3, 0.2, 0.1, 0.08, 0.07])])),
-        hair=tuple(float(c) for c in HAIRS[rng.integers(len(HAIRS))]),
+        arms=(arms[0], arms[1]),
+        feet=(feet[0], feet[1]),
+        knees=(knees[0], knees[1]),
+        skin=as_color(SKINS[rng.choice(6, p=[0.25, 0.3, 0.2, 0.1, 0.08, 0.07])]),
+        hair=as_color(HAIRS[rng.integers(len(HAIRS))]),
         hair_length=float(rng.choice([rng.uniform(-14, -8), rng.uniform(0, 8), rng.uniform(14, 34)])),
-        shoes=tuple(float(c) for c in rng.choice((28, 60, 110, 190, 235)) + rng.normal(0, 12, 3)),
+        shoes=as_color(rng.choice((28, 60, 110, 190, 235)) + rng.normal(0, 12, 3)),
     )
 
 

@@ -93,6 +93,10 @@ def _dress_legs(cut, body) -> Garment:
     )
     for number, point in ((1, waist[0]), (2, waist[8]), (3, waist[-1])):
         landmarks.put(number, point, 'trunk')
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    outer_shares: tuple[float, ...]
+    inner_shares: tuple[float, ...]
     if cut.category_id == SHORTS:
         left, right, crotch_number = (4, 5, 6), (10, 9, 8), 7
         outer_shares, inner_shares = (0.5, 1.0), (1.0,)

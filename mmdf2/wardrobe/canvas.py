@@ -64,7 +64,7 @@ class Canvas:
         """
         self.image = image
         self._shaded = np.full(image.shape[:2], 255 if ground_is_near else 0, dtype=np.uint8)
-        self.owner = np.zeros(image.shape[:2], dtype=np.uint8)
+        self.owner: np.ndarray = np.zeros(image.shape[:2], dtype=np.uint8)
 
     def paint(
         self, outline: np.ndarray, surface: Surface, frame: np.ndarray, owner: int, strokes=(), over=(), zone=None

@@ -41,8 +41,8 @@ def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
 
 
 def _block(pair, seed, size) -> np.ndarray:
-    images = tuple(count for _, count in COLUMNS)
-    shots = [shot for shot in plan_shots('train', [pair], images, seed) if shot.style == 1]
+    (_, shop), (_, user) = COLUMNS
+    shots = [shot for shot in plan_shots('train', [pair], (shop, user), seed) if shot.style == 1]
     cells = [_fit(take(shot, 2 * size)[0], size) for shot in shots]
     caption = np.full((CAPTION, size * len(cells), 3), 255, dtype=np.uint8)
     name = CATEGORIES[pair.clothes[0].cut.category_id - 1].name

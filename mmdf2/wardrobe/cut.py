@@ -1,6 +1,7 @@
 """The cut of a garment: what all colours of a garment share. Lengths are in centimetres."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Cut:
 
 def sample_cut(rng: np.random.Generator, category_id: int) -> Cut:
     """Samples the measures of a garment of a category."""
-    common = {'category_id': category_id, 'fold_map': int(rng.integers(4))}
+    common: dict[str, Any] = {'category_id': category_id, 'fold_map': int(rng.integers(4))}
     if category_id in BOTTOMS:
         return Cut(**common, **_bottom(rng, category_id))
     measures = _upper(rng, category_id)

@@ -57,7 +57,8 @@ def sample_fabric(rng: np.random.Generator, has_chest: bool, plainness=0.35) -> 
     plain = rng.random() < plainness
     kind = ('plain', 'denim')[rng.random() < 0.3 and not has_chest] if plain else PRINTS[rng.integers(2, len(PRINTS))]
     if kind == 'denim':
-        base = tuple(int(c) for c in np.array([150, 100, 60]) * rng.uniform(0.5, 1.35))
+        blue, green, red = np.array([150, 100, 60]) * rng.uniform(0.5, 1.35)
+        base = int(blue), int(green), int(red)
     logo = has_chest and rng.random() < (0.65 if kind in ('plain', 'gradient', 'blocks', 'pinstripes') else 0.15)
     return Fabric(
         base=base,
@@ -74,7 +75,7 @@ def sample_fabric(rng: np.random.Generator, has_chest: bool, plainness=0.35) -> 
 
 def _colors(rng) -> list[tuple[int, int, int]]:
     """Samples three BGR colours that can be told apart."""
-    chosen = []
+    chosen: list[np.ndarray] = []
     while len(chosen) < 3:
         if rng.random() < 0.25:
             hsv = (
@@ -84,10 +85,10 @@ def _colors(rng) -> list[tuple[int, int, int]]:
             )
         else:
             hsv = (rng.uniform(0, 180), rng.uniform(60, 215), rng.uniform(75, 240))
-        color = cv2.cvtColor(np.uint8([[hsv]]), cv2.COLOR_HSV2BGR)[0, 0].astype(int)
+        color = cv2.cvtColor(np.array([[hsv]]).astype(np.uint8), cv2.COLOR_HSV2BGR)[0, 0].astype(int)
         if all(np.abs(color - other).sum() > 110 for other in chosen):
             chosen.append(color)
-    return [tuple(int(channel) for channel in color) for color in chosen]
+    return [(int(blue), int(green), int(red)) for blue, green, red in chosen]
 
 
 @lru_cache(maxsize=64)
@@ -98,7 +99,7 @@ def print_tile(fabric: Fabric) -> tuple[np.ndarray | None, tuple[float, float]]:
         (T, T, 3) uint8 BGR tile, or None for a plain cloth; and the (width, height) of one repeat in centimetres.
     """
     period = fabric.period_cm
-    base, second = np.float32(fabric.base), np.float32(fabric.second)
+    base, second, third = (np.array(color, dtype=np.float32) for color in (fabric.base, fabric.second, fabric.third))
     if fabric.print == 'plain':
         return None, (period, period)
     if fabric.print in ('gradient', 'blocks'):
@@ -107,7 +108,7 @@ def print_tile(fabric: Fabric) -> tuple[np.ndarray | None, tuple[float, float]]:
         share = 0.5 - 0.5 * np.cos(2 * np.pi * y) if fabric.print == 'gradient' else ((y + 0.1) * 3 % 1 > 0.5) * 1.0
         return _mix(base, second, np.repeat(share, 16, axis=1)), (period, height)
     rng = np.random.default_rng(fabric.seed)
-    tile = _PRINTERS[fabric.print](base, second, np.float32(fabric.third), rng)
+    tile = _PRINTERS[fabric.print](base, second, third, rng)
     size = {'denim': 20.0, 'camouflage': 3 * period, 'flowers': 1.6 * period, 'plaid': 1.5 * period}.get(
         fabric.print, period
     )
@@ -204,7 +205,7 @@ def periodic_noise(rng, size: int, cells: tuple[float, float]) -> np.ndarray:
 def fold_maps() -> dict[str, list[np.ndarray]]:
     """Draws four repeating (128, 128) maps per kind of folds: lit on one side and dark on the other, about -2 to 2."""
     rng = np.random.default_rng(2019)
-    maps = {}
+    maps: dict[str, list[np.ndarray]] = {}
     for kind, (across, down, slant) in FOLD_KINDS.items():
         maps[kind] = []
         for _ in range(4):
@@ -241,10 +242,11 @@ def logo_decal(fabric: Fabric) -> np.ndarray | None:
                 cv2.circle(inner, (x, 50), 8, 255, -1, cv2.LINE_AA)
             cv2.ellipse(inner, (64, 68), (28, 24), 0, 20, 160, 255, 7, cv2.LINE_AA)
     else:
-        cv2.fillPoly(alpha, [np.int32(_logo_shape(fabric.logo, angles))], 255, cv2.LINE_AA)
+        cv2.fillPoly(alpha, [_logo_shape(fabric.logo, angles).astype(np.int32)], 255, cv2.LINE_AA)
         if fabric.logo == 'flower':
             cv2.circle(inner, center, 14, 255, -1, cv2.LINE_AA)
-    color = np.float32(_mix(np.float32(fabric.third), np.float32(fabric.base), inner / 255))
+    third, base = (np.array(color, dtype=np.float32) for color in (fabric.third, fabric.base))
+    color = _mix(third, base, inner / 255).astype(np.float32)
     return np.concatenate([color.astype(np.uint8), alpha[..., None]], axis=2)
 
 

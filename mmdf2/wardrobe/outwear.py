@@ -122,7 +122,7 @@ def _frame(body) -> np.ndarray:
 def _number_side(cut, landmarks, index, side, tip, sleeve, armpit, line) -> None:
     """Places one side's landmarks from the hem up to the shoulder; the numbers fall left and rise right."""
     hem = OUTER_HEM_NUMBERS[cut.category_id][index]
-    points = [(tip, 'trunk', f'sleeve{side}')]
+    points: list[tuple] = [(tip, 'trunk', f'sleeve{side}')]
     points += [(point, f'sleeve{side}') for point in (*sleeve.outer, *sleeve.inner)]
     points += [(armpit, 'trunk', f'sleeve{side}')]
     points += [(point, 'trunk') for point in along(line, SIDE_FRACTIONS[cut.category_id])]

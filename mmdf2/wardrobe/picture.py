@@ -81,15 +81,14 @@ def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
     """
     rng = np.random.default_rng(shot.seed)
     habits = HABITS[shot.source]
-    best = None
-    for _ in range(ATTEMPTS):
-        image, items, seen = _attempt(rng, shot, size, habits)
-        if best is None or seen > best[2]:
-            best = image, items, seen
-        if seen >= MIN_VISIBLE:
+    best = _attempt(rng, shot, size, habits)
+    for _ in range(ATTEMPTS - 1):
+        if best[2] >= MIN_VISIBLE:
             break
-    image = (user_photo if shot.source == 'user' else shop_photo)(rng, best[0])
-    return image, ImageAnnotation(source=shot.source, pair_id=shot.pair.pair_id, items=best[1])
+        best = max(best, _attempt(rng, shot, size, habits), key=lambda attempt: attempt[2])
+    image, items, _ = best
+    image = (user_photo if shot.source == 'user' else shop_photo)(rng, image)
+    return image, ImageAnnotation(source=shot.source, pair_id=shot.pair.pair_id, items=items)
 
 
 def _attempt(rng, shot, size, habits):

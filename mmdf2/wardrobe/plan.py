@@ -72,7 +72,9 @@ class Shot:
 
 def plan_pairs(split: str, identities: int, seed: int) -> list[Pair]:
     """Plans pairs that have exactly ``identities`` identities in total."""
-    pairs, left, deck = [], identities, []
+    pairs: list[Pair] = []
+    deck: list[int] = []
+    left = identities
     while left:
         index = len(pairs)
         if not deck:
@@ -108,7 +110,7 @@ def plan_shots(split: str, pairs: list[Pair], images: tuple[int, int], seed: int
         images: Numbers of (shop, user) images of each identity.
         seed: The wardrobe's seed.
     """
-    shots = []
+    shots: list[Shot] = []
     for pair in pairs:
         for source, count in zip(('shop', 'user'), images, strict=True):
             for clothing in pair.clothes:

@@ -4,14 +4,14 @@
 
 import numpy as np
 
-from mmdf2.wardrobe.body import HAIRS, Body
+from mmdf2.wardrobe.body import HAIRS, Body, as_color
 from mmdf2.wardrobe.canvas import Surface
 from mmdf2.wardrobe.figure import Layer
 from mmdf2.wardrobe.geometry import affine, apply, band, ellipse, polygon_of, spline
 
 
 def _color(rng) -> tuple[float, float, float]:
-    return tuple(float(channel) for channel in rng.uniform(25, 225, 3))
+    return as_color(rng.uniform(25, 225, 3))
 
 
 def bag(rng: np.random.Generator, body: Body) -> list[Layer]:
@@ -58,7 +58,7 @@ def phone(rng: np.random.Generator, body: Body) -> list[Layer]:
 def passer_by(rng: np.random.Generator, body: Body) -> list[Layer]:
     """Draws another person's back, close to the camera and partly in front of the wearer."""
     x, y = rng.choice([-1, 1]) * rng.uniform(30, 44), rng.uniform(-4, 18)
-    coat = Surface(tuple(float(c) for c in rng.uniform(20, 130, 3)), relief_cm=9)
+    coat = Surface(as_color(rng.uniform(20, 130, 3)), relief_cm=9)
     hair = Surface(HAIRS[rng.integers(len(HAIRS))], relief_cm=5, relief=0.9)
     back = [(-24, 220), (-26, 90), (-23, 22), (-15, 5), (-5, -2), (5, -2), (15, 5), (23, 22), (26, 90), (24, 220)]
     dark = tuple(0.6 * channel for channel in coat.color)

@@ -111,7 +111,8 @@ def long_sleeve(cut: Cut, arm: Arm, tip, armpit) -> Sleeve:
 
 def armpit_of(arm: Arm, side_x: float, y: float) -> np.ndarray:
     """Finds where a sleeve meets the trunk: at the side ``side_x``, or at the arm's inner edge if that is inside it."""
-    inner = (arm.joints[0] + arm.joints[1]) / 2 - outward(*arm.joints[:2], arm.side) * (ARM_HALF_WIDTHS[0] + 1.2)
+    shoulder, elbow, _ = arm.joints
+    inner = (shoulder + elbow) / 2 - outward(shoulder, elbow, arm.side) * (ARM_HALF_WIDTHS[0] + 1.2)
     return np.array([min(side_x * arm.side, inner[0] * arm.side) * arm.side, y])
 
 
@@ -134,8 +135,8 @@ def bare_arm(arm: Arm) -> list[np.ndarray]:
     direction = (wrist - elbow) / max(np.hypot(*(wrist - elbow)), 1e-6)
     hand = ellipse(wrist + direction * 6.5, (8.0, 3.6), np.arctan2(direction[1], direction[0]))
     if direction @ (elbow - shoulder) > -0.2 * UPPER_ARM:
-        line = [shoulder, shoulder + 0.8 * (elbow - shoulder), elbow + 0.2 * (wrist - elbow), wrist]
-        line = spline(line, 6)
+        bend = [shoulder, shoulder + 0.8 * (elbow - shoulder), elbow + 0.2 * (wrist - elbow), wrist]
+        line = spline(bend, 6)
         widths = np.interp(np.linspace(0, 1, len(line)), [0, 0.5, 1], [first, second, third])
         return [np.concatenate([polygon_of(band(line, widths)), _cap(shoulder, line[0] - line[1], first)]), hand]
     lower = outward(elbow, wrist, arm.side)

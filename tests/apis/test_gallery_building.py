@@ -120,7 +120,7 @@ def test_a_filling_that_was_interrupted_goes_on_and_gives_the_same_gallery(
     inferencer, photos, tmp_path, monkeypatch, name
 ):
     if name.endswith('.db'):
-        pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install mmdf2[milvus]')
+        pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
     build(tmp_path / 'whole', inferencer, photos)
     monkeypatch.setattr(gallery_building, '_ITEMS_AT_ONCE', 3)
     location = tmp_path / name

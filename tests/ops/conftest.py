@@ -1,4 +1,4 @@
-"""Every way in which pair_topk runs: compiled, out of torch operators, and CUDA's kernels, emulated and real."""
+"""Every way in which pair_topk runs: compiled, composed of torch operators, and as CUDA kernels, emulated or real."""
 
 import os
 import shlex
@@ -15,16 +15,16 @@ NO_GPU = not torch.cuda.is_available() or build_info()['cuda'] is None
 
 @pytest.fixture(scope='session')
 def emulated_libraries(tmp_path_factory):
-    """Libraries of csrc/cuda for the host, by whether they have tensor cores."""
+    """The kernels of csrc/cuda compiled for the host: True -> a library with tensor cores, False -> one without."""
     if find_compiler() is None:
         pytest.skip('no C++ compiler here to build the emulation of the CUDA kernels with')
     folder = tmp_path_factory.mktemp('emulation')
-    flags = shlex.split(os.environ.get('CXXFLAGS', ''))  # scripts/sanitize.py has some
+    flags = shlex.split(os.environ.get('CXXFLAGS', ''))  # set by scripts/sanitize.py
     return {tensor_cores: compile_emulation(folder, tensor_cores, flags) for tensor_cores in (True, False)}
 
 
 def search_on_gpu(*arguments):
-    """torch.ops.mmdf2.pair_topk of the GPU, for arguments of the CPU."""
+    """Runs torch.ops.mmdf2.pair_topk on the GPU, with arguments and results on the CPU."""
     moved = [value.cuda() if isinstance(value, torch.Tensor) else value for value in arguments]
     return tuple(result.cpu() for result in torch.ops.mmdf2.pair_topk(*moved))
 
@@ -39,7 +39,7 @@ def search_on_gpu(*arguments):
     ]
 )
 def search(request):
-    """pair_topk's operator: (query, gallery, weight_difference, bias_difference, k) to (scores, indices)."""
+    """The operator pair_topk: (query, gallery, weight_difference, bias_difference, k) -> (scores, indices)."""
     if request.param.startswith('emulated'):
         libraries = request.getfixturevalue('emulated_libraries')
         return EmulatedSearch(libraries[request.param == 'emulated tensor cores'])

@@ -1,4 +1,4 @@
-"""CUDA's kernels where no GPU is: their own source, run by the emulation, and compiled for every architecture."""
+"""The CUDA kernels without a GPU: their own source run by the emulation, and compiled for every architecture."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def direct_form(query, gallery, weight):
 
 
 def float32_product(query, gallery, weight):
-    """The same expanded form by torch, in float32 but for the form of a row."""
+    """The expanded form by torch in float32, except for the form of a row."""
     centre = (query.double().sum(0) + gallery.double().sum(0)) / (len(query) + len(gallery))
     query, gallery = query - centre.float(), gallery - centre.float()
     form = gallery.double() ** 2 @ weight.double()
@@ -42,7 +42,7 @@ def emulation(request, emulated_libraries):
 
 @pytest.mark.parametrize(('width', 'offset'), [(256, 0.0), (256, 5.0), (2048, 0.0)])
 def test_scores_have_the_error_of_float32(emulation, width, offset):
-    """3xTF32 with cut-off additions, against a matrix product in float32. One TF32 product is 100 times worse."""
+    """3xTF32 with truncated additions, against a matrix product in float32. One TF32 product is 100 times worse."""
     query, gallery = draw(64, width, seed=1) + offset, draw(200, width, seed=2) + offset
     weight = draw(width, seed=3)
     expected = direct_form(query, gallery, weight)
@@ -54,7 +54,7 @@ def test_scores_have_the_error_of_float32(emulation, width, offset):
 
 @pytest.mark.parametrize('weight_sign', [-1, 0, 1])
 def test_scores_of_one_sign_stay_within_the_bound(emulation, weight_sign):
-    """Sums of equal sign are where cutting off adds up; the bound is that of csrc/error_bound.h."""
+    """In sums of equal sign the truncations add up. The bound is that of csrc/error_bound.h."""
     width = 512
     query, gallery = draw(16, width, seed=1).abs(), -draw(130, width, seed=2).abs()
     weight = draw(width, seed=3) if weight_sign == 0 else weight_sign * draw(width, seed=3).abs()
@@ -68,7 +68,7 @@ def test_scores_of_one_sign_stay_within_the_bound(emulation, weight_sign):
 
 @pytest.mark.parametrize('multiprocessors', [1, 2, 7, 40])
 def test_any_number_of_blocks_shares_the_tiles(emulation, multiprocessors):
-    """300 queries and 900 items are 3 x 8 tiles, dealt in runs that end anywhere."""
+    """300 queries and 900 items are 3 x 8 tiles, divided into runs that can end at any tile."""
     query, gallery, weight = draw(300, 20, seed=1), draw(900, 20, seed=2), draw(20, seed=3)
     search = EmulatedSearch(emulation, seed=multiprocessors, multiprocessors=multiprocessors)
     indices = search(query, gallery, weight, None, 9)[1]
@@ -79,7 +79,7 @@ def test_any_number_of_blocks_shares_the_tiles(emulation, multiprocessors):
 
 def test_the_order_of_threads_does_not_matter(emulation):
     query, gallery, weight = draw(9, 64, seed=1), draw(1500, 64, seed=2), draw(64, seed=3)
-    gallery[700:1400] = gallery[:700]  # ties, which are cut from the lists in any order
+    gallery[700:1400] = gallery[:700]  # ties, which are removed from the lists in any order
     results = [EmulatedSearch(emulation, seed)(query, gallery, weight, None, 30) for seed in range(4)]
     for scores, indices in results[1:]:
         assert torch.equal(scores, results[0][0]) and torch.equal(indices, results[0][1])
@@ -87,7 +87,7 @@ def test_the_order_of_threads_does_not_matter(emulation):
 
 @pytest.mark.parametrize('rows', [2, 3])
 def test_one_query_and_many_agree(emulation, rows):
-    """Up to two queries are searched by the direct form, more by tiles."""
+    """Up to two queries are searched by the direct form, and more of them by tiles."""
     query, gallery, weight = draw(rows, 40, seed=1), draw(800, 40, seed=2), draw(40, seed=3)
     scores, indices = EmulatedSearch(emulation)(query, gallery, weight, torch.tensor(0.25), 12)
     expected = torch.ops.mmdf2.pair_topk(query, gallery, weight, torch.tensor(0.25), 12)
@@ -96,7 +96,7 @@ def test_one_query_and_many_agree(emulation, rows):
 
 
 def test_unproven_queries_are_counted(emulation):
-    """More near duplicates than candidates: no bound in float32 tells them apart."""
+    """With more near duplicates than candidates, no bound in float32 separates them."""
     query, weight = draw(4, 32, seed=1), -draw(32, seed=3).abs()
     gallery = query[:1] + 1e-4 * draw(700, 32, seed=2)
     search = EmulatedSearch(emulation)
@@ -105,10 +105,10 @@ def test_unproven_queries_are_counted(emulation):
     assert search.searched_again > 0
 
 
-@pytest.mark.skipif(shutil.which('nvcc') is None, reason='nvcc is not on PATH: the CUDA sources were not compiled here')
+@pytest.mark.skipif(shutil.which('nvcc') is None, reason='nvcc is not on PATH, so the CUDA sources are not compiled')
 @pytest.mark.parametrize('source', KERNELS, ids=lambda path: path.stem)
 def test_compiles_for_every_architecture(source, tmp_path):
-    """And nothing of the kernels spills out of the registers, which nvcc warns of and which is an error here."""
+    """No kernel may spill registers either: nvcc warns of it, and warnings are errors here."""
     flags = [*NVCC_FLAGS, '-std=c++17', '-Werror=all-warnings', '-Xptxas=-warn-spills', '--threads=2']
     architectures = nvcc_architecture_flags(DEFAULT_ARCHITECTURES)
     command = ['nvcc', *flags, *architectures, '-c', str(source), '-o', str(tmp_path / 'object.o')]
@@ -116,7 +116,7 @@ def test_compiles_for_every_architecture(source, tmp_path):
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.skipif(shutil.which('nvcc') is None, reason='nvcc is not on PATH: the CUDA sources were not compiled here')
+@pytest.mark.skipif(shutil.which('nvcc') is None, reason='nvcc is not on PATH, so the CUDA sources are not compiled')
 @pytest.mark.parametrize(('architecture', 'products'), [('75', False), ('80', True), ('90', True), ('120', True)])
 def test_tensor_cores_are_used_where_they_are(architecture, products, tmp_path):
     ptx = tmp_path / 'kernels.ptx'

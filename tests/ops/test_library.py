@@ -1,3 +1,5 @@
+"""The compiled library: what it says of its build, and the errors when it is missing, damaged or of another build."""
+
 import subprocess
 import sys
 
@@ -51,7 +53,7 @@ def test_the_digest_of_sources_knows_names_and_contents_of_what_is_compiled(tmp_
     for name, content in [('a.cpp', '1'), ('b.h', '1'), ('b.h', '2')]:
         (tmp_path / name).write_text(content)
         digests.append(library.digest_of_sources(tmp_path))
-    (tmp_path / 'extension.py').write_text('says how, and is no source')
+    (tmp_path / 'extension.py').write_text('this file is no source')
     assert len(set(digests)) == 4 and library.digest_of_sources(tmp_path) == digests[-1]
 
 

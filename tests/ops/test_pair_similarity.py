@@ -1,3 +1,5 @@
+"""The logits of all pairs and their gradients, against the direct form in double precision."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The nearest items against brute force, in every way in which they are searched for (see conftest.py)."""
+"""pair_topk against brute force, in each of the ways in which it runs (see conftest.py)."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def draw(*shape, seed=0):
 
 
 def brute_force(query, gallery, weight, k):
-    """Direct form in float64, then a stable sort: equal scores keep the order of their indices."""
+    """The direct form in float64 and a stable sort, so that equal scores keep the order of their indices."""
     query, gallery, weight = (x.double().numpy() for x in (query, gallery, weight))
     scores = np.stack([((row - gallery) ** 2 * weight).sum(1) for row in query]).reshape(len(query), len(gallery))
     order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
@@ -52,7 +52,7 @@ def test_common_offset(search, offset, sign):
 
 
 def test_near_duplicates_of_the_query(search):
-    """The best scores are close to 0 while the terms of the expanded form are large: its digits cancel."""
+    """The best scores are close to 0 while the terms of the expanded form are large, so that its digits cancel."""
     query = 10 * draw(12, 128, seed=1)
     noise = 1e-3 * draw(12 * 50, 128, seed=2)
     gallery = torch.cat([query.repeat(50, 1) + noise, 10 * draw(800, 128, seed=4)])
@@ -68,7 +68,7 @@ def test_ties_go_to_the_smaller_index(search):
 
 
 def test_more_duplicates_than_candidates(search):
-    """One row 700 times, and rows that differ from it by less than the product of float32 can see."""
+    """One row is there 700 times, and 700 rows differ from it by less than a product in float32 can resolve."""
     query, row = draw(5, 64, seed=1), draw(1, 64, seed=2)
     almost = row.repeat(700, 1)
     almost[:, 0] += torch.arange(700) * 1.2e-7
@@ -98,7 +98,7 @@ def test_one_outlier_leaves_the_others_in_order(search):
 
 @pytest.mark.parametrize('weight', [0.0, 1e-40])
 def test_one_row_that_overflows_float32_is_not_lost(search, weight):
-    """Far from the centre, in a column without weight: infinity times nothing is NaN in the expanded form alone."""
+    """The row is far off in a column without weight. Only the expanded form has NaN there, from infinity times 0."""
     query, gallery, weights = draw(8, 12, seed=1), draw(600, 12, seed=2), -draw(12, seed=3).abs()
     query[:, 4] = gallery[:, 4] = 3e38
     gallery[17] = query[3]
@@ -130,7 +130,7 @@ def test_the_composition_notices_a_matrix_product_in_bfloat16(monkeypatch):
     query, gallery, weight = draw(50, 128, seed=1), draw(2000, 128, seed=2), draw(128, seed=3)
     monkeypatch.setattr(composite_module, 'QUERY_TILE', 20)
     _, indices = pair_topk_composite(query.as_subclass(Coarse), gallery, weight, None, 20)
-    assert seen == [20]  # once: the rest is done in double
+    assert seen == [20]  # once, because the rest is done in double precision
     expected = brute_force(query, gallery, weight, 20)[1]
     np.testing.assert_array_equal(indices.as_subclass(torch.Tensor).numpy(), expected)
 
@@ -262,8 +262,8 @@ print(after - before)
 
 
 def test_memory_does_not_grow_with_all_pairs():
-    """2.2e9 pairs, 8.8 GB if they were ever made."""
-    pytest.importorskip('resource', reason='peak memory is read by a module that only Unix has')
+    """There are 2.2e9 pairs, which would take 8.8 GB."""
+    pytest.importorskip('resource', reason='only Unix has the module that reads the peak memory')
     run = subprocess.run([sys.executable, '-c', LARGE_SEARCH], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) < 100  # MB: a tile of 16 MB, candidates, results

@@ -1,4 +1,4 @@
-"""Made embeddings with clusters like a gallery's, weights of either sign, and items for them."""
+"""Made similarities, embeddings with clusters like those of a gallery, and items; and comparisons of hits."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mmdf2.retrieval.similarity import Similarity
 
 
 def make_similarity(rng, width=32, positive=0.2):
-    """Mostly distances, with a share of weights of the other sign."""
+    """A similarity with negative weights, except for a share of positive ones."""
     weight = -np.abs(rng.normal(size=width)) / width
     flipped = rng.random(width) < positive
     weight[flipped] *= -0.5
@@ -15,7 +15,7 @@ def make_similarity(rng, width=32, positive=0.2):
 
 
 def make_embeddings(rng, count, width=32, offset=0.0):
-    """Identities around styles, some items each."""
+    """Embeddings in clusters: identities around styles, and some items around each identity."""
     styles = rng.normal(size=(40, width))
     identities = styles[rng.integers(0, 40, max(count // 5, 1))] + rng.normal(size=(max(count // 5, 1), width)) * 0.5
     rows = rng.integers(0, len(identities), count)
@@ -23,7 +23,7 @@ def make_embeddings(rng, count, width=32, offset=0.0):
 
 
 def make_items(rng, count, categories=(1, 2, 8)):
-    """Items with fields of their own."""
+    """Items with a field each, by which they can be told apart."""
     return [
         GalleryItem(
             image=f'shop/{row}.jpg',
@@ -36,7 +36,7 @@ def make_items(rng, count, categories=(1, 2, 8)):
 
 
 def brute_force(similarity, query, vectors, ids, k):
-    """Ids of the k best by the direct form in float64, ties by id."""
+    """Ids and scores of the k best by the direct form in float64; equal scores are ordered by id."""
     scores = similarity.scores(query[None], vectors)[0]
     return [int(ids[row]) for row in np.lexsort((ids, -scores))[:k]], np.sort(scores)[::-1][:k]
 

@@ -1,4 +1,4 @@
-"""What the tests of MilvusGallery have other processes do: ``python milvus_worker.py COMMAND URI PATH``."""
+"""Commands that tests of MilvusGallery run in other processes: ``python milvus_worker.py COMMAND URI PATH``."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def search(uri: str, queries_path: str) -> None:
 
 
 def copy(uri: str, folder: str) -> None:
-    """Transfers a gallery of faiss, saying how far it is; continues what was begun."""
+    """Transfers a gallery from a folder, printing its progress; continues an earlier transfer."""
     source = FaissGallery.load(folder)
     try:
         target = MilvusGallery.load(uri)

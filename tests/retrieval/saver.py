@@ -10,7 +10,7 @@ from mmdf2.retrieval.similarity import Similarity
 
 
 def content(number: int) -> GalleryContent:
-    """A gallery that says its number in every file."""
+    """A gallery with its number in every file."""
     count = 200 + number % 7
     items = ItemTable()
     item = GalleryItem(image=f'{number}', box=(0, 0, 1, 1), category_id=1, fields={'of': number})

@@ -1,4 +1,4 @@
-"""Query expansion, against the formula item by item."""
+"""Query expansion against its formula, item by item."""
 
 import math
 
@@ -13,7 +13,7 @@ from .made_gallery import brute_force, make_embeddings, make_items, make_similar
 
 
 def by_hand(similarity, query, vectors, hits, power):
-    """The formula in plain floats."""
+    """The formula for one query, hit by hit."""
     rows, scores = brute_force(similarity, query, vectors, np.arange(len(vectors)), hits)
     parts = [(1.0, query)] + [
         ((1 / (1 + math.exp(-score))) ** power, vectors[row]) for row, score in zip(rows, scores, strict=True)
@@ -72,7 +72,7 @@ def test_without_hits_queries_stay_as_they_are():
 
 
 def test_a_query_between_photos_of_its_garment_finds_the_other_one():
-    """What it is for: the second photo is nearer to the mean than a stranger is, though not to the query."""
+    """Its purpose: the second photo is nearer to the mean than another garment is, though not to the query."""
     similarity = Similarity(np.array([[-0.5, -0.5], [0.5, 0.5]]), np.array([2.0, -2.0]))
     query = np.array([[0.0, 0.0]], np.float32)
     vectors = np.array([[1.0, 0.0], [2.2, 0.0], [-2.0, 0.0]], np.float32)

@@ -1,4 +1,4 @@
-"""Items and their table."""
+"""Gallery items and their table in SQLite."""
 
 import sqlite3
 

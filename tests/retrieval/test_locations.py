@@ -1,4 +1,4 @@
-"""What a location says, and what lies beside it."""
+"""Galleries by their location, and the paths of files beside them."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_names_that_milvus_does_not_take_are_refused(tmp_path, name):
 
 
 def test_several_galleries_share_a_file(tmp_path):
-    pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install mmdf2[milvus]')
+    pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
     similarity = make_similarity(np.random.default_rng(0))
     for name in ('winter', 'summer'):
         create_gallery(f'{tmp_path}/shop.db#{name}', similarity, name).save()

@@ -86,7 +86,7 @@ def test_a_newer_version_is_refused_with_what_to_do(folder):
 
 def test_a_gallery_in_milvus_opens_with_the_same_items_and_hits(tmp_path):
     for name in ('pymilvus', 'milvus_lite'):
-        pytest.importorskip(name, reason='galleries in Milvus are an extra: pip install mmdf2[milvus]')
+        pytest.importorskip(name, reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
     shutil.copytree(OLD / 'milvus.db', tmp_path / 'milvus.db')
     gallery = open_gallery(tmp_path / 'milvus.db')
     assert isinstance(gallery, MilvusGallery)

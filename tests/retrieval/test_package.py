@@ -44,7 +44,7 @@ def test_faiss_is_imported_when_an_index_is_built(tmp_path):
 
 
 def test_pymilvus_is_imported_when_a_gallery_in_milvus_is_opened(tmp_path):
-    pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install mmdf2[milvus]')
+    pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
     run(
         'assert loaded() == [], loaded()\n'
         'MilvusGallery.create("shop.db", gallery.similarity, "model").close()\n'

@@ -1,4 +1,4 @@
-"""The algebra against the direct form in double precision."""
+"""The similarity, and its spaces of inner products and of distances against the direct form."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Copies of a gallery into another: killed, continued, refused."""
+"""Copies of a gallery into another one: killed, continued and refused."""
 
 import random
 import signal
@@ -10,21 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.gallery import GalleryError
-from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval import FaissGallery, GalleryError, MilvusGallery
+from mmdf2.retrieval.transfer import transfer
 
 from .made_gallery import assert_same_hits, make_embeddings, make_items, make_similarity
 
-_REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
+_REASON = 'galleries in Milvus are an extra: pip install pymilvus milvus-lite'
 pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 
-from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
-from mmdf2.retrieval.transfer import transfer  # noqa: E402
 
 _WORKER = Path(__file__).with_name('milvus_worker.py')
 
 
+@pytest.mark.slow
 def test_a_killed_copy_continues_without_duplicates_or_omissions(tmp_path):
     rng = np.random.default_rng(3)
     source = FaissGallery(make_similarity(rng), 'source')

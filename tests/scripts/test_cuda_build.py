@@ -68,7 +68,7 @@ def test_forced_and_impossible_names_what_is_missing(torch_cuda, release, words,
 
 
 def test_a_toolkit_without_headers_is_not_used(toolkit, tmp_path):
-    """As when nvcc on PATH is a script that calls the toolkit's nvcc, and its folder is taken for the toolkit's."""
+    """This happens when nvcc on PATH is a script that calls the real nvcc: its folder is taken for the toolkit's."""
     home = toolkit('13.0')
     (tmp_path / 'include/cuda_runtime.h').rename(tmp_path / 'cuda_runtime.h')
     build, why = choose_cuda_build('2.13.0', '13.0', home, [], {})

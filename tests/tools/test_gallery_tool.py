@@ -105,7 +105,7 @@ def test_add_remove_and_info(shop, tiny_root, tmp_path):
 
 
 def test_milvus_answers_as_the_folder_does(shop, tiny_root, tmp_path):
-    pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install mmdf2[milvus]')
+    pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
     photos = sorted((tiny_root / 'validation' / 'image').iterdir())
     build = ('--shop-of', tiny_root, '--score-threshold', 0, *model_of(shop))
     answers = []

@@ -101,20 +101,20 @@ class FaissGallery(Gallery):
         """See ``Gallery.put``. Ids below the largest one of their category take the category's index away."""
         embeddings = checked_embeddings(embeddings, self.similarity.width)
         check_count(embeddings, items)
-        ids = np.array(checked_ids(ids, items), dtype=np.int64)
+        numbers = np.array(checked_ids(ids, items), dtype=np.int64)
         labels = np.array([item.category_id - 1 for item in items], dtype=np.int64)
         with self._writing:
-            old = self.present(ids.tolist())
+            old = self.present(numbers.tolist())
             # The items first, so that whatever a search finds has its item.
-            self._items.put(ids.tolist(), items)
+            self._items.put(numbers.tolist(), items)
             if old:
                 for partition in self._partitions:
                     partition.remove(sorted(old))
-            self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
+            self._next_id = max(self._next_id, int(numbers.max(initial=-1)) + 1)
             for label in np.unique(labels).tolist():
                 rows = np.flatnonzero(labels == label)
-                rows = rows[np.argsort(ids[rows])]
-                self._partitions[label].insert(embeddings[rows], ids[rows])
+                rows = rows[np.argsort(numbers[rows])]
+                self._partitions[label].insert(embeddings[rows], numbers[rows])
 
     def remove(self, ids: Iterable[int]) -> int:
         """See ``Gallery.remove``."""
@@ -176,10 +176,11 @@ class FaissGallery(Gallery):
 
     def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """See ``Gallery.embeddings``."""
-        ids, found = np.array(sorted(set(ids)), dtype=np.int64), {}
+        wanted = np.array(sorted(set(ids)), dtype=np.int64)
+        found: dict[int, np.ndarray] = {}
         for partition in self._partitions:
             vectors, numbers = partition.arrays
-            rows = _rows_of(numbers, ids)
+            rows = _rows_of(numbers, wanted)
             found.update(zip(numbers[rows].tolist(), vectors[rows], strict=True))
         return found
 

@@ -8,7 +8,7 @@ has an index, by that.
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -78,14 +78,14 @@ class PartitionState:
         vectors: (n, D) float32 embeddings: the file's, if there is one, and those added since.
         ids: (n,) int64, rising.
         index: The approximate index of rows before ``tail``, or None.
-        rows: (places,) the row of each place in the index, -1 for a removed one; None without an index.
+        rows: (places,) the row of each place in the index, -1 for a removed one; empty without an index.
         tail: The first row that is not in the index.
     """
 
     vectors: ChunkedRows
     ids: np.ndarray
     index: InvertedLists | NeighbourGraph | None = None
-    rows: np.ndarray | None = None
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     tail: int = 0
 
 
@@ -132,8 +132,8 @@ class Partition:
             self._storage = _with_room(self._storage, begin, end)
             self._ids = _with_room(self._ids, count, total)
             self._storage[begin:end], self._ids[count:total] = vectors, ids
-            vectors = ChunkedRows([self._file, self._storage[:end]])
-            self._state = replace(state, vectors=vectors, ids=self._ids[:total])
+            chunks = ChunkedRows([self._file, self._storage[:end]])
+            self._state = replace(state, vectors=chunks, ids=self._ids[:total])
 
     def insert(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         """Adds rows of new, rising ids. Rows that belong between others take the index away."""
@@ -154,13 +154,11 @@ class Partition:
             kept = ~np.isin(state.ids, ids)
             if kept.all():
                 return 0
-            rows = state.rows
-            if rows is not None:
-                moved = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
-                rows = moved[rows]
+            # The new row of each old one, and at the end what -1 stands for.
+            moved = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
             vectors = ChunkedRows([state.vectors[np.flatnonzero(kept)]])
             tail = int(kept[: state.tail].sum())
-            self._replace(replace(state, vectors=vectors, ids=state.ids[kept], rows=rows, tail=tail))
+            self._replace(replace(state, vectors=vectors, ids=state.ids[kept], rows=moved[state.rows], tail=tail))
             return int((~kept).sum())
 
     def _replace(self, state: PartitionState) -> None:
@@ -176,8 +174,11 @@ class Partition:
             if settings is None or not len(state.ids):
                 self._state = PartitionState(state.vectors, state.ids)
                 return
-            kind = NeighbourGraph if isinstance(settings, GraphSettings) else InvertedLists
-            index = kind(self._similarity, state.vectors, settings)
+            index: InvertedLists | NeighbourGraph
+            if isinstance(settings, GraphSettings):
+                index = NeighbourGraph(self._similarity, state.vectors, settings)
+            else:
+                index = InvertedLists(self._similarity, state.vectors, settings)
             count = len(state.ids)
             self._state = replace(state, index=index, rows=np.arange(count), tail=count)
 
@@ -201,26 +202,28 @@ def search_partitions(
     for state in states:
         if isinstance(state.index, NeighbourGraph) and len(queries):
             found.append(_score_places(similarity, state, queries, state.index.search(queries, k)))
-    found += _search_lists(
-        similarity, [state for state in states if isinstance(state.index, InvertedLists)], queries, k
-    )
+    lists = [(state, state.index) for state in states if isinstance(state.index, InvertedLists)]
+    found += _search_lists(similarity, lists, queries, k)
     scores, ids = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
     order = np.lexsort((ids, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
-def _search_lists(similarity: Similarity, states: list[PartitionState], queries: np.ndarray, k: int) -> list[tuple]:
-    """Scores and ids found by each state that has inverted lists."""
-    shares, found = [None] * len(states), []
-    if len(states) > 1:
-        lists = sum(state.index.lists for state in states)
-        probes = max(state.index.settings.probes_of(lists) for state in states)
-        shares = share_probes([state.index.list_scores(queries) for state in states], probes)
-    for state, chosen in zip(states, shares, strict=True):
+def _search_lists(
+    similarity: Similarity, indexed: list[tuple[PartitionState, InvertedLists]], queries: np.ndarray, k: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Scores and ids found in each partition that has inverted lists."""
+    shares: list[np.ndarray | None] = [None] * len(indexed)
+    found = []
+    if len(indexed) > 1:
+        lists = sum(index.lists for _, index in indexed)
+        probes = max(index.settings.probes_of(lists) for _, index in indexed)
+        shares = [*share_probes([index.list_scores(queries) for _, index in indexed], probes)]
+    for (state, index), chosen in zip(indexed, shares, strict=True):
         # Most queries have probes in one or two partitions only.
         rows = np.arange(len(queries)) if chosen is None else np.flatnonzero((chosen >= 0).any(axis=1))
         if len(rows):
-            places = state.index.search(queries[rows], k, None if chosen is None else chosen[rows])
+            places = index.search(queries[rows], k, None if chosen is None else chosen[rows])
             part = _score_places(similarity, state, queries[rows], places)
             scores = np.full((len(queries), places.shape[1]), -np.inf)
             ids = np.full(scores.shape, -1)

@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from mmdf2.retrieval.gallery import GalleryError
 
@@ -23,7 +24,7 @@ def import_pymilvus():
         import pymilvus
     except ImportError as error:
         raise ImportError(
-            'galleries in Milvus need pymilvus, and milvus-lite for a file: pip install mmdf2[milvus]'
+            'galleries in Milvus need pymilvus, and milvus-lite for a file: pip install pymilvus milvus-lite'
         ) from error
     return pymilvus
 
@@ -126,10 +127,10 @@ def _check_milvus_lite() -> None:
         # Optional: only files need it, and pymilvus imports it late and says less.
         import milvus_lite  # noqa: F401
     except ImportError as error:
-        raise ImportError('galleries in a file of Milvus need milvus-lite: pip install mmdf2[milvus]') from error
+        raise ImportError('galleries in a file of Milvus need milvus-lite: pip install pymilvus milvus-lite') from error
 
 
-def _passes(error: Exception) -> bool:
+def _passes(error: Any) -> bool:
     """Whether a failure is one that may be gone at the next attempt."""
     # pymilvus brings grpc with it, so both are imported together.
     from grpc import RpcError, StatusCode

@@ -192,38 +192,34 @@ class MilvusGallery(Gallery):
             return
         rows = [to_row(number, item) for number, item in zip(ids, items, strict=True)]
         with self._writing:
-            self._make_room(embeddings)
+            space = self._make_room(embeddings)
             # Reserved before the items are written: a kill in between loses ids, and never gives one twice.
             if max(ids) >= self._descriptions.next_id():
                 self._descriptions.write_next_id(max(ids) + 1)
-            self._write_rows(rows, embeddings)
+            self._write_rows(space, rows, embeddings)
 
-    def _make_room(self, embeddings: np.ndarray) -> None:
-        """Makes sure that the searched space holds the embeddings, before any of them is written."""
+    def _make_room(self, embeddings: np.ndarray) -> DistanceSpace:
+        """Makes sure that the searched space holds the embeddings, before any of them is written; returns the space."""
         space = self._description.space
         if space is None:
-            space = DistanceSpace.fitted(self.similarity, embeddings)
-            radius = None if space.radius is None else _MARGIN * space.radius
-            description = self._description.with_space(DistanceSpace(space.products, radius), False)
-        else:
-            if space.radius is None:
-                return
-            longest = longest_item(space.products, embeddings)
-            if longest <= space.radius:
-                return
+            fitted = DistanceSpace.fitted(self.similarity, embeddings)
+            space = DistanceSpace(fitted.products, None if fitted.radius is None else _MARGIN * fitted.radius)
+            self._set_description(self._description.with_space(space, False))
+        elif space.radius is not None and (longest := longest_item(space.products, embeddings)) > space.radius:
             if self._index.kind() != 'FLAT':
                 _LOGGER.warning('new items are longer than the index allows: searches are exact until build_index()')
                 self._index.exchange('FLAT', 'IP')
-            description = self._description.with_space(DistanceSpace(space.products, _MARGIN * longest), True)
-        self._set_description(description)
+            space = DistanceSpace(space.products, _MARGIN * longest)
+            self._set_description(self._description.with_space(space, True))
+        return space
 
     def _set_description(self, description: Description) -> None:
         self._descriptions.write(description)
         self._description = description
 
-    def _write_rows(self, rows: list[dict], embeddings: np.ndarray) -> None:
+    def _write_rows(self, space: DistanceSpace, rows: list[dict], embeddings: np.ndarray) -> None:
         """Completes rows by their two vectors and writes them."""
-        vectors = self._description.space.items(embeddings)
+        vectors = space.items(embeddings)
         for row, vector, embedding in zip(rows, vectors, embeddings, strict=True):
             row.update(vector=vector, embedding=embedding)
         written = 0
@@ -280,12 +276,12 @@ class MilvusGallery(Gallery):
                 if self._index.kind() != 'FLAT':
                     self._index.exchange('FLAT', exact_metric(self.similarity))
                 return
-            if self._description.mixed:
-                self._rewrite_vectors()
+            if self._description.space is not None and self._description.mixed:
+                self._rewrite_vectors(self._description.space)
             self._connection.call('flush', self._collection, patience=120)
             self._index.exchange('HNSW', 'L2')
 
-    def _rewrite_vectors(self) -> None:
+    def _rewrite_vectors(self, space: DistanceSpace) -> None:
         """Gives all vectors the last column of the space as it is now, so that distances compare them."""
         self._index.exchange('FLAT', 'IP')
         for start in range(0, self._descriptions.next_id(), _ROWS_AT_ONCE):
@@ -293,5 +289,5 @@ class MilvusGallery(Gallery):
             embeddings, items = self.embeddings(ids), self.items(ids)
             if items:
                 rows = [to_row(number, item) for number, item in items.items()]
-                self._write_rows(rows, np.stack([embeddings[number] for number in items]))
-        self._set_description(self._description.with_space(self._description.space, False))
+                self._write_rows(space, rows, np.stack([embeddings[number] for number in items]))
+        self._set_description(self._description.with_space(space, False))

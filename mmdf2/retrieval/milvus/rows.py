@@ -51,7 +51,7 @@ class ItemRows:
         return {int(row['id']): np.array(row['embedding'], np.float32) for row in self._rows(ids, ['id', 'embedding'])}
 
     def present(self, ids: Iterable[int]) -> set[int]:
-        """Those ids that are there."""
+        """Returns those of the ids that the gallery has."""
         return {int(row['id']) for row in self._rows(ids, ['id'])}
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
@@ -64,7 +64,8 @@ class ItemRows:
             raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
         wanted = {comparable(value) for value in values}
         kind = ('image', '') if name == 'image' else ('field', name)
-        marks, found = sorted(mark(*kind, value) for value in wanted), set()
+        marks = sorted(mark(*kind, value) for value in wanted)
+        found: set[int] = set()
         for start in range(0, len(marks), _BATCH_ROWS):
             expression = f'array_contains_any(marks, {marks[start : start + _BATCH_ROWS]})'
             rows = self._connection.call('query', self._collection, filter=expression, output_fields=['id'])
@@ -193,7 +194,8 @@ def from_row(row: dict) -> GalleryItem:
 
 def batches(rows: list[dict]) -> Iterator[list[dict]]:
     """Rows in order, in batches limited by their number and by bytes."""
-    batch, size = [], 0
+    batch: list[dict] = []
+    size = 0
     for row in rows:
         if batch and (len(batch) == _BATCH_ROWS or size + _size(row) > _BATCH_BYTES):
             yield batch

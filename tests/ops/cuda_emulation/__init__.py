@@ -1,8 +1,8 @@
-"""Runs csrc/cuda on the host: its own source, compiled as C++ over stand-ins for what CUDA brings.
+"""Runs csrc/cuda on the host: its own source, compiled as C++ over an emulation of what CUDA provides.
 
-A block's threads are fibers that switch at barriers, warp exchanges, atomics and background copies, in an order drawn
-from a seed. Background copies arrive when they are waited for, and memory holds NaN before. Tensor cores cut off where
-the hardware is known to. What it cannot show: speed, and races between blocks.
+The threads of a block are fibers that switch at barriers, warp exchanges, atomics and background copies, in an order
+drawn from a seed. Background copies arrive when they are waited for, and until then the memory holds NaN. Tensor cores
+truncate where the hardware is known to truncate. The emulation cannot show speed, nor races between blocks.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ SOURCES = HERE.parents[2] / 'csrc' / 'cuda'
 
 
 def find_compiler():
-    """Path of a C++ compiler, or None."""
+    """The path of a C++ compiler, or None."""
     return shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')
 
 
 def compile_emulation(folder, tensor_cores, flags=()):
-    """Compiles the search into a library under ``folder``, with or without tensor cores; returns its path."""
+    """Compiles the search, with or without tensor cores, into a library in ``folder``; returns its path."""
     library = Path(folder) / f'emulation_{int(tensor_cores)}.so'
     flags = ['-std=c++17', '-O2', '-fPIC', '-shared', '-Wall', '-Wno-unknown-pragmas', *flags]
     defines = ['-DMMDF2_EMULATED', f'-DMMDF2_EMULATED_TENSOR_CORES={int(tensor_cores)}']
@@ -36,10 +36,10 @@ def compile_emulation(folder, tensor_cores, flags=()):
 
 
 class EmulatedSearch:
-    """Called as ``torch.ops.mmdf2.pair_topk`` is.
+    """The emulated search, which is called like ``torch.ops.mmdf2.pair_topk``.
 
     Attributes:
-        searched_again: Of the last call, the queries that needed the direct search.
+        searched_again: Number of queries of the last call that needed the direct search.
     """
 
     def __init__(self, library, seed=0, multiprocessors=3):
@@ -48,7 +48,7 @@ class EmulatedSearch:
         self.searched_again = None
 
     def __call__(self, query, gallery, weight_difference, bias_difference, k):
-        """Raises ValueError where the search says that rows are not finite."""
+        """Searches; raises ValueError when the search reports rows that are not finite."""
         double = query.dtype == torch.float64
         function = self._library.search_double if double else self._library.search_float
         function.restype = ctypes.c_char_p
@@ -66,7 +66,7 @@ class EmulatedSearch:
         return torch.from_numpy(scores), torch.from_numpy(indices)
 
     def expanded_scores(self, query, gallery, weight):
-        """What the tiles hold before anything is chosen or scored again: (M, N) float64, up to 128 queries."""
+        """(M, N) float64 scores in the tiles, before candidates are chosen or scored again; for up to 128 queries."""
         self._library.expanded_scores.restype = ctypes.c_char_p
         arrays = [np.ascontiguousarray(x.numpy()) for x in (query, gallery, weight)]
         scores = np.full((len(query), len(gallery)), np.nan)

@@ -1,5 +1,5 @@
-// Stands in for CUDA's header of this name, so that csrc/cuda compiles as C++ for the host: a block's threads run as
-// fibers in random order, one block after another, and the memory is the host's. Only what those files use.
+// Replaces CUDA's header of this name, so that csrc/cuda compiles as C++ for the host. The threads of a block run as
+// fibers in random order, one block after another, on the host's memory. It has only what those files use.
 #pragma once
 
 #include <cmath>
@@ -31,21 +31,21 @@ struct Indices {
   dim3 thread, block, block_size, grid;
 };
 
-// Of the thread that is running.
+// The indices of the thread that is running.
 const Indices& indices();
 
-// Runs kernel(argument) as a grid: `call` is what each thread does.
+// Runs a kernel as a grid; each thread calls `call`.
 void run_grid(dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*call)(const void*), const void* argument);
 
 unsigned char* dynamic_shared();
 
-// Lets other threads go first, now and then.
+// Sometimes lets other threads run first.
 void maybe_yield();
 
-// Waits for the block's other threads, which must come to the same line; returns whether all brought true.
+// Waits until the block's other threads reach the same line; returns whether all of them passed true.
 bool meet_block(bool value, const char* file, int line);
 
-// Waits for the warp's other lanes, which must come to the same line; returns what each of the 32 brought.
+// Waits until the warp's other lanes reach the same line; returns what each of the 32 lanes passed.
 constexpr size_t kMostBytes = 32;
 using Brought = unsigned char[kMostBytes];
 const Brought* meet_warp(const void* bytes, size_t size, const char* file, int line);
@@ -61,7 +61,7 @@ int lane();
 
 }  // namespace emulation
 
-// Objects, not macros: a launch's configuration has members of these names.
+// Objects and not macros, because a launch's configuration has members of these names.
 template <dim3 emulation::Indices::* which, unsigned dim3::* axis>
 struct BuiltInAxis {
   operator unsigned() const { return emulation::indices().*which.*axis; }
@@ -130,7 +130,7 @@ Value atomicMax(Value* address, Value value) {
   return old;
 }
 
-// The host's side of the interface.
+// The functions that the host calls.
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -155,7 +155,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
 }
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
-  return bytes <= 64 * 1024 ? cudaSuccess : cudaErrorInvalidValue;  // the least that any GPU of sm_75 and newer has
+  return bytes <= 64 * 1024 ? cudaSuccess : cudaErrorInvalidValue;  // what every GPU of sm_75 and newer has
 }
 
 template <typename... Parameters, typename... Arguments>

@@ -1,4 +1,4 @@
-// What csrc/cuda/ptx.cuh declares, on the host, with the rounding of the hardware.
+// The functions of csrc/cuda/ptx.cuh on the host, with the rounding of the hardware.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ constexpr bool kTensorCores = MMDF2_EMULATED_TENSOR_CORES;
 
 inline unsigned char* dynamic_shared() { return emulation::dynamic_shared(); }
 
-// The copy is made when it is waited for. Until then the memory holds NaN, so that reading too early is seen.
+// The copy is made when it is waited for. Until then the memory holds NaN, which reveals a thread that reads too early.
 void start_copy(void* shared, const void* global, int bytes, bool valid);
 void commit_copies();
 void wait_copies_but(int pending);

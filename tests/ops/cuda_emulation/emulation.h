@@ -1,4 +1,4 @@
-// Between the parts of the emulation.
+// What the parts of the emulation share.
 #pragma once
 
 #include <deque>
@@ -6,7 +6,7 @@
 
 namespace emulation {
 
-// A thread's background copies, in the groups it committed.
+// A thread's background copies, in the groups that it committed.
 struct Copy {
   void* to;
   const void* from;
@@ -18,8 +18,8 @@ struct CopyQueue {
   std::deque<std::vector<Copy>> groups;
 };
 
-CopyQueue& copies();  // of the running thread
+CopyQueue& copies();  // those of the running thread
 
-void seed(unsigned value);  // of the order of threads and blocks
+void seed(unsigned value);  // sets the order of threads and blocks
 
 }  // namespace emulation

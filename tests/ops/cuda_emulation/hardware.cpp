@@ -1,4 +1,4 @@
-// Background copies and tensor cores.
+// The emulated background copies and tensor cores.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -36,19 +36,19 @@ void wait_copies_but(int pending) {
 uint32_t round_to_tf32(float value) {
   const uint32_t bits = __float_as_uint(value);
   const bool finite = std::isfinite(value);
-  return (finite ? bits + 0x1000u : bits) & ~0x1fffu;  // half of the last bit that stays, away from zero
+  return (finite ? bits + 0x1000u : bits) & ~0x1fffu;  // rounds half of the last remaining bit away from zero
 }
 
 namespace {
 
-// Toward zero.
+// Rounds toward zero.
 float cut_to_float(double value) {
   const float nearest = static_cast<float>(value);
   if (std::abs(static_cast<double>(nearest)) <= std::abs(value)) return nearest;
   return std::nextafter(nearest, 0.0f);
 }
 
-// A tensor core's addition of a few products: all are cut off at the last bit that the largest has in 24, then added.
+// How a tensor core adds a few products: all are truncated at the last of the 24 bits of the largest one, then added.
 float add_cut_off(float sum, const double* products, int count) {
   double largest = std::abs(static_cast<double>(sum));
   for (int i = 0; i < count; ++i) largest = std::max(largest, std::abs(products[i]));
@@ -80,7 +80,7 @@ void multiply_tf32(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&
   const int group = emulation::lane() / 4, member = emulation::lane() % 4;
   for (int e = 0; e < 4; ++e) {
     const int lower_half = e / 2, column = 2 * member + e % 2;
-    // Columns k = 0 to 3 and 4 to 7 of the product are two additions.
+    // The columns k = 0 to 3 and k = 4 to 7 of the product are added separately.
     for (int half = 0; half < 2; ++half) {
       double products[4];
       for (int k = 0; k < 4; ++k) {

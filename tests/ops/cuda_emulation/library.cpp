@@ -1,4 +1,4 @@
-// csrc/cuda's search over the host's memory, for Python's ctypes.
+// The search of csrc/cuda over the host's memory, for ctypes in Python.
 #include <cstdlib>
 #include <limits>
 #include <memory>
@@ -13,7 +13,8 @@ namespace {
 
 int multiprocessors = 1;
 
-// Each piece by itself, filled with NaN, so that a memory checker sees its end and a missing value is not zero.
+// Each piece is allocated separately and filled with NaN: a memory checker sees its end, and a missing value is not
+// zero.
 struct Memory {
   std::vector<std::unique_ptr<unsigned char[]>> pieces;
 
@@ -62,7 +63,7 @@ const char* search_double(const double* queries, const double* gallery, const do
   return search(queries, gallery, weight, bias, rows, total, width, matches, scores, indices, searched_again);
 }
 
-// What collect_candidates computes: the expanded scores of all pairs, when a list holds the whole gallery.
+// The scores that collect_candidates computes: those of all pairs, because a list holds the whole gallery here.
 const char* expanded_scores(const float* queries, const float* gallery, const float* weight, int rows, int total,
                             int width, double* scores) {
   using namespace mmdf2::cuda;

@@ -23,8 +23,8 @@ constexpr int kYieldOneIn = 8;
   std::abort();
 }
 
-// Where threads wait for each other. Two sets of slots, since a thread may come to the next meeting while others have
-// not yet read what was brought to this one; it cannot come to the one after that.
+// Where threads wait for each other. There are two sets of slots, because a thread may reach the next meeting while
+// others have not yet read what was passed to this one; it cannot reach the meeting after that.
 struct Meeting {
   int size = 0, arrived = 0, round = 0;
   const char* file = nullptr;
@@ -34,8 +34,8 @@ struct Meeting {
   Brought brought[2][kWarp];
 };
 
-// Where a fiber, or the host, goes on. Only the first switch to a fiber needs its context: _setjmp and _longjmp, unlike
-// swapcontext, ask nothing of the operating system.
+// Where a fiber, or the host, continues. Only the first switch to a fiber needs its context: unlike swapcontext,
+// _setjmp and _longjmp make no system call.
 struct Place {
   ucontext_t context;
   jmp_buf left;
@@ -82,7 +82,7 @@ class Block {
   Meeting& warp() { return warps_[current_ / kWarp]; }
   std::mt19937& random() { return random_; }
 
-  // Returns the round of the meeting, after all have come.
+  // Returns the round of the meeting, after all threads have reached it.
   int meet(Meeting& meeting, const char* file, int line);
 
  private:
@@ -132,7 +132,7 @@ void Block::enter() {
   switch_to_next(true);
 }
 
-// Straight to another fiber where there is one, which halves the switches.
+// Switches directly to another fiber where there is one, which halves the number of switches.
 void Block::switch_to_next(bool finished) {
   Fiber& from = current();
   if (runnable_.empty() || finished) {

@@ -1,5 +1,6 @@
-"""Galleries on disk: killed at random moments, cut, changed and hostile."""
+"""A gallery's folder after kills at random moments, and with files that are cut, changed or hostile."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -35,6 +36,7 @@ def number_of(folder) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_a_hundred_kills_leave_the_old_gallery_or_the_new_one(tmp_path):
     folder, dice = tmp_path / 'g', random.Random(0)
     write_folder(folder, content(0))
@@ -53,7 +55,7 @@ def test_a_hundred_kills_leave_the_old_gallery_or_the_new_one(tmp_path):
         saved = [int(line) for line in process.stdout.read().split()]
         process.wait()
         found = number_of(folder)
-        # Killed after the manifest was renamed and before that was said, it is one more.
+        # It is one more when the kill came after the manifest was renamed and before the number was printed.
         assert found - max([last, *saved]) in (0, 1)
         interrupted += len(list(folder.iterdir())) > 5
         last = found
@@ -128,7 +130,7 @@ def test_a_manifest_that_is_none(folder, text):
 
 
 class Exploit:
-    """Would leave a file behind if it was unpickled."""
+    """An object that leaves a file behind when it is unpickled."""
 
     def __reduce__(self):
         return (Path.touch, (Path('exploited'),))
@@ -185,8 +187,6 @@ def test_a_table_that_does_not_fit(folder, statement, message):
 
 def replace_hash(folder, role, path):
     """Makes the manifest agree with a changed file."""
-    import hashlib
-
     manifest = json.loads((folder / MANIFEST).read_text())
     entry = manifest['files'][role]
     entry['size'], entry['sha256'] = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The embedded gallery against brute force: exact and approximate, while it grows and shrinks, across threads."""
+"""FaissGallery against brute force: exact and approximate, while it grows and shrinks, with several threads."""
 
 import threading
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_ties_go_to_the_smaller_id(made):
     gallery, vectors, _, _ = made
     more = gallery.add(np.repeat(vectors[:1], 5, axis=0), make_items(np.random.default_rng(2), 5))
     assert [hit.id for hit in gallery.search(vectors[:1], 6)[0]] == [0, *more]
-    # Not only where the score is 0, however the rows are dealt out among processor units.
+    # Also where the score is not 0, however the rows are divided among vector units.
     near = vectors[:1] + np.float32(0.01)
     for count in range(1, 7):
         assert [hit.id for hit in gallery.search(near, count)[0]] == [0, *more][:count]
@@ -127,7 +127,7 @@ def test_an_index_finds_nearly_all_and_follows_changes(settings, positive):
     new = np.array(gallery.add(queries, make_items(rng, 60, (4,))))
     everything, ids = np.concatenate([vectors[left], queries]), np.concatenate([left, new])
     best = [brute_force(gallery.similarity, query, everything, ids, 1)[0][0] for query in queries]
-    # What came after the index is searched exactly.
+    # Items added after the index was built are searched exactly.
     found = [hits[0].id for hits in gallery.search(queries, 1)]
     assert [number for number in best if number in new] == [
         number for number, expected in zip(found, best, strict=True) if expected in new
@@ -148,7 +148,7 @@ def test_several_indexed_categories_share_the_probes():
     expected = [brute_force(gallery.similarity, query, vectors, np.arange(6000), 20)[0] for query in queries]
     found = [[hit.id for hit in line] for line in hits]
     assert np.mean([np.isin(right, line).mean() for right, line in zip(expected, found, strict=True)]) > 0.95
-    # With a probe for every list the search is whole.
+    # With a probe for every list the search is exact.
     gallery.build_index(ListSettings(lists=40, probes=120), least_items=1000)
     assert [[hit.id for hit in line] for line in gallery.search(queries, 20)] == expected
 
@@ -191,7 +191,7 @@ def test_threads_search_while_one_adds_and_removes(made):
                     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
                     assert len({hit.id for hit in hits}) == len(hits)
                     for hit in hits:
-                        # Items are added again and again; each embedding comes back with its own item.
+                        # The same items are added again and again; each embedding must come back with its own item.
                         assert hit.item.fields['sku'] == f'A{hit.id % 600}'
             except Exception as error:
                 errors.append(error)
@@ -219,7 +219,7 @@ def test_saved_galleries_come_back(made, tmp_path):
     again = FaissGallery.load(tmp_path / 'g', gallery.similarity)
     assert len(again) == 598 and again.model == 'made'
     assert again.search(queries, 7) == gallery.search(queries, 7)
-    # The folder's arrays are read only; additions go to memory, and the next save writes both.
+    # The folder's arrays are read only. Additions stay in memory, and the next save writes both.
     assert again.add(vectors[3:4], items[3:4]) == [600]
     assert again.search(vectors[3:4], 1)[0][0].id == 600
     again.save(tmp_path / 'g')

@@ -1,4 +1,4 @@
-"""Arrays read as one, against the one."""
+"""ChunkedRows against one array of the same rows."""
 
 import numpy as np
 import pytest

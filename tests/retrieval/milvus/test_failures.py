@@ -1,4 +1,4 @@
-"""What a gallery in Milvus does when it is opened wrongly, when calls fail and when the server goes."""
+"""What a gallery in Milvus does when it is opened wrongly, when calls fail and when the server is gone."""
 
 import socket
 import subprocess
@@ -8,16 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.gallery import GalleryError
-from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval import FaissGallery, GalleryError, MilvusGallery
 
 from ..made_gallery import assert_same_hits, make_embeddings, make_items, make_similarity
 
-_REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
+_REASON = 'galleries in Milvus are an extra: pip install pymilvus milvus-lite'
 pymilvus = pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
-
-from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
 
 
 class TestOpening:
@@ -69,7 +66,7 @@ class TestOpening:
 
 
 def _fail_first(monkeypatch, gallery, name, errors):
-    """Has a method of the client raise some errors before it works; returns the list of its calls."""
+    """Makes a method of the client raise some errors before it works; returns the list of its calls."""
     client, calls = gallery._connection._client, []
     method = getattr(client, name)
 
@@ -98,7 +95,7 @@ class TestFailures:
         gallery.add(vectors, items)
         calls = _fail_first(monkeypatch, gallery, 'upsert', [make(), make()])
         assert gallery.add(vectors, items) == [5, 6, 7, 8, 9]
-        # The reserved ids, twice in vain, and the items.
+        # Reserving ids, which fails twice, and writing the items.
         assert len(calls) == 4 and len(gallery) == 10
 
     def test_those_that_last_end(self, small, monkeypatch):
@@ -147,7 +144,7 @@ class TestFailures:
 
 @pytest.fixture(name='server')
 def fixture_server(tmp_path):
-    """A server of milvus-lite's as a process, and its address."""
+    """A server of milvus-lite in a process of its own, and its address."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]

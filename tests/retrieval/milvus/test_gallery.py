@@ -1,4 +1,4 @@
-"""The gallery in Milvus against the embedded one, over milvus-lite's real file."""
+"""MilvusGallery over a file of milvus-lite, against FaissGallery."""
 
 import json
 import subprocess
@@ -8,29 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.items import GalleryItem
-from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval import FaissGallery, GalleryItem, MilvusGallery
 
 from ..made_gallery import assert_same_hits, brute_force, make_embeddings, make_items, make_similarity
 
-_REASON = 'galleries in Milvus are an extra: pip install mmdf2[milvus]'
+_REASON = 'galleries in Milvus are an extra: pip install pymilvus milvus-lite'
 pytest.importorskip('pymilvus', reason=_REASON)
 pytest.importorskip('milvus_lite', reason=_REASON)
 
-from mmdf2.retrieval.milvus.gallery import MilvusGallery  # noqa: E402
 
 _WORKER = Path(__file__).parents[1] / 'milvus_worker.py'
 
 
 @pytest.fixture(name='made', params=[0.2, 0.0], ids=['mixed', 'negative'])
 def fixture_made(request, tmp_path):
-    """The same 900 items in both galleries, and queries; weights of either sign and of one."""
+    """The same 900 items in both galleries, and queries; with weights of both signs and with negative ones only."""
     rng = np.random.default_rng(0)
     similarity = make_similarity(rng, positive=request.param)
     assert (similarity.difference > 0).any() == bool(request.param)
     faiss = FaissGallery(similarity, 'made')
     milvus = MilvusGallery.create(tmp_path / 'shop.db', similarity, 'made')
-    # An offset as of features after a ReLU: what a centre is for.
+    # A common offset, like that of features after a ReLU, for which the centre is subtracted.
     vectors, items = make_embeddings(rng, 900, offset=3.0), make_items(rng, 900)
     for rows in (slice(0, 200), slice(200, 900)):
         assert faiss.add(vectors[rows], items[rows]) == milvus.add(vectors[rows], items[rows])
@@ -80,7 +78,7 @@ def test_a_graph_finds_nearly_all_and_gives_way_to_items_beyond_its_radius(made)
     milvus.build_index(least_items=500)
     assert milvus._index.describe()['index_type'] == 'HNSW' and milvus._index.describe()['metric_type'] == 'L2'
     assert _recall(faiss, milvus, queries) > 0.95
-    # Longer than the radius, which has a margin of a half.
+    # Longer than the radius, which is one and a half times the longest item.
     far = vectors[:3] * 6
     assert faiss.add(far, items[:3]) == milvus.add(far, items[:3])
     if (milvus.similarity.difference > 0).any():
@@ -103,7 +101,7 @@ def test_an_index_that_another_exchanged_is_noticed(made, tmp_path):
 
 
 def _recall(faiss, milvus, queries):
-    """Of 20 hits, whose scores have to be the direct form's."""
+    """Recall of the 20 best hits, whose scores have to be those of the direct form."""
     shares, found = [], milvus.search(queries, 20)
     for query, right, line in zip(queries, faiss.search(queries, 20), found, strict=True):
         ids = [hit.id for hit in line]
