@@ -1,7 +1,10 @@
 """What the tools make of their command lines, without running anything."""
 
 import importlib.util
+import inspect
 import os
+import subprocess
+import sys
 from argparse import Namespace
 
 import pytest
@@ -103,3 +106,29 @@ def test_options_for_metrics_reach_every_one_of_ours(tmp_path):
     assert single.test_evaluator.outfile_prefix == prefix
     with pytest.raises(UserError, match=r'--dump: test_evaluator has no mmdf2\.DeepFashion2Metric'):
         test.set_up_metrics(Config({'test_evaluator': {'type': 'CocoMetric'}}), '--dump', outfile_prefix=prefix)
+
+
+@pytest.mark.parametrize('name', [path.stem for path in sorted((ROOT / 'tools').glob('*.py'))])
+def test_a_tool_can_be_called_from_another_command(capsys, name):
+    """Importing it runs nothing, and its ``main`` takes the arguments."""
+    tool = load_tool(name)
+    assert capsys.readouterr() == ('', '')
+    assert inspect.signature(tool.main).parameters['argv'].default is None
+    with pytest.raises(SystemExit) as ended:
+        tool.main(['-h'])
+    described = capsys.readouterr().out
+    assert ended.value.code == 0 and tool.__doc__.splitlines()[0] in described
+    # One sentence says what it does, and an example how.
+    assert tool.__doc__.splitlines()[0].endswith('.') and f'tools/{name}.py' in tool.__doc__
+
+
+def test_faiss_is_left_alone_until_a_gallery_is_opened():
+    tools = [str(path) for path in sorted((ROOT / 'tools').glob('*.py'))]
+    code = (
+        'import runpy, sys, mmdf2.apis, mmdf2.engine\n'
+        f'for path in {tools}:\n    runpy.run_path(path)\n'
+        'print(*sorted({name.split(".")[0] for name in sys.modules}))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'mmdet' in done.stdout.split() and not {'faiss', 'pymilvus', 'milvus_lite'} & set(done.stdout.split())
