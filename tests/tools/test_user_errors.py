@@ -93,7 +93,7 @@ def fault_of(done: subprocess.CompletedProcess) -> str:
 
 SEARCH = ('gallery.py', 'search', 'empty', 'data/train/image/000001.jpg', '--model', 'config.py', '--weights')
 FAULTS = {
-    'no config': (('train.py', 'confg.py'), r'there is no config confg\.py\. Did you mean config\.py\?'),
+    'no config': (('train.py', 'config.pyy'), r'there is no config config\.pyy\. Did you mean config\.py\?'),
     'syntax error': (('train.py', 'syntax.py'), r"syntax\.py, line 1 is not a valid config: .*'\(' was never closed"),
     'no base': (('train.py', 'base.py'), r'base\.py inherits nothere\.py, which does not exist; correct its _base_'),
     'broken base': (('train.py', 'inherits.py'), r'syntax\.py, line 1 \(inherited by inherits\.py\) is not a valid'),
