@@ -156,8 +156,6 @@ def _read_manifest(folder: Path) -> dict:
         raise GalleryError(
             f'{folder} is no gallery: there is no {MANIFEST}; build one with tools/gallery.py build'
         ) from None
-            f'{folder} is no gallery: there is no {MANIFEST}; build one with tools/gallery.py build'
-        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise GalleryError(f'{path} cannot be read: {error}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
