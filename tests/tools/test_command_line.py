@@ -31,7 +31,7 @@ def parse(name, *arguments):
 
 @pytest.fixture
 def config_file(tmp_path, monkeypatch):
-    # Set first, so that it is absent again after the test.
+    # monkeypatch only restores a variable that it has set.
     monkeypatch.setenv('LOCAL_RANK', '')
     monkeypatch.delenv('LOCAL_RANK')
     path = tmp_path / 'some_recipe.py'
@@ -53,7 +53,7 @@ def test_both_spellings_of_local_rank(name, spelling):
 
 @ONE_OF_BOTH
 def test_mim_gives_no_flag_for_gpus(capsys, name):
-    """mim adds --gpus, or --device, to tools whose help mentions it."""
+    """mim adds --gpus or --device to the arguments of a tool whose help mentions it."""
     with pytest.raises(SystemExit):
         parse(name, '-h')
     assert '--gpus' not in capsys.readouterr().out
@@ -118,7 +118,7 @@ def test_a_tool_can_be_called_from_another_command(capsys, name):
         tool.main(['-h'])
     described = capsys.readouterr().out
     assert ended.value.code == 0 and tool.__doc__.splitlines()[0] in described
-    # One sentence says what it does, and an example how.
+    # One sentence says what the tool does, and an example shows how.
     assert tool.__doc__.splitlines()[0].endswith('.') and f'tools/{name}.py' in tool.__doc__
 
 
