@@ -1,10 +1,11 @@
-"""What all commands share: a fault that the user can cure ends with one sentence, and foreign noise stays out of sight.
+"""What all commands share: faults that the user can cure end with one sentence, and noise of other libraries is hidden.
 
 A tool calls :func:`start` before it imports anything slow, so that this also holds while the libraries are imported.
 This module therefore needs the standard library alone.
 """
 
 import contextlib
+import errno
 import linecache
 import os
 import re
@@ -14,9 +15,20 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-# Set to anything, this environment variable shows the traceback of faults that the user can cure, too.
+# If this environment variable is set, the traceback of a fault that the user can cure is shown as well.
 TRACEBACK = 'MMDF2_TRACEBACK'
 
+# What to do about an error of the operating system, by its number.
+_REMEDIES = {
+    errno.ENOENT: 'check the path',
+    errno.EACCES: 'choose a place where you may read and write',
+    errno.EPERM: 'choose a place where you may read and write',
+    errno.EROFS: 'choose a place where you may write',
+    errno.EEXIST: 'a file is where a folder is needed, so give another path',
+    errno.ENOTDIR: 'a file is where a folder is needed, so give another path',
+    errno.EISDIR: 'a folder is where a file is needed, so give another path',
+    errno.ENOSPC: 'free some space, then start the same command again',
+}
 _PACKAGE = Path(__file__).resolve().parent
 _LIBRARIES = ('torch', 'numpy', 'PIL', 'cv2', 'pycocotools', 'faiss', 'safetensors', 'tqdm')
 # What other libraries print to standard output, or log there, and a user cannot act on.
@@ -52,7 +64,7 @@ def start(after_interrupt: str = '') -> None:
 
 
 class _Screen:
-    """Standard output without the lines of :data:`_FOREIGN_LINES`, held back for a while where that is asked for."""
+    """Standard output without the lines of :data:`_FOREIGN_LINES`; it can be held back for a while."""
 
     def __init__(self, stream) -> None:
         self._stream = stream
@@ -97,8 +109,8 @@ class _Screen:
 def output_held() -> Iterator['_Screen']:
     """Holds standard output back until ``release`` is called on the result.
 
-    What has not been released is dropped when the block ends with a fault that the user can cure, since that is then
-    the only thing to read, and written in all other cases.
+    If the block ends with a fault that the user can cure, output that is still held is dropped, so that the sentence
+    about the fault stands alone. In all other cases it is written.
     """
     before = sys.stdout
     screen = sys.stdout = _Screen(before)
@@ -115,10 +127,10 @@ def output_held() -> Iterator['_Screen']:
 
 
 def explain(error: BaseException) -> str | None:
-    """What to tell the user about an exception, or None if it is a bug, whose traceback has to be seen.
+    """Returns what to tell the user about an exception, or None for a bug, whose traceback has to be seen.
 
-    Written for users are: the exceptions whose class mmdf2 defines, those of a few other classes that mmdf2 raises by a
-    ``raise`` statement, and what the operating system says about files and devices.
+    These exceptions are written for users: those whose class mmdf2 defines, a ValueError or ImportError that mmdf2
+    raises by a ``raise`` statement, and what the operating system says about files and devices.
     """
     message = str(error).strip()
     kind = type(error)
@@ -141,16 +153,17 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explain_os_error(error: OSError, message: str) -> str:
-    if 'Original Traceback' in message:  # of a worker process of a loader
+    if 'Original Traceback' in message:  # raised in a worker process of a data loader
         message = re.sub(r'^\w+(?:\.\w+)*: ', '', message.splitlines()[-1])
     if error.filename is None or error.strerror is None:
         return message
     names = f'{error.filename} -> {error.filename2}' if error.filename2 else error.filename
-    return f'{names}: {error.strerror}.'
+    remedy = f'; {_REMEDIES[error.errno]}' if error.errno in _REMEDIES else ''
+    return f'{names}: {error.strerror}{remedy}.'
 
 
 def _raised_on_purpose(error: BaseException) -> bool:
-    """Whether a ``raise`` statement of mmdf2 raised it, and not Python or another library inside of mmdf2."""
+    """Whether a ``raise`` statement in mmdf2 raised the exception, and not Python itself or another library."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or _PACKAGE not in Path(frames[-1].filename).resolve().parents:
         return False
@@ -158,10 +171,7 @@ def _raised_on_purpose(error: BaseException) -> bool:
 
 
 def _end(error: BaseException, after_interrupt: str, stderr) -> None:
-    """Prints what a process that ends with an exception has to say; Python then ends it with status 1.
-
-    (After Ctrl-C, Python ends it by the signal, which a shell shows as 130; so a loop in a shell ends as well.)
-    """
+    """Prints what a process that ends with an exception has to say, and ends it with status 1."""
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
@@ -174,10 +184,13 @@ def _end(error: BaseException, after_interrupt: str, stderr) -> None:
         if isinstance(error, KeyboardInterrupt):
             message = f'{message} {after_interrupt}'.strip()
         print(f'error: {message}', file=stderr, flush=True)
+    # After Ctrl-C, Python would end some processes by the signal and others with status 1.
+    if isinstance(error, KeyboardInterrupt):
+        raise SystemExit(1)
 
 
 def _is_first_to_end() -> bool:
-    """Whether no other process that the same launcher started has printed its fault: usually all have the same one."""
+    """Whether no other process of the same launch has printed its fault yet; usually all of them have the same one."""
     error_file = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if error_file:
         # <folder of this launch>/<number of the process>/error.json; the launcher deletes the folder.

@@ -1,8 +1,8 @@
-"""One check, with one answer, of the OpenMMLab stack that everything but :mod:`mmdf2.ops` stands on.
+"""One check of the OpenMMLab stack, which everything but :mod:`mmdf2.ops` and the core of evaluation needs.
 
 Two lines of distributions provide the modules ``mmengine``, ``mmcv`` and ``mmdet``: the maintained one (onedl-*) and
-the original one. pip cannot choose between them, so neither is a hard requirement, and a trio that is missing, too old
-or half built is found out here instead of deep inside a training run.
+the original one. pip cannot choose between them, so neither is a hard requirement. A stack that is missing, too old
+or half built is noticed here instead of deep inside a training run.
 """
 
 import functools
@@ -12,10 +12,10 @@ import importlib.util
 import re
 import sys
 
-# module -> (first version that works, first one that is not known to)
+# module -> (first version that works, first version that may not work)
 RANGES = {'mmengine': ('0.10.7', '1.0'), 'mmcv': ('2.1.0', '3.0'), 'mmdet': ('3.3.0', '4.0')}
 
-# Distributions that write the same module's files: a second one overwrites the first.
+# Distributions that write the files of the same module; a second one overwrites the first.
 DISTRIBUTIONS = {
     'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv', 'onedl-mmcv-lite'),
@@ -44,10 +44,13 @@ class StackError(RuntimeError):
 
 @functools.cache
 def require_stack() -> None:
-    """Checks that mmengine, mmcv with its compiled operators, and mmdet are there and fit; a second call costs nothing.
+    """Checks that mmengine, mmcv with its compiled operators, and mmdet are installed and fit.
+
+    A second call costs nothing.
 
     Raises:
-        StackError: naming everything that is wrong and the command that mends it.
+        StackError: Something is missing or does not fit; the message names everything that is wrong and the command
+            that mends it.
     """
     problems = [problem for module in RANGES if (problem := _problem_of(module))]
     if problems:
@@ -79,7 +82,7 @@ def _problem_of(module: str) -> str | None:
         return f'{module}: {names} are both installed and overwrite each other; uninstall both, then install one'
     if importlib.util.find_spec(module) is None:
         return f'{module} is not installed ({wanted})'
-    # The distribution's metadata first: a module too old for its neighbours may not import at all.
+    # The metadata comes first, because a module that is too old for its neighbours may fail to import.
     version = next(iter(distributions.values()), None)
     if version and not _within(version, lowest, limit):
         return f'{module} is {version} ({wanted})'
@@ -96,7 +99,7 @@ def _problem_of(module: str) -> str | None:
 
 
 def _problem_of_operators(version: str) -> str | None:
-    """mmcv's operators live in a compiled extension of their own, which nothing imports until a model runs."""
+    """Checks mmcv's compiled extension, which is imported only when a model runs."""
     import torch  # the extension links against torch's libraries, which have to be loaded first
 
     if importlib.util.find_spec('mmcv._ext') is None:
@@ -121,5 +124,5 @@ def _within(version: str, lowest: str, limit: str) -> bool:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """'2.1.0rc4+cpu' -> (2, 1, 0). By hand, because the package named packaging may itself be what is missing."""
+    """'2.1.0rc4+cpu' -> (2, 1, 0). The library packaging is not used, because it may be missing too."""
     return tuple(int(number) for number in re.findall(r'^\d+(?:\.\d+)*', version)[0].split('.'))

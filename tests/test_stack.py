@@ -1,4 +1,4 @@
-"""The check of the OpenMMLab stack, in worlds made of fake distributions, and once in the real one."""
+"""The check of the OpenMMLab stack, with fake distributions, and once with the installed ones."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ NAMES = {'mmengine': 'onedl-mmengine', 'mmcv': 'onedl-mmcv', 'mmdet': 'onedl-mmd
 
 @pytest.fixture
 def world(tmp_path):
-    """A folder with mmdf2's check, a fake torch, and a fake trio that fits; tests spoil it."""
+    """A folder with mmdf2's check, a fake torch, and fake mmengine, mmcv and mmdet that fit; the tests spoil it."""
     shutil.copytree(Path(mmdf2.__file__).parent, tmp_path / 'mmdf2', ignore=lambda _, names: set(names) - WANTED)
     add(tmp_path, 'torch', '2.13.0', 'torch')
     for module, version in TRIO.items():
@@ -42,7 +42,7 @@ def remove(world, module):
 
 
 def check(world, calls='require_stack()'):
-    """Runs the check where nothing but ``world`` and the standard library can be imported; returns what it printed."""
+    """Runs the check where only ``world`` and the standard library can be imported; returns what it printed."""
     code = (
         f'import sys; sys.path.insert(0, {str(world)!r})\n'
         'from mmdf2.stack import require_stack, StackError\n'
@@ -127,7 +127,7 @@ def test_the_installed_stack_fits():
 
 
 def test_mmengine_shows_the_error_of_a_lazy_lookup():
-    """MMEngine swallows an ImportError of a scope's registry and says that the class is unknown."""
+    """MMEngine would swallow an ImportError and only say that the class is unknown."""
     code = (
         'import sys, torch\n'
         'sys.modules["mmcv._ext"] = None\n'

@@ -1,4 +1,4 @@
-"""A whole run on a tiny dataset: its config, and the tools started on it as a user would."""
+"""A config for whole runs on a tiny dataset, and the tools, started on it as a user starts them."""
 
 import json
 import os
@@ -14,7 +14,12 @@ BASES = ('datasets/deepfashion2.py', 'schedules/schedule_1x.py', 'default_runtim
 
 
 def write_config(folder: Path, data_root: Path, **changes) -> Path:
-    """Writes the paper's config, with a tiny model and images, as one file; ``changes`` have dotted keys.
+    """Writes the paper's config with a tiny model and small images as one file.
+
+    Args:
+        folder: Where to write ``config.py``.
+        data_root: Folder of the dataset.
+        changes: Settings to change, by keys with dots.
 
     Returns:
         Path of the config.
@@ -44,7 +49,7 @@ def write_config(folder: Path, data_root: Path, **changes) -> Path:
 
 
 def run_tool(name: str, *arguments, processes: int = 1, cwd=None, expect: int = 0, folder: str = 'tools') -> str:
-    """Starts ``<folder>/<name>`` in as many processes; returns all that it printed.
+    """Starts ``<folder>/<name>`` in as many processes; returns everything that it printed.
 
     Raises:
         AssertionError: It ended with another exit status than ``expect``.
@@ -62,13 +67,13 @@ def run_tool(name: str, *arguments, processes: int = 1, cwd=None, expect: int = 
 
 
 def logged(work_dir: Path) -> list[dict]:
-    """The entries that the latest run in ``work_dir`` logged, one for each iteration and test."""
+    """The entries that the latest run in ``work_dir`` logged, one per iteration and per test."""
     latest = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime_ns)
     return [json.loads(line) for line in latest.read_text().splitlines()]
 
 
 def losses(work_dir: Path) -> dict[int, dict[str, float]]:
-    """Iteration -> name -> loss, of the latest run in ``work_dir``."""
+    """Iteration -> name of the loss -> its value, in the latest run in ``work_dir``."""
     return {
         entry['iter']: {name: value for name, value in entry.items() if 'loss' in name}
         for entry in logged(work_dir)

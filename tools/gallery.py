@@ -148,6 +148,8 @@ def build(args: argparse.Namespace) -> None:
 
 
 def _gallery_to_fill(args: argparse.Namespace, model: ClothesInferencer, partial: Path) -> Gallery:
+    if not args.gallery.partition('#')[0].endswith('.db') and Path(args.gallery).is_file():
+        raise UserError(f'{args.gallery} is a file; a gallery needs a folder, or a file that ends in .db.')
     if args.command == 'build':
         try:
             return create_gallery(args.gallery, model_similarity(model), model_identity(model))

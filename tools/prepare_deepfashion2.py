@@ -7,7 +7,7 @@ python tools/prepare_deepfashion2.py ROOT --split validation --export ground_tru
 import argparse
 from pathlib import Path
 
-from mmdf2.command_line import start
+from mmdf2.command_line import UserError, start
 
 if __name__ == '__main__':
     start()
@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.split = args.split or [name for name in ('train', 'validation') if Path(args.root, name).is_dir()]
     if not args.split:
-        parser.error(f'{args.root} has neither a train nor a validation folder')
+        raise UserError(f'{args.root} has neither a train nor a validation folder; give the folder that holds them.')
     if args.store and len(args.split) != 1:
         parser.error('--store names one folder, so give one --split with it')
     return args

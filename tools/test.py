@@ -55,8 +55,8 @@ def set_up_metrics(config: Config, option: str, **arguments) -> None:
     evaluators = config.test_evaluator
     metrics = [
         metric
-        for metric in (evaluators if isinstance(evaluators, (list, tuple)) else [evaluators])
-        if metric['type'].startswith('mmdf2.')
+        for metric in (evaluators if isinstance(evaluators, (list, tuple)) else [evaluators or {}])
+        if metric.get('type', '').startswith('mmdf2.')
     ]
     if not metrics:
         raise UserError(

@@ -57,7 +57,7 @@ def evaluate_gallery(
     rows, hits = [], []
     for result in inferencer.predict(list(users)):
         if result.error is not None:
-            raise OSError(f'{result.path}: {result.error}')
+            raise OSError(result.error)
         garments = extracted_items(result.data_sample.pred_instances, result.path, 0.0)
         rows += [
             (users[result.path], item.box, item.category_id - 1, score)

@@ -237,7 +237,13 @@ def _build_model(config: Config, checkpoint) -> torch.nn.Module:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint} does not fit the config's model: {error}") from error
+        first, *others = (line.strip() for line in str(error).splitlines()[1:])
+        difference = first if len(first) < 200 else f'{first[:200]} ...'
+        more = f' and {len(others)} more differences' if others else ''
+        raise CheckpointError(
+            f"{checkpoint} does not fit the config's model ({difference.rstrip('. ')}{more}); give the checkpoint and "
+            'the config of one model'
+        ) from error
     return model
 
 

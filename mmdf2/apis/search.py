@@ -88,10 +88,10 @@ class FashionSearch:
             raise ValueError('give categories or same_category, not both')
         results = list(self.model.predict(image))
         if len(results) != 1:
-            raise ValueError(f'search takes one image, got {len(results)}')
+            raise ValueError(f'search takes one image, got {len(results)}; give the path of one photo')
         (result,) = results
         if result.error is not None:
-            raise OSError(f'{result.path or result.name}: {result.error}')
+            raise OSError(result.error)
         instances = result.data_sample.pred_instances
         garments = extracted_items(instances, result.path or result.name, score_threshold)
         found = self._search(garments, k, categories, same_category, expansion)

@@ -15,6 +15,10 @@ from mmengine.runner import Runner
 from mmdf2.command_line import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+LAUNCH_REMEDY = (
+    '--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node N TOOL ... --launcher '
+    'pytorch; leave it out to run one process.'
+)
 # Keys of a config's first level that its runner or our tools look for beside the arguments of Runner.
 _OTHER_KEYS = {'auto_scale_lr', 'data_command', 'data_root', 'find_unused_parameters', 'model_wrapper_cfg'}
 
@@ -69,10 +73,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs', Path(args.config).stem))
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UserError(
-            '--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node N TOOL ... --launcher '
-            'pytorch; leave it out to run one process.'
-        )
+        raise UserError(LAUNCH_REMEDY)
     if args.launcher != 'none' and get_device() == 'cpu':
         _distribute_on_cpu(config)
     return config
@@ -174,8 +175,8 @@ def _place_in_config(error: Exception, path: Path) -> tuple[Path, int | None]:
 
 def _similar_names(path: Path) -> str:
     """A sentence with the config, beside a missing one or in the installed package, whose name is nearest."""
-    folders = [path.parent, Path(__file__).parents[1] / '.mim' / 'configs']
-    names = {found.name: found for folder in reversed(folders) for found in folder.glob('**/*.py')}
+    packaged = Path(__file__).parents[1] / '.mim' / 'configs'
+    names = {found.name: found for found in [*packaged.glob('**/*.py'), *path.parent.glob('*.py')]}
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
     if close:
         return f' Did you mean {names[close[0]]}?'

@@ -1,4 +1,4 @@
-"""Training and testing by a config, whose faults, and missing data, are told in one sentence."""
+"""Training and testing by a config; faults of the config and missing data become one sentence for the user."""
 
 import contextlib
 import difflib
@@ -23,20 +23,20 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def run_training(config: Config) -> None:
-    """Trains by a config. Raises what :func:`_run` raises."""
+    """Trains as a config says; raises what :func:`_run` raises."""
     _run(config, 'train')
 
 
 def run_test(config: Config) -> dict[str, float]:
-    """Tests by a config and returns the metrics. Raises what :func:`_run` raises."""
+    """Tests as a config says and returns the metrics; raises what :func:`_run` raises."""
     return _run(config, 'test')
 
 
 def _run(config: Config, method: str):
     """Builds a runner and calls its method.
 
-    The log's first 500 lines describe the machine and the config. They appear on the screen when the first iteration
-    begins, so that a fault that comes before stands alone. (The log file has them at once.)
+    The first 500 lines of the log describe the machine and the config. They appear on the screen when the first
+    iteration begins, so that a fault that arises before stands alone. The log file has them at once.
 
     Raises:
         UserError: The config asks for something that does not exist or does not fit, or data or weights are missing.
@@ -54,7 +54,7 @@ def _run(config: Config, method: str):
 
 @contextlib.contextmanager
 def config_faults_explained(config: Config) -> Iterator[None]:
-    """A block that builds what a config describes; an error that the config causes becomes a UserError."""
+    """Turns an error that the config causes, in a block that builds what it describes, into a UserError."""
     try:
         yield
     except Exception as error:
@@ -63,13 +63,13 @@ def config_faults_explained(config: Config) -> Iterator[None]:
 
 
 class _ReleaseHook(Hook):
-    """Lets the screen have its output when the first loop begins."""
+    """Releases the held output when the first loop begins."""
 
     def __init__(self, screen) -> None:
         self.screen = screen
 
     def before_train(self, runner) -> None:
-        """Called once, when everything has been built and loaded."""
+        """Runs when everything has been built and loaded."""
         self.screen.release()
 
     before_test = before_val = before_train
@@ -82,7 +82,7 @@ def _raise_config_fault(error: Exception, config: Config) -> None:
 
 
 def _config_fault(error: Exception, config: Config) -> str | None:
-    """The sentence for a fault that arose while everything was built; None for a bug, or if the error has its own."""
+    """The sentence about an error that arose in building; None for a bug or an error that explains itself."""
     name = config.filename or 'the config'
     if isinstance(error, FileNotFoundError) and (root := _missing_root(config)) and str(root) in str(error):
         return _missing_data(config, root, name, error)
@@ -110,7 +110,7 @@ def _config_fault(error: Exception, config: Config) -> str | None:
 
 
 def _unknown_type(kind: str, registry: str, name: str) -> str:
-    """The sentence for a type that no registry has, with the nearest one that there is."""
+    """The sentence about a type that no registry has, with the type whose name is nearest."""
     registry_name = registry.rpartition('::')[2]
     roots = [value for value in vars(mmengine.registry).values() if isinstance(value, mmengine.registry.Registry)]
     known: set[str] = set()
@@ -126,7 +126,7 @@ def _unknown_type(kind: str, registry: str, name: str) -> str:
 
 def _collect(registry, known: set[str]) -> None:
     for location in registry._locations:
-        # MMEngine swallows the ImportError of a part that cannot be imported; here it is the answer.
+        # MMEngine swallows the ImportError of a part that cannot be imported. Then that error is the real fault.
         importlib.import_module(location)
     prefix = '' if registry.scope in ('mmengine', 'mmdet') else f'{registry.scope}.'
     known.update(f'{prefix}{entry}' for entry in registry.module_dict)
@@ -153,7 +153,7 @@ def _missing_root(config: Config) -> Path | None:
 
 
 def _missing_data(config: Config, root: Path, name, error: FileNotFoundError) -> str:
-    """The sentence for a missing dataset: ``data_command`` of the config makes it, or the user has to fetch it."""
+    """The sentence about a missing dataset, with the command that makes it if the config has a ``data_command``."""
     command = config.get('data_command')
     if not command:
         return f'{name}: {explain(error)}. Put or link the dataset there, or change data_root in the config.'

@@ -67,7 +67,7 @@ def rows(location) -> list:
 
 
 class Killed(BaseException):
-    """Stands for the end of a process."""
+    """Stands for the kill of a process."""
 
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_gallery(inferencer, photos, tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_kill_while_the_extraction_is_deleted_brings_nothing_in_twice(inferenc
         build(location, inferencer, photos)
     expected = rows(location)
     assert (tmp_path / '.gallery.partial.deleted').exists() and not (tmp_path / 'gallery.partial').exists()
-    # Nor does what an older deletion left of it under its own name.
+    # The same holds if an older deletion left a part of the folder under its own name.
     (tmp_path / '.gallery.partial.deleted').rename(tmp_path / 'gallery.partial')
     for name in ('job.json', 'ids.json'):
         (tmp_path / 'gallery.partial' / name).unlink()

@@ -47,7 +47,7 @@ def photo(seed=0, size=(64, 96)):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images, one of them in a folder of its own, one broken, and a text."""
+    """A folder with two images, a folder with a third one, a broken image and a text file."""
     root = tmp_path / 'images'
     (root / 'more').mkdir(parents=True)
     for index, name in enumerate(['a.png', 'b.png', 'more/a.png']):

@@ -1,4 +1,4 @@
-"""Checkpoints: what MMEngine writes is read, code is not."""
+"""Checkpoints: what MMEngine writes is read, and code in a checkpoint is not executed."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ class Malicious:
 
 @pytest.fixture
 def guarded(monkeypatch):
-    """The guard for the length of a test."""
+    """Switches the guard on for one test."""
     monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
     guard_checkpoint_loading()
 

@@ -12,7 +12,7 @@ from mmdf2.engine import EpochSeedHook
 
 
 class Noise(Dataset):
-    """Random numbers of all three kinds, drawn where the loader runs."""
+    """Random numbers of Python, NumPy and torch, drawn in the process that loads the data."""
 
     def __len__(self):
         return 6

@@ -1,4 +1,4 @@
-"""Training aids for CPU cores."""
+"""Mixed precision and memory layout on CPUs."""
 
 import pytest
 import torch

@@ -1,7 +1,10 @@
 """What the tools make of their command lines, without running anything."""
 
 import importlib.util
+import inspect
 import os
+import subprocess
+import sys
 from argparse import Namespace
 
 import pytest
@@ -28,7 +31,7 @@ def parse(name, *arguments):
 
 @pytest.fixture
 def config_file(tmp_path, monkeypatch):
-    # Set first, so that it is absent again after the test.
+    # monkeypatch only restores a variable that it has set.
     monkeypatch.setenv('LOCAL_RANK', '')
     monkeypatch.delenv('LOCAL_RANK')
     path = tmp_path / 'some_recipe.py'
@@ -50,7 +53,7 @@ def test_both_spellings_of_local_rank(name, spelling):
 
 @ONE_OF_BOTH
 def test_mim_gives_no_flag_for_gpus(capsys, name):
-    """mim adds --gpus, or --device, to tools whose help mentions it."""
+    """mim adds --gpus or --device to the arguments of a tool whose help mentions it."""
     with pytest.raises(SystemExit):
         parse(name, '-h')
     assert '--gpus' not in capsys.readouterr().out
@@ -103,3 +106,29 @@ def test_options_for_metrics_reach_every_one_of_ours(tmp_path):
     assert single.test_evaluator.outfile_prefix == prefix
     with pytest.raises(UserError, match=r'--dump: test_evaluator has no mmdf2\.DeepFashion2Metric'):
         test.set_up_metrics(Config({'test_evaluator': {'type': 'CocoMetric'}}), '--dump', outfile_prefix=prefix)
+
+
+@pytest.mark.parametrize('name', [path.stem for path in sorted((ROOT / 'tools').glob('*.py'))])
+def test_a_tool_can_be_called_from_another_command(capsys, name):
+    """Importing it runs nothing, and its ``main`` takes the arguments."""
+    tool = load_tool(name)
+    assert capsys.readouterr() == ('', '')
+    assert inspect.signature(tool.main).parameters['argv'].default is None
+    with pytest.raises(SystemExit) as ended:
+        tool.main(['-h'])
+    described = capsys.readouterr().out
+    assert ended.value.code == 0 and tool.__doc__.splitlines()[0] in described
+    # One sentence says what the tool does, and an example shows how.
+    assert tool.__doc__.splitlines()[0].endswith('.') and f'tools/{name}.py' in tool.__doc__
+
+
+def test_faiss_is_left_alone_until_a_gallery_is_opened():
+    tools = [str(path) for path in sorted((ROOT / 'tools').glob('*.py'))]
+    code = (
+        'import runpy, sys, mmdf2.apis, mmdf2.engine\n'
+        f'for path in {tools}:\n    runpy.run_path(path)\n'
+        'print(*sorted({name.split(".")[0] for name in sys.modules}))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'mmdet' in done.stdout.split() and not {'faiss', 'pymilvus', 'milvus_lite'} & set(done.stdout.split())

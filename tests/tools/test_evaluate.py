@@ -9,7 +9,7 @@ from mmdf2.datasets.store import Store
 
 
 def write_boxes(path, store, score=0.9):
-    """Every annotated box as a detection, in a COCO result file."""
+    """Writes every annotated box as a detection into a COCO result file."""
     results = [
         {
             'image_id': image.image_id,

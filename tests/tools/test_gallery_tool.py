@@ -1,4 +1,4 @@
-"""tools/gallery.py as a shop uses it, on a tiny model that nobody trained: it finds boxes all the same."""
+"""tools/gallery.py as a shop uses it, with a tiny, untrained model, which finds boxes nevertheless."""
 
 import json
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_milvus_answers_as_the_folder_does(shop, tiny_root, tmp_path):
         run_tool('gallery.py', 'search', gallery, *search)
         found = json.loads((tmp_path / 'found' / 'search.json').read_text())
         lines = [line for text in said for line in text.splitlines() if not line.startswith('Could not')]
-        # Bars and warnings apart; where it lies is the only difference.
+        # Without progress bars and warnings, the location of the gallery is the only difference.
         lines = [
             line.replace(str(gallery), 'GALLERY') for line in lines if line.strip() and line[0] in ' {}"0123456789'[:4]
         ]

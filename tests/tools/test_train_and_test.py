@@ -17,7 +17,7 @@ from mmdf2.images import read_image
 
 EPOCHS = 2
 ITERATIONS_PER_EPOCH = 6
-# Parts of a report that are no task.
+# Parts of a report that are not tasks.
 ABOUT_REPORT = ('about', 'categories')
 
 
@@ -47,7 +47,7 @@ def fixture_of_one_process(run) -> Path:
 
 @pytest.fixture(scope='module', name='test_of_two_processes')
 def fixture_of_two_processes(run) -> Path:
-    """Folder of a test by two."""
+    """Folder of a test by two processes."""
     return run_test(run, run / 'two', 2)
 
 
@@ -94,7 +94,7 @@ def test_two_processes_test_as_one_does(test_of_one_process, test_of_two_process
 
 
 def test_dumped_files_evaluate_to_the_very_figures_of_the_test(test_of_one_process, tiny_root, tmp_path):
-    """tools/evaluate.py on what tools/test.py --dump wrote, in every column."""
+    """tools/evaluate.py gives the same figures, in every column, for the files that tools/test.py --dump wrote."""
     dump, out = test_of_one_process / 'dump', tmp_path / 'report.json'
     kinds = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
     options = [word for kind in kinds for word in (f'--{kind.replace("_", "-")}', dump / f'results.{kind}.json')]
@@ -108,7 +108,7 @@ def test_dumped_files_evaluate_to_the_very_figures_of_the_test(test_of_one_proce
             ending = ''.join(f'_{part}' for part in (setting, column.replace('/', '_')) if part not in ('', 'overall'))
             found.update({f'{stream}_{name}{ending}': value for name, value in cells.items() if name != 'items'})
     printed = figures(test_of_one_process)
-    # Pairs of boxes, and the chance of a random order, are of no result file.
+    # The figures of verification and of a random order cannot be computed from the result files.
     others = {name for name in printed if name.startswith('verification_') or name == 'retrieval_chance_top1'}
     expected = {name: value for name, value in printed.items() if name not in others}
     found = {name: math.nan if value is None else value for name, value in found.items()}
@@ -117,7 +117,7 @@ def test_dumped_files_evaluate_to_the_very_figures_of_the_test(test_of_one_proce
 
 
 def assert_same_entries(one: list[dict], two: list[dict]) -> None:
-    """Two lists of results, equal but for rounding."""
+    """Checks that two lists of results are equal up to rounding."""
     for first, second in zip(one, two, strict=True):
         assert list(first) == list(second)
         for name, value in first.items():
@@ -132,13 +132,15 @@ def test_every_image_is_drawn_by_every_process(test_of_one_process, test_of_two_
     folder = (test_of_one_process, test_of_two_processes)[processes - 1]
     pictures = sorted((folder / 'pictures').iterdir())
     assert [path.name for path in pictures] == [f'{number:06d}.jpg' for number in range(1, 17)]
-    # Ground truth and prediction side by side.
+    # A picture shows ground truth and prediction side by side.
     assert read_image(pictures[0]).shape == (64, 2 * 96, 3)
 
 
 @pytest.fixture(scope='module')
 def without_chance(tmp_path_factory, tiny_root) -> Path:
-    """Folder of a config whose steps depend on the images alone, and of its start: no sampling, no batch statistics.
+    """Folder with initial weights and a config whose training depends on the images alone.
+
+    Nothing is sampled, and there are no batch statistics.
 
     The matching stream is left out: the running statistics of its batch norm are each process's own.
     """
@@ -163,7 +165,7 @@ def without_chance(tmp_path_factory, tiny_root) -> Path:
 
 
 def step_of(folder: Path, work_dir: Path, batch_size: int, processes: int = 1) -> torch.Tensor:
-    """How far an epoch of training moved all parameters."""
+    """The change of all parameters in one epoch of training, as one vector."""
     options = ('--cfg-options', f'train_dataloader.batch_size={batch_size}')
     run_tool('train.py', folder / 'config.py', '--work-dir', work_dir, *options, processes=processes, cwd=folder)
     start, end = (load_checkpoint_file(path)['state_dict'] for path in (folder / 'start.pth', work_dir / 'epoch_1.pth'))
@@ -174,5 +176,6 @@ def step_of(folder: Path, work_dir: Path, batch_size: int, processes: int = 1) -
 def test_two_processes_train_as_one_does(without_chance, tmp_path):
     one = step_of(without_chance, tmp_path / 'one', batch_size=4)
     two = step_of(without_chance, tmp_path / 'two', batch_size=2, processes=2)
-    # The halves of a batch normalise their losses apart, which is 0.026; without averaged gradients it would be 0.11.
+    # Each half of a batch normalises its own losses, which makes a difference of 0.026. If the gradients were not
+    # averaged, it would be 0.11.
     assert (one - two).norm() < 0.05 * one.norm()

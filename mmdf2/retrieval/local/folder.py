@@ -153,7 +153,9 @@ def _read_manifest(folder: Path) -> dict:
             raise GalleryError(f'{path} is larger than any manifest')
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise GalleryError(f'{folder} is no gallery: there is no {MANIFEST}; make one with Gallery.save') from None
+        raise GalleryError(
+            f'{folder} is no gallery: there is no {MANIFEST}; build one with tools/gallery.py build'
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise GalleryError(f'{path} cannot be read: {error}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
