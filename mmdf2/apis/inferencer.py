@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
 from mmdf2.categories import CATEGORIES
-from mmdf2.engine import CheckpointError, config_faults_explained, load_checkpoint_file, read_config
+from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
@@ -230,20 +230,7 @@ def _usable_device(name: str) -> torch.device:
 
 def _build_model(config: Config, checkpoint) -> torch.nn.Module:
     model = revert_sync_batchnorm(MODELS.build(config.model))
-    state = load_checkpoint_file(checkpoint, map_location='cpu')
-    state = state.get('state_dict', state)
-    # A model that was saved inside a distributed wrapper has this prefix on every name.
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first, *others = (line.strip() for line in str(error).splitlines()[1:])
-        difference = first if len(first) < 200 else f'{first[:200]} ...'
-        more = f' and {len(others)} more differences' if others else ''
-        raise CheckpointError(
-            f"{checkpoint} does not fit the config's model ({difference.rstrip('. ')}{more}); give the checkpoint and "
-            'the config of one model'
-        ) from error
+    load_weights(model, load_checkpoint_file(checkpoint, map_location='cpu'), checkpoint)
     return model
 
 

@@ -1,6 +1,11 @@
 """What a runner needs beyond MMEngine: training on CPUs, exact resuming, and checkpoints that are read as data."""
 
-from mmdf2.engine.checkpoints import CheckpointError, guard_checkpoint_loading, load_checkpoint_file
+from mmdf2.engine.checkpoints import (
+    CheckpointError,
+    guard_checkpoint_loading,
+    load_checkpoint_file,
+    load_weights,
+)
 from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
 from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
@@ -16,6 +21,7 @@ __all__ = [
     'guard_checkpoint_loading',
     'load_checkpoint_file',
     'load_config',
+    'load_weights',
     'read_config',
     'run_test',
     'run_training',

@@ -51,6 +51,36 @@ def load_checkpoint_file(path, map_location=None) -> dict:
         ) from error
 
 
+def load_weights(model: torch.nn.Module, checkpoint: dict, source, allow_more: bool = False) -> None:
+    """Loads the weights of a checkpoint into the model that they belong to.
+
+    Args:
+        model: The model.
+        checkpoint: What :func:`load_checkpoint_file` returned, or the like.
+        source: The checkpoint's name in messages.
+        allow_more: Whether the checkpoint may hold weights that the model does not have. It never may lack one.
+
+    Raises:
+        CheckpointError: The checkpoint is that of another model.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    # A model that was saved inside a distributed wrapper has this prefix on every name.
+    weights = {name.removeprefix('module.'): value for name, value in weights.items()}
+    if allow_more:
+        own = model.state_dict()
+        weights = {name: value for name, value in weights.items() if name in own}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first, *others = (line.strip() for line in str(error).splitlines()[1:])
+        difference = first if len(first) < 200 else f'{first[:200]} ...'
+        more = f' and {len(others)} more differences' if others else ''
+        raise CheckpointError(
+            f"{source} does not fit the config's model ({difference.rstrip('. ')}{more}); give the checkpoint and the "
+            'config of one model'
+        ) from error
+
+
 def guard_checkpoint_loading() -> None:
     """Makes MMEngine read local checkpoints with :func:`load_checkpoint_file`, in the whole process.
 

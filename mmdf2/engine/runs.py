@@ -13,10 +13,12 @@ from pathlib import Path
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from mmdf2.command_line import UserError, explain, output_held
+from mmdf2.engine.checkpoints import load_weights
 
 _BUILDING = Path(mmengine.registry.__file__).parent
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,6 +47,8 @@ def _run(config: Config, method: str):
         try:
             runner = Runner.from_cfg(config)
             runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
+            if method == 'test':
+                runner.register_hook(_WeightsHook(config.load_from), 'HIGHEST')
             return getattr(runner, method)()
         except Exception as error:
             if screen.held:
@@ -73,6 +77,18 @@ class _ReleaseHook(Hook):
         self.screen.release()
 
     before_test = before_val = before_train
+
+
+class _WeightsHook(Hook):
+    """Refuses to test with the weights of another model; MMEngine would leave what it cannot find at random values."""
+
+    def __init__(self, source) -> None:
+        self.source = source
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Runs before MMEngine, and its hook for averaged weights, take the weights."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        load_weights(model, checkpoint, self.source, allow_more=True)
 
 
 def _raise_config_fault(error: Exception, config: Config) -> None:

@@ -30,7 +30,10 @@ def folder(tmp_path_factory, tiny_root) -> Path:
     (folder / 'data').symlink_to(tiny_root)
     shutil.copytree(tiny_root, folder / 'stale')
     write_config(folder, 'data')
-    torch.save({'state_dict': build_tiny().state_dict()}, folder / 'weights.pth')
+    weights = build_tiny().state_dict()
+    torch.save({'state_dict': weights}, folder / 'weights.pth')
+    without_matching = {name: value for name, value in weights.items() if 'match_head' not in name}
+    torch.save({'state_dict': without_matching}, folder / 'other.pth')
     configs = {
         'syntax': 'model = dict(',
         'base': "_base_ = ['nothere.py']",
@@ -137,6 +140,10 @@ FAULTS = {
     'resuming junk': (('train.py', 'config.py', '--resume', 'junk.pth'), r'junk\.pth is not a checkpoint, or it is'),
     'no place for logs': (('train.py', 'config.py', '--work-dir', 'file'), r'file: File exists; .* give another path'),
     'no weights': (('test.py', 'config.py', 'nothere.pth'), r'nothere\.pth: there is no such checkpoint; give a file'),
+    'weights of another model': (
+        ('test.py', 'config.py', 'other.pth'),
+        r"other\.pth does not fit the config's model \(Missing key.*match_head.*; give the checkpoint and the config",
+    ),
     'no metrics': (
         ('test.py', 'config.py', 'weights.pth', '--subsets', '--cfg-options', 'test_evaluator=None'),
         r'--subsets: test_evaluator has no mmdf2\.DeepFashion2Metric .*; add one, or leave',
