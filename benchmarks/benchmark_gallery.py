@@ -36,7 +36,7 @@ INDEXES = {
     'lists of 64 bytes (default)': ListSettings(code_bytes=64),
     'graph': GraphSettings(),
 }
-PLAIN = {'plain faiss, flat L2': 'Flat', 'plain faiss, IVF L2, 256 probes': 'IVF4000,Flat'}
+PLAIN = {'plain faiss, flat L2': 'Flat', 'plain faiss, IVF L2, 256 probes': 'IVF{lists},Flat'}
 
 
 def main() -> None:
@@ -149,10 +149,11 @@ def plain_search(gallery: FaissGallery, factory: str):
 
     parts = [gallery.partition_arrays(category) for category in range(1, 14)]
     vectors, ids = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    index = faiss.index_factory(WIDTH, factory)
+    # 4,000 lists for a million items, and as few items per list as faiss wants for its k-means in smaller galleries.
+    index = faiss.index_factory(WIDTH, factory.format(lists=min(4000, max(1, len(vectors) // 39))))
     if not index.is_trained:
         index.train(vectors[:: max(1, len(vectors) // 250_000)])
-        index.nprobe = 256
+        index.nprobe = 256  # all lists if there are fewer
     index.add(vectors)
     return lambda queries: ids[index.search(queries, K)[1]]
 
