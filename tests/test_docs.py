@@ -148,8 +148,9 @@ def test_paths_of_the_checkout_exist(page):
 
 @each(PRESENT_PAGES)
 def test_configs_for_mim_exist(page):
-    configs = {path.stem for path in (ROOT / 'configs').rglob('*.py')}
-    for name in re.findall(r'mim \w+ mmdf2 ([\w-]+)', split_page(page)[1]):
+    """mim finds a config by its whole file name."""
+    configs = {path.name for path in (ROOT / 'configs').rglob('*.py')}
+    for name in re.findall(r'mim (?:train|test) mmdf2 ([\w.-]+)', split_page(page)[1]):
         assert name in configs or name.isupper(), f'{name}: no such config'
 
 
