@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
+from mmdf2.categories import CATEGORIES, NUM_CATEGORIES, Visibility
 
 # The attribute 'viewpoint' of a garment that is not worn.
 NO_WEAR = 1
@@ -76,7 +76,7 @@ def seen_from_behind(landmarks: np.ndarray, label: int, viewpoint: int = 0) -> b
     if viewpoint == NO_WEAR:
         return True
     visibility = np.asarray(landmarks)[:, 2]
-    return bool(visibility[0] == 2 and not (visibility[_FRONT_NECKLINE] == 2).any())
+    return bool(visibility[0] == Visibility.VISIBLE and not (visibility[_FRONT_NECKLINE] == Visibility.VISIBLE).any())
 
 
 def coverage(contour_mask: np.ndarray, annotated_mask: np.ndarray) -> Coverage:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmdf2.categories import MAX_LANDMARKS, Source
+from mmdf2.categories import MAX_LANDMARKS, Source, Visibility
 from mmdf2.datasets.prepare import open_annotation
 from mmdf2.datasets.store import Store
 from mmdf2.evaluation.coco import box_iou
@@ -38,12 +38,12 @@ class TruthSource:
     @property
     def has_occluded_landmarks(self) -> bool:
         """Whether occluded landmarks (v == 1) are kept: the official files of visible landmarks hold none."""
-        return self.store is not None or bool((self._landmarks()[..., 2] == 1).any())
+        return self.store is not None or bool((self._landmarks()[..., 2] == Visibility.OCCLUDED).any())
 
     def bare(self) -> frozenset[tuple[int, int]]:
         """(image id, label) of the items without a visible landmark."""
         truth = self.ground_truth
-        rows = np.flatnonzero(~(self._landmarks()[..., 2] == 2).any(axis=1))
+        rows = np.flatnonzero(~(self._landmarks()[..., 2] == Visibility.VISIBLE).any(axis=1))
         return frozenset(zip(truth.item_image_ids[rows].tolist(), truth.labels[rows].tolist(), strict=True))
 
     def _landmarks(self) -> np.ndarray:

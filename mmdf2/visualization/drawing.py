@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, PALETTE, RGB
+from mmdf2.categories import CATEGORIES, MAX_LANDMARKS, NUM_CATEGORIES, PALETTE, RGB, Visibility
 from mmdf2.datasets.annotation import Item
 
 # The colours that tell right from wrong; those of the categories are in ``mmdf2.categories``.
@@ -254,7 +254,9 @@ def _draw_skeleton(image: np.ndarray, points: np.ndarray, flags: np.ndarray, lab
             continue
         # A white rim sets a point off from a garment of the same colour.
         cv2.circle(image, point, radius + (width << _SHIFT) // 2, (255, 255, 255), -1, cv2.LINE_AA, _SHIFT)
-        cv2.circle(image, point, radius, colour, -1 if flag == 2 else max(1, width - 1), cv2.LINE_AA, _SHIFT)
+        cv2.circle(
+            image, point, radius, colour, -1 if flag == Visibility.VISIBLE else max(1, width - 1), cv2.LINE_AA, _SHIFT
+        )
 
 
 def _draw_caption(

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from mmdf2.categories import Visibility
 from mmdf2.codecs.polygons import mask_to_polygons
 from mmdf2.datasets.annotation import Item
 from mmdf2.wardrobe.body import View
@@ -33,13 +34,13 @@ def scale_code(share: float) -> int:
 
 def occlusion_code(visibility: np.ndarray) -> int:
     """The attribute 'occlusion' by the share of landmarks that are occluded: < 20 %, 20 to 50 %, > 50 %."""
-    share = float((visibility == 1).mean())
+    share = float((visibility == Visibility.OCCLUDED).mean())
     return 1 if share < SLIGHT else 2 if share <= HEAVY else 3
 
 
 def zoom_code(visibility: np.ndarray) -> int:
     """The attribute 'zoom_in' by the share of landmarks outside the image: none, up to 30 %, more than 30 %."""
-    share = float((visibility == 0).mean())
+    share = float((visibility == Visibility.UNLABELLED).mean())
     return 1 if share == 0 else 2 if share <= FAR_OUT else 3
 
 
@@ -83,8 +84,9 @@ def label_item(
     for index in np.flatnonzero(inside):
         numbers = [number for number, role in roles.items() if role in garment.roles[index]]
         seen = not garment.hidden[index] and _shows(owner, points[index], numbers)
-        landmarks[index] = (*(points[index] + 0.5), 2 if seen else 1)  # pixel i spans i to i + 1
-    if (landmarks[:, 2] == 1).mean() > MAX_HIDDEN:
+        visibility = Visibility.VISIBLE if seen else Visibility.OCCLUDED
+        landmarks[index] = (*(points[index] + 0.5), visibility)  # pixel i spans i to i + 1
+    if (landmarks[:, 2] == Visibility.OCCLUDED).mean() > MAX_HIDDEN:
         return None
     corners = np.concatenate([*polygons, landmarks[inside, :2]])
     x1, y1 = corners.min(axis=0)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmdf2.categories import Visibility
 from mmdf2.datasets.annotation import ImageAnnotation
 from mmdf2.wardrobe import backgrounds
 from mmdf2.wardrobe.body import ANKLE_Y, View, sample_body
@@ -113,7 +114,7 @@ def _attempt(rng, shot, size, habits):
         item = label_item(index + 1, clothing.style, garment, points, canvas.owner, owners, view)
         if item is not None:
             items.append(item)
-            seen = float((item.landmarks[:, 2] == 2).mean()) if index == place else seen
+            seen = float((item.landmarks[:, 2] == Visibility.VISIBLE).mean()) if index == place else seen
     for number, item in enumerate(items, 1):
         item.item_id = number
     return canvas.image, items, seen
