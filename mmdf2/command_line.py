@@ -106,6 +106,13 @@ class _Screen:
 
 
 @contextlib.contextmanager
+def foreign_lines_dropped() -> Iterator[None]:
+    """A block, such as an import, whose standard output lacks the lines of :data:`_FOREIGN_LINES`."""
+    with contextlib.redirect_stdout(_Screen(sys.stdout)):
+        yield
+
+
+@contextlib.contextmanager
 def output_held() -> Iterator['_Screen']:
     """Holds standard output back until ``release`` is called on the result.
 

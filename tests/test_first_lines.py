@@ -66,7 +66,8 @@ def readme_lines(out_dir) -> str:
 def test_readme_lines_find_garments(user_python, folder, tmp_path):
     """With ``-c`` the first place where Python looks for modules is the folder itself, as in a notebook."""
     lines = f'import sys\nassert sys.path[0] == ""\n{readme_lines(tmp_path / "found")}'
-    run([user_python, '-c', lines], folder)
+    output = run([user_python, '-c', lines], folder)
+    assert 'Could not import' not in output and 'Warning' not in output
     assert list((tmp_path / 'found/pictures').iterdir())
     assert (tmp_path / 'found/predictions.jsonl').stat().st_size
 
