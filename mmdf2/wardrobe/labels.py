@@ -84,8 +84,8 @@ def label_item(
     for index in np.flatnonzero(inside):
         numbers = [number for number, role in roles.items() if role in garment.roles[index]]
         seen = not garment.hidden[index] and _shows(owner, points[index], numbers)
-        visibility = Visibility.VISIBLE if seen else Visibility.OCCLUDED
-        landmarks[index] = (*(points[index] + 0.5), visibility)  # pixel i spans i to i + 1
+        code = Visibility.VISIBLE if seen else Visibility.OCCLUDED
+        landmarks[index] = (*(points[index] + 0.5), code)  # pixel i spans i to i + 1
     if (landmarks[:, 2] == Visibility.OCCLUDED).mean() > MAX_HIDDEN:
         return None
     corners = np.concatenate([*polygons, landmarks[inside, :2]])
