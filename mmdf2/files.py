@@ -125,9 +125,7 @@ def finish_file(partial: AnyPath, path: AnyPath) -> None:
 
     This is for files that are worth reading before they are complete; :func:`open_for_replacement` is for all others.
     """
-    _flush(Path(partial))
-    os.replace(partial, path)
-    flush_folder(Path(path).parent)
+    _replace(Path(partial), Path(path), durable=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

@@ -4,14 +4,9 @@
 Each registry imports its ``locations`` the first time that something is looked up in it.
 """
 
-from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.stack import require_stack
 
 require_stack()
-
-# MMDetection prints a line when its datasets are imported, which everything that a config describes needs.
-with foreign_lines_dropped():
-    import mmdet.datasets  # noqa: F401
 
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS  # noqa: E402
 from mmengine.registry import DATASETS as ROOT_DATASETS  # noqa: E402

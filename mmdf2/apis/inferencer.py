@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
 from mmdf2.categories import CATEGORIES
+from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
@@ -86,7 +87,8 @@ class ClothesInferencer:
         config = config if isinstance(config, Config) else read_config(config)
         init_default_scope(config.get('default_scope', 'mmdet'))
         self.device = _usable_device(device or get_device())
-        with config_faults_explained(config):
+        # MMDetection's parts are imported when the first of them is looked up, and print a line.
+        with foreign_lines_dropped(), config_faults_explained(config):
             self.model = _build_model(config, checkpoint).to(self.device).eval()
             self.pipeline = _build_pipeline(config)
         self.checkpoint = str(checkpoint)
