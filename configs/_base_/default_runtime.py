@@ -7,6 +7,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     epoch_seed=dict(type='mmdf2.EpochSeedHook'),
+    statistics=dict(type='mmdf2.SharedStatisticsHook'),
     visualization=dict(type='DetVisualizationHook'),
 )
 

@@ -34,13 +34,16 @@ class ClothesMaskHead(FCNMaskHead):
         """Mask logits (n, classes, s, s) from RoI features (n, C, S, S)."""
         return self.forward_logits(self.forward_features(roi_features))
 
-    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, logits: Tensor, targets: Tensor, labels: Tensor, avg_factor: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The loss of the mask of each RoI's own class.
 
         Args:
             logits: (n, classes, s, s).
             targets: (n, s, s) in 0..1.
             labels: (n,) category labels of the RoIs.
+            avg_factor: What the sum over RoIs is divided by; by default their number.
 
         Returns:
             A dict with the scalar ``loss_mask``, 0 with a zero gradient when there are no RoIs.
@@ -48,7 +51,9 @@ class ClothesMaskHead(FCNMaskHead):
         if len(logits) == 0:
             return {'loss_mask': logits.sum() * 0}
         channels = torch.zeros_like(labels) if self.class_agnostic else labels
-        return {'loss_mask': self.loss_mask(logits.float(), targets, channels)}
+        # MMDetection's function returns a vector of one element.
+        loss = self.loss_mask(logits.float(), targets, channels).sum()
+        return {'loss_mask': loss if avg_factor is None else loss * (len(logits) / avg_factor)}
 
 
 def mask_targets(boxes: Tensor, gt_rows: Tensor, masks: BaseInstanceMasks, size: int) -> Tensor:

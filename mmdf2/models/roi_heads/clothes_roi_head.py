@@ -52,7 +52,7 @@ class ClothesRoIHead(ClothesStreamsMixin, StandardRoIHead):
         ]
         box_results = self.bbox_loss(levels, sampling_results)
         positives = gather_positives(sampling_results, gt_instances, metainfo)
-        return box_results['loss_bbox'] | self.stream_losses(levels, positives, box_results['bbox_feats'], gt_instances)
+        return self.stream_losses(levels, positives, box_results['bbox_feats'], box_results['loss_bbox'], gt_instances)
 
     def predict(
         self,

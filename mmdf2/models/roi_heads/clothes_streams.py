@@ -7,9 +7,11 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdf2.models.gather import averaging_factors, gather_counts
 from mmdf2.models.mirroring import mirrored_boxes
 
 from .clothes_mask_head import ClothesMaskHead, mask_targets
+from .clothing_pose_head import counting_landmarks
 from .roi_features import RoIFeatures
 from .sampled_rois import SampledRoIs
 
@@ -69,31 +71,51 @@ class ClothesStreamsMixin:
                 raise ValueError(f'match_head.sources names the stream {absent[0]!r}, which this RoI head lacks')
 
     def stream_losses(
-        self, levels: tuple[Tensor, ...], positives: SampledRoIs, box_features: Tensor, gt_instances: list[InstanceData]
+        self,
+        levels: tuple[Tensor, ...],
+        sampled: SampledRoIs,
+        box_features: Tensor,
+        box_losses: dict[str, Tensor],
+        gt_instances: list[InstanceData],
     ) -> dict[str, Tensor]:
-        """The losses of the mask, landmark and matching streams.
+        """The losses of all streams, as they would be in one process that has the images of all.
 
         Args:
             levels: Feature maps, fine to coarse.
-            positives: The positive RoIs of the batch.
-            box_features: Input of the box head for all sampled RoIs of the batch.
+            sampled: The positive RoIs of the batch.
+            box_features: (m, C, S, S) input of the box head for all sampled RoIs of the batch.
+            box_losses: The losses of the box head, means over these m RoIs.
             gt_instances: The ground truth of each image, with ``masks`` when there is a mask stream.
         """
-        rois = positives.first(self.train_cfg.get('stream_rois_per_image'))
+        rois = sampled.first(self.train_cfg.get('stream_rois_per_image'))
+        matched = (rois.turns < self.train_cfg.get('match_rois_per_image', 8)).nonzero()[:, 0]
         features = RoIFeatures(self, levels, rois.rois, box=box_features[rois.box_rows])
-        losses = {}
+        landmarks = rois.keypoints_visible.new_zeros(())
+        if self.with_keypoint:
+            landmarks = counting_landmarks(features.pose_boxes, rois.keypoints, rois.keypoints_visible).sum()
+        sizes = landmarks.new_tensor([len(box_features), len(rois.rois), len(matched)])
+        counts = gather_counts(torch.cat([sizes, landmarks[None]]))
+        of_boxes, of_rois, _, of_landmarks = averaging_factors(counts)
+        losses = {
+            name: loss * (len(box_features) / of_boxes) if 'loss' in name else loss for name, loss in box_losses.items()
+        }
         if self.with_mask:
             targets = self._mask_targets(rois, gt_instances)
-            losses |= self.mask_head.loss(self.mask_head.forward_logits(features.mask), targets, rois.labels)
+            losses |= self.mask_head.loss(self.mask_head.forward_logits(features.mask), targets, rois.labels, of_rois)
         if self.with_keypoint:
             groups = self.keypoint_head.forward_logits(features.pose, rois.labels)
-            losses |= self.keypoint_head.loss(groups, features.pose_boxes, rois.keypoints, rois.keypoints_visible)
+            losses |= self.keypoint_head.loss(
+                groups, features.pose_boxes, rois.keypoints, rois.keypoints_visible, of_landmarks
+            )
         if self.with_match:
-            rows = (rois.turns < self.train_cfg.get('match_rois_per_image', 8)).nonzero()[:, 0]
-            matched = rois.select(rows)
-            embeddings = self.match_head([features.of_stream(source)[rows] for source in self.match_head.sources])
+            inputs = [features.of_stream(source)[matched] for source in self.match_head.sources]
             losses |= self.match_head.loss(
-                embeddings, matched.is_shop, matched.identities, matched.pair_ids, matched.labels
+                self.match_head.project(inputs),
+                rois.is_shop[matched],
+                rois.identities[matched],
+                rois.pair_ids[matched],
+                rois.labels[matched],
+                counts[:, 2],
             )
         return losses
 

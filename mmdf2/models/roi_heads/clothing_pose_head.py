@@ -137,7 +137,14 @@ class ClothingPoseHead(BaseModule):
         """Logits per category from RoI features (n, C, S, S) and labels (n,), 0-based."""
         return self.forward_logits(self.forward_features(roi_features), labels)
 
-    def loss(self, groups: list[CategoryLogits], boxes: Tensor, points: Tensor, visible: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self,
+        groups: list[CategoryLogits],
+        boxes: Tensor,
+        points: Tensor,
+        visible: Tensor,
+        avg_factor: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """The loss against the landmarks of the garment instance that each RoI was assigned to.
 
         Visible and occluded landmarks count equally; landmarks that are not labelled or lie outside their RoI do not
@@ -148,17 +155,18 @@ class ClothingPoseHead(BaseModule):
             boxes: (n, 4) xyxy of the RoIs that the features were extracted from.
             points: (n, 39, 2) landmarks in the coordinates of the boxes.
             visible: (n, 39) visibility of the landmarks: 0 not labelled, 1 occluded, 2 visible.
+            avg_factor: What the sum over landmarks is divided by; by default the number of those that count.
 
         Returns:
             A dict with the scalar ``loss_keypoint``.
         """
-        cells, inside = encode_cells(boxes, points, size=groups[0].logits.shape[-1])
-        valid = inside & (visible > 0)
+        cells, _ = encode_cells(boxes, points, size=groups[0].logits.shape[-1])
+        valid = counting_landmarks(boxes, points, visible)
 
         def own(values: Tensor, group: CategoryLogits) -> Tensor:
             return values[group.rows, : group.logits.shape[1]]
 
-        loss = landmark_loss((group.logits, own(cells, group), own(valid, group)) for group in groups)
+        loss = landmark_loss(((group.logits, own(cells, group), own(valid, group)) for group in groups), avg_factor)
         return {'loss_keypoint': self.loss_weight * loss}
 
     def predict(self, groups: list[CategoryLogits], boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +190,22 @@ class ClothingPoseHead(BaseModule):
         return keypoints, scores
 
 
-def landmark_loss(groups: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def counting_landmarks(boxes: Tensor, points: Tensor, visible: Tensor) -> Tensor:
+    """Which landmarks count in the loss: those that are labelled and lie inside their RoI.
+
+    Args:
+        boxes: (n, 4) xyxy of the RoIs.
+        points: (n, 39, 2) landmarks in the coordinates of the boxes.
+        visible: (n, 39) visibility of the landmarks: 0 not labelled, 1 occluded, 2 visible.
+
+    Returns:
+        (n, 39) bool.
+    """
+    _, inside = encode_cells(boxes, points, size=1)
+    return inside & (visible > 0)
+
+
+def landmark_loss(groups: Iterable[tuple[Tensor, Tensor, Tensor]], avg_factor: Tensor | float | None = None) -> Tensor:
     """Mean, over all valid landmarks, of the cross-entropy between heatmap and hot cell (Mask R-CNN, section 5).
 
     The softmax of a landmark is over the cells of its heatmap.
@@ -190,6 +213,7 @@ def landmark_loss(groups: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     Args:
         groups: At least one group of RoIs of the same category, possibly empty: logits (r, K, S, S), hot cells (r, K)
             int64 and valid (r, K) bool. K may differ between groups.
+        avg_factor: What the sum over landmarks is divided by; by default the number of valid landmarks.
 
     Returns:
         Scalar, float32. When no landmark is valid it is 0, with a zero gradient for every logit.
@@ -198,7 +222,7 @@ def landmark_loss(groups: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     for logits, cells, valid in groups:
         total = total + F.cross_entropy(logits.flatten(2)[valid].float(), cells[valid], reduction='sum')
         count = count + valid.sum()
-    return total / count.clamp(min=1)
+    return total / (count.clamp(min=1) if avg_factor is None else avg_factor)
 
 
 def scale_boxes_about_centre(boxes: Tensor, factor: float) -> Tensor:

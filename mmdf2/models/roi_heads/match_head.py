@@ -4,14 +4,23 @@ import itertools
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
+from mmcv.cnn import ConvModule, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdf2.models.gather import gather_rows
-from mmdf2.models.losses import contrastive_loss, contrastive_targets, match_loss, pair_targets, pair_weights
+from mmdf2.models.losses import (
+    IGNORED,
+    contrastive_loss,
+    contrastive_targets,
+    match_loss,
+    pair_targets,
+    pair_weights,
+)
 from mmdf2.ops import pair_similarity
 from mmdf2.registry import MODELS
+
+from .batch_memory import BatchMemory
 
 STREAMS = ('class', 'pose', 'mask')
 ROI_SIZE = 7
@@ -26,6 +35,9 @@ class MatchHead(BaseModule):
     ``W (a - b)^2 + c`` with W of 2 x embed_dims; class 0 is 'same'. :mod:`mmdf2.retrieval.similarity` derives how they
     are computed and searched.
 
+    In training the norm and the loss see the garments of all processes: a norm of the garments of one process would
+    subtract what these have in common, and so make all pairs of garments from different processes look different.
+
     ``sources`` names the RoI streams that feed the head, and so gives the paper's five variants: 'class' is the input
     of the box head, 'pose' and 'mask' are the output of the last convolution of those streams, before any
     deconvolution. The paper does not say how streams are joined: here each is average-pooled to 7 x 7, and the channels
@@ -36,6 +48,8 @@ class MatchHead(BaseModule):
         in_channels: Channels of all sources together.
         conv_channels: Output channels of each convolution.
         embed_dims: Length of the embedding.
+        norm_cfg: Config of the norm layer after the linear layer; None for no norm. In training it is applied to the
+            rows of all processes, so it needs no synchronisation of its own.
         positive_share: How the loss balances same and different pairs, see :func:`match_loss`.
         loss_weight: Weight of ``loss_match``.
         true_metric: Whether the weights of the similarity are kept at or below 0. The square root of the largest score
@@ -59,12 +73,14 @@ class MatchHead(BaseModule):
         in_channels: int = 512,
         conv_channels: tuple[int, ...] = (256, 256, 256, 1024),
         embed_dims: int = 256,
+        norm_cfg: dict | None = {'type': 'mmdf2.BatchNorm'},  # noqa: B006  (a default of MMDetection's kind)
         positive_share: float | None = None,
         loss_weight: float = 1.0,
         true_metric: bool = False,
         same_category_weight: float = 1.0,
         contrastive_weight: float = 0.0,
         temperature: float = 1.0,
+        memory: int = 128,
         init_cfg: dict | list | None = None,
     ) -> None:
         if not sources or len(set(sources)) != len(sources) or not set(sources) <= set(STREAMS):
@@ -86,7 +102,7 @@ class MatchHead(BaseModule):
             *(ConvModule(before, after, 3, padding=1) for before, after in itertools.pairwise(widths))
         )
         self.embed = nn.Linear(widths[-1], embed_dims)
-        self.norm = nn.BatchNorm1d(embed_dims)
+        self.norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, embed_dims)[1]
         self.similarity = nn.Linear(embed_dims, 2)
         self.positive_share = positive_share
         self.loss_weight = loss_weight
@@ -94,6 +110,7 @@ class MatchHead(BaseModule):
         self.same_category_weight = same_category_weight
         self.contrastive_weight = contrastive_weight
         self.temperature = temperature
+        self.memory = BatchMemory(memory, embed_dims) if memory else None
 
     def init_weights(self) -> None:
         """Starts the similarity as plain distance: distant embeddings mean different garments.
@@ -108,14 +125,18 @@ class MatchHead(BaseModule):
             self.similarity.bias.copy_(torch.tensor([1.0, -1.0]))
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Embeddings (n, embed_dims) of n RoIs, in float32 or a finer type.
+        """Embeddings (n, embed_dims) of n RoIs, in float32 or a finer type; for the argument see :meth:`project`."""
+        return self._normalise(self.project(features))
+
+    def project(self, features: list[Tensor]) -> Tensor:
+        """Embeddings before the norm, (n, embed_dims), in float32 or a finer type.
 
         Args:
             features: The features (n, C_i, S_i, S_i) of each source, in the order of ``sources``.
         """
-        joined = torch.cat([F.adaptive_avg_pool2d(feature, ROI_SIZE) for feature in features], dim=1)
-        embeddings = self._normalise(self.embed(self.convs(joined).mean(dim=(2, 3))))
-        return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        joined = torch.cat([average_pool(feature) for feature in features], dim=1)
+        rows = self.embed(self.convs(joined).mean(dim=(2, 3)))
+        return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
     def pair_logits(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Logits (M, N, 2) of all pairs of embeddings (M, D) and (N, D); class 0 is 'same'."""
@@ -123,23 +144,25 @@ class MatchHead(BaseModule):
 
     def loss(
         self,
-        embeddings: Tensor,
+        projections: Tensor,
         is_shop: Tensor,
         identities: Tensor,
         pair_ids: Tensor,
         labels: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss over every pair of a user's and a shop's garment instance in the batches of all processes.
 
         The contrastive loss, if it is switched on, is over all pairs, see :func:`contrastive_targets`.
 
         Args:
-            embeddings: (n, embed_dims) embeddings of this process.
+            projections: (n, embed_dims) result of :meth:`project` in this process.
             is_shop: (n,) source of each instance's image: 1 for a shop image, 0 for a user image, -1 when unknown;
                 instances of unknown source are left out.
             identities: (n,) identity code of each instance, -1 for none.
             pair_ids: (n,) ``pair_id`` of each instance's image, -1 when unknown.
             labels: (n,) category labels; needed when ``same_category_weight`` is not 1.
+            counts: (processes,) the n of each process, if they are known already.
 
         Returns:
             A dict with ``loss_match`` and, if it has a weight, ``loss_match_contrastive``: scalars, which are 0 with a
@@ -148,25 +171,44 @@ class MatchHead(BaseModule):
         Raises:
             ValueError: There are no labels although they are needed.
         """
-        embeddings, is_shop, identities, pair_ids = (
-            gather_rows(rows) for rows in (embeddings, is_shop, identities, pair_ids)
-        )
-        query, gallery = is_shop == 0, is_shop == 1
-        targets = pair_targets(identities[query], identities[gallery], pair_ids[query], pair_ids[gallery])
-        logits = self.pair_logits(embeddings[query], embeddings[gallery])
-        weights = None
-        if self.same_category_weight != 1:
-            if labels is None:
+        if labels is None:
+            if self.same_category_weight != 1:
                 raise ValueError("MatchHead.loss: same_category_weight needs the garments' labels, got none")
-            labels = gather_rows(labels)
-            weights = pair_weights(targets, labels[query], labels[gallery], self.same_category_weight)
-        losses = {'loss_match': self.loss_weight * match_loss(logits, targets, self.positive_share, weights)}
+            labels = torch.full_like(identities, -1)
+        garments = torch.stack([is_shop, identities, pair_ids, labels], dim=1).long()
+        projections, garments, is_new = self._fill_up(*gather_rows(projections, garments, counts=counts))
+        embeddings = self._normalise(projections)
+        losses = {'loss_match': self.loss_weight * self._match_loss(embeddings, garments, is_new)}
         if self.contrastive_weight:
-            logits = self.pair_logits(embeddings, embeddings)
+            is_shop, identities, pair_ids, _ = garments.unbind(dim=1)
             targets = contrastive_targets(identities, pair_ids, is_shop)
-            contrastive = contrastive_loss(logits, targets, self.temperature)
+            targets = targets.masked_fill(~(is_new[:, None] | is_new), IGNORED)
+            contrastive = contrastive_loss(self.pair_logits(embeddings, embeddings), targets, self.temperature)
             losses['loss_match_contrastive'] = self.contrastive_weight * contrastive
         return losses
+
+    def _fill_up(self, projections: Tensor, garments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Adds garments of earlier batches to a small batch; the last result tells which (n,) are new."""
+        count = len(projections)
+        if self.memory is not None:
+            earlier = self.memory.recall(count)
+            self.memory.store(projections, garments)
+            projections, garments = torch.cat([projections, earlier[0]]), torch.cat([garments, earlier[1]])
+        return projections, garments, torch.arange(len(projections), device=projections.device) < count
+
+    def _match_loss(self, embeddings: Tensor, garments: Tensor, is_new: Tensor) -> Tensor:
+        users, shops = garments[:, 0] == 0, garments[:, 0] == 1
+        (_, *of_users, user_labels), (_, *of_shops, shop_labels) = (
+            garments[side].unbind(dim=1) for side in (users, shops)
+        )
+        targets = pair_targets(of_users[0], of_shops[0], of_users[1], of_shops[1])
+        # Neither side of a pair of earlier garments can change.
+        targets = targets.masked_fill(~(is_new[users][:, None] | is_new[shops]), IGNORED)
+        weights = None
+        if self.same_category_weight != 1:
+            weights = pair_weights(targets, user_labels, shop_labels, self.same_category_weight)
+        logits = self.pair_logits(embeddings[users], embeddings[shops])
+        return match_loss(logits, targets, self.positive_share, weights)
 
     def similarity_parameters(self) -> dict[str, Tensor]:
         """``weight`` (2, embed_dims) and ``bias`` (2,) on the CPU: all that a gallery needs to compare embeddings."""
@@ -192,9 +234,18 @@ class MatchHead(BaseModule):
         mean = (same + other) / 2
         return torch.stack([mean - half, mean + half])
 
-    def _normalise(self, embeddings: Tensor) -> Tensor:
-        # Batch statistics need two rows; a batch with fewer garment instances uses the running statistics.
-        if self.training and len(embeddings) < 2 and type(self.norm) is nn.BatchNorm1d:
-            norm = self.norm
-            return F.batch_norm(embeddings, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        return self.norm(embeddings)
+    def _normalise(self, projections: Tensor) -> Tensor:
+        norm = self.norm
+        if self.training and len(projections) < 2 and isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            # Statistics of a batch need two rows.
+            return F.batch_norm(projections, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return norm(projections)
+
+
+def average_pool(features: Tensor) -> Tensor:
+    """Features (n, C, S, S), average-pooled to (n, C, 7, 7)."""
+    size = features.shape[-1]
+    if size % ROI_SIZE or features.shape[-2] != size:
+        return F.adaptive_avg_pool2d(features, ROI_SIZE)
+    # On CUDA the gradient of adaptive pooling is not deterministic, and torch refuses it when asked to be.
+    return F.avg_pool2d(features, size // ROI_SIZE)
