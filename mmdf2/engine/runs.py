@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from mmdf2.command_line import UserError, explain, output_held
 from mmdf2.engine.checkpoints import load_weights
 from mmdf2.engine.processes import process_group
+from mmdf2.stack import require_gpu_operators, unused_gpu
 
 _BUILDING = Path(mmengine.registry.__file__).parent
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -55,6 +56,9 @@ def _build_and_call(config: Config, method: str, screen):
     # The runner is local to this function, so that it is garbage when the process leaves its group.
     try:
         runner = Runner.from_cfg(config)
+        require_gpu_operators(get_device())
+        if message := unused_gpu():
+            runner.logger.warning(message)
         runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
         if method == 'test':
             runner.register_hook(_WeightsHook(config.load_from), 'HIGHEST')
