@@ -288,7 +288,7 @@ class SecondProcessHook(Hook):
 
 @pytest.mark.parametrize('fails', [False, True])
 def test_two_processes_part_in_order(folder, monkeypatch, tmp_path, fails):
-    """Training ends without a thread of the group; a fault of one process, in the middle, ends both and stands alone."""
+    """Training ends without a thread of the group; a fault of one process, in the middle, ends both and is told."""
     (folder / 'second.py').write_text(HOOK)
     hook = f"custom_imports = dict(imports=['second'])\ncustom_hooks = [dict(type='SecondProcessHook', fails={fails})]"
     (folder / f'parts{fails}.py').write_text(f"_base_ = ['config.py']\n{hook}")
