@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from mmdf2.apis import ClothesInferencer
 from mmdf2.files import path_beside, sha256
 from mmdf2.models.mirroring import mirrored_boxes, mirrored_images
-from mmdf2.models.roi_heads.match_head import ROI_SIZE
+from mmdf2.models.roi_heads.match_head import average_pool
 from mmdf2.models.roi_heads.roi_features import RoIFeatures
 from mmdf2.registry import DATASETS
 
@@ -93,4 +92,4 @@ def _joined(model: nn.Module, inputs: Tensor, boxes: list[Tensor]) -> Tensor:
     levels = tuple(level.float().contiguous() for level in model.extract_feat(inputs))
     features = RoIFeatures(head, levels, bbox2roi(boxes))
     sources = [features.of_stream(source) for source in head.match_head.sources]
-    return torch.cat([F.adaptive_avg_pool2d(source, ROI_SIZE) for source in sources], dim=1).half()
+    return torch.cat([average_pool(source) for source in sources], dim=1).half()

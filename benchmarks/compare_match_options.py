@@ -170,8 +170,7 @@ def train(config: Config, changes: dict, split: Split, seed: int, iterations: in
         rows, mirrored = garment_rows(split.store, images, rng)
         features = torch.where(mirrored[:, None, None, None], split.mirrored[rows], split.features[rows])
         with wrapper.optim_context(head):
-            embeddings = head([features.float()])
-            losses = head.loss(embeddings, *(column[rows] for column in labels))
+            losses = head.loss(head.project([features.float()]), *(column[rows] for column in labels))
         wrapper.update_params(sum(losses.values()))
         rate.step()
     return head.eval()

@@ -51,7 +51,7 @@ def test_one_garment_leaves_the_running_statistics_alone():
 
 
 def test_only_user_and_shop_are_paired():
-    head = make_head(positive_share=0.5).double()
+    head = make_head(positive_share=0.5, norm_cfg=None).double()
     embeddings = torch.randn(5, 10, dtype=torch.float64)
     is_shop = torch.tensor([0, 1, -1, 0, 1])
     identities, pair_ids = torch.tensor([7, 7, 7, 9, 9]), torch.tensor([1, 1, 1, 2, 2])
@@ -92,7 +92,7 @@ def made_garments(count=12):
     torch.manual_seed(1)
     identities = torch.randint(-1, 3, (count,))
     return {
-        'embeddings': torch.randn(count, 10),
+        'projections': torch.randn(count, 10),
         'is_shop': torch.arange(count) % 2,
         'identities': identities,
         'pair_ids': torch.where(identities < 0, torch.randint(3, (count,)), identities),
@@ -104,12 +104,12 @@ def paired(head, garments):
     """Logits and targets of pairs, and the labels of both sides."""
     query, gallery = garments['is_shop'] == 0, garments['is_shop'] == 1
     sides = [garments[name][side] for name in ('identities', 'pair_ids') for side in (query, gallery)]
-    logits = head.pair_logits(garments['embeddings'][query], garments['embeddings'][gallery])
+    logits = head.pair_logits(garments['projections'][query], garments['projections'][gallery])
     return logits, pair_targets(*sides), garments['labels'][query], garments['labels'][gallery]
 
 
 def test_without_options_labels_change_no_bit_and_add_no_loss():
-    head, garments = make_head(), made_garments()
+    head, garments = make_head(norm_cfg=None, memory=0), made_garments()
     logits, targets, *_ = paired(head, garments)
     expected = match_loss(logits, targets)
     for labels in (garments['labels'], None):
@@ -119,14 +119,14 @@ def test_without_options_labels_change_no_bit_and_add_no_loss():
 
 
 def test_options_of_the_loss():
-    head = make_head(same_category_weight=4.0, contrastive_weight=0.5, temperature=0.7, loss_weight=2.0)
+    head = make_head(same_category_weight=4.0, contrastive_weight=0.5, temperature=0.7, loss_weight=2.0, norm_cfg=None)
     garments = made_garments()
     logits, targets, *labels = paired(head, garments)
     losses = head.loss(**garments)
     expected = 2 * match_loss(logits, targets, None, pair_weights(targets, *labels, 4.0))
     torch.testing.assert_close(losses['loss_match'], expected)
     everything = contrastive_targets(garments['identities'], garments['pair_ids'], garments['is_shop'])
-    expected = contrastive_loss(head.pair_logits(garments['embeddings'], garments['embeddings']), everything, 0.7)
+    expected = contrastive_loss(head.pair_logits(garments['projections'], garments['projections']), everything, 0.7)
     torch.testing.assert_close(losses['loss_match_contrastive'], 0.5 * expected)
     assert losses['loss_match'] != 2 * match_loss(logits, targets) and expected > 0
     with pytest.raises(ValueError, match="needs the garments' labels"):
