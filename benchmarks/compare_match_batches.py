@@ -43,11 +43,10 @@ LATE = 0.1
 # What the head does in training with the garments of a batch, as changes of its config.
 HEADS = {
     'default': {},
-    'norm per process': {},
+    'norm per process': {'memory': 0},
     'no memory': {'memory': 0},
-    'LN': {'norm_cfg': {'type': 'LN'}, 'memory': 0},
-    'no norm': {'norm_cfg': None, 'memory': 0},
-    'LN and memory': {'norm_cfg': {'type': 'LN'}},
+    'LN, no memory': {'norm_cfg': {'type': 'LN'}, 'memory': 0},
+    'no norm, no memory': {'norm_cfg': None, 'memory': 0},
 }
 
 

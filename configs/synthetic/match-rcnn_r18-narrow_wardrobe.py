@@ -6,6 +6,8 @@ _base_ = ['../_base_/models/match-rcnn_r50_fpn.py', '../_base_/datasets/wardrobe
 strides = [8, 16, 32]
 channels = 64
 base_channels = 48
+# The statistics of all processes: embeddings of garments from different processes are compared.
+norm_cfg = dict(type='mmdf2.BatchNorm', sync=True)
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
@@ -14,6 +16,7 @@ model = dict(
         base_channels=base_channels,
         stem_channels=base_channels,
         frozen_stages=-1,
+        norm_cfg=norm_cfg,
         norm_eval=False,
         # These weights were trained on another wardrobe with match-rcnn_r18-narrow_4e_wardrobe.py, see README.md.
         init_cfg=dict(type='Pretrained', checkpoint='mmdf2://resnet18-narrow_wardrobe'),
@@ -23,7 +26,7 @@ model = dict(
         out_channels=channels,
         start_level=1,
         num_outs=3,
-        norm_cfg=dict(type='BN'),
+        norm_cfg=norm_cfg,
     ),
     rpn_head=dict(
         in_channels=channels,
@@ -35,14 +38,14 @@ model = dict(
         bbox_head=dict(in_channels=channels, fc_out_channels=512, reg_class_agnostic=True),
         mask_roi_extractor=dict(out_channels=channels, featmap_strides=strides),
         mask_head=dict(
-            num_convs=2, in_channels=channels, conv_out_channels=channels, class_agnostic=True, norm_cfg=dict(type='BN')
+            num_convs=2, in_channels=channels, conv_out_channels=channels, class_agnostic=True, norm_cfg=norm_cfg
         ),
         keypoint_head=dict(
             num_convs=3,
             in_channels=channels,
             conv_channels=96,
             num_deconvs=1,
-            norm_cfg=dict(type='BN'),
+            norm_cfg=norm_cfg,
             loss_weight=0.5,
         ),
         match_head=dict(sources=('class', 'pose'), in_channels=channels + 96, conv_channels=(96, 96), embed_dims=128),

@@ -13,6 +13,7 @@ LABELS = [0, 0, 0, 1, 0]
 PLAIN = {}
 OPTIONS = {'true_metric': True, 'same_category_weight': 3.0, 'contrastive_weight': 0.5}
 NORMS = ({'type': 'mmdf2.BatchNorm'}, {'type': 'BN1d'}, {'type': 'LN'}, None)
+VARIANTS = (PLAIN, OPTIONS, *({'norm_cfg': norm, 'memory': 0} for norm in NORMS))
 
 
 def rows_of(rank):
@@ -31,7 +32,7 @@ def train_step(rows, options):
 
 def averaged_steps(rank):
     results = []
-    for options in (PLAIN, OPTIONS, *({'norm_cfg': norm} for norm in NORMS)):
+    for options in VARIANTS:
         loss, gradients, buffers = train_step(rows_of(rank), options)
         for gradient in gradients:
             torch.distributed.all_reduce(gradient)
@@ -41,7 +42,9 @@ def averaged_steps(rank):
 
 
 def test_processes_have_the_loss_gradients_and_statistics_of_one():
-    expected = [train_step(slice(None), options) for options in (PLAIN, OPTIONS, *({'norm_cfg': n} for n in NORMS))]
+    expected = [
+        train_step(slice(None), options) for options in (PLAIN, OPTIONS, *({'norm_cfg': n, 'memory': 0} for n in NORMS))
+    ]
     assert expected[0][0] != expected[1][0] and expected[0][0] > 0
     for found in run_in_processes(averaged_steps, len(ROWS)):
         for of_processes, of_one in zip(found, expected, strict=True):

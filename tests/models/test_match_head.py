@@ -51,7 +51,7 @@ def test_one_garment_leaves_the_running_statistics_alone():
 
 
 def test_only_user_and_shop_are_paired():
-    head = make_head(positive_share=0.5, norm_cfg=None).double()
+    head = make_head(positive_share=0.5, norm_cfg=None, memory=0).double()
     embeddings = torch.randn(5, 10, dtype=torch.float64)
     is_shop = torch.tensor([0, 1, -1, 0, 1])
     identities, pair_ids = torch.tensor([7, 7, 7, 9, 9]), torch.tensor([1, 1, 1, 2, 2])
@@ -119,7 +119,9 @@ def test_without_options_labels_change_no_bit_and_add_no_loss():
 
 
 def test_options_of_the_loss():
-    head = make_head(same_category_weight=4.0, contrastive_weight=0.5, temperature=0.7, loss_weight=2.0, norm_cfg=None)
+    head = make_head(
+        same_category_weight=4.0, contrastive_weight=0.5, temperature=0.7, loss_weight=2.0, norm_cfg=None, memory=0
+    )
     garments = made_garments()
     logits, targets, *labels = paired(head, garments)
     losses = head.loss(**garments)

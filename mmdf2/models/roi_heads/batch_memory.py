@@ -10,10 +10,9 @@ NUM_LABELS = 4
 class BatchMemory(nn.Module):
     """Keeps the garments of the last batches.
 
-    A match head learns from comparisons within a batch, so it learns little, and its batch statistics say more about
-    single garments than about all, when a batch has one or two image pairs. With the garments of the preceding batches,
-    which the head embedded a few steps ago, a small batch is about as good as a large one. (Wang et al., Cross-Batch
-    Memory for Embedding Learning, CVPR 2020, compare with older garments in the same way.)
+    A match head learns from comparisons within a batch. When a batch has one or two image pairs there is hardly a pair
+    of different garments in it, and with garments of the preceding batches there are enough of them. (Wang et al.,
+    Cross-Batch Memory for Embedding Learning, CVPR 2020, compare with older garments in the same way.)
 
     Batches are kept and recalled whole, and are gathered from all processes before, so the memory does not depend on
     how a batch was shared among processes. It is part of a checkpoint, so that a resumed run goes on as it was; a
@@ -34,29 +33,29 @@ class BatchMemory(nn.Module):
         self.register_buffer('filled', torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def recall(self, count: int) -> tuple[Tensor, Tensor]:
-        """The last batches that fit beside ``count`` new garments: projections (m, dims) and labels (m, 4)."""
-        number = self._whole_batches(self.size - count)
-        return self.projections[:number].clone(), self.labels[:number].clone()
+    def exchange(self, projections: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the garments of a batch, and returns those of the last batches that fit beside them.
 
-    @torch.no_grad()
-    def store(self, projections: Tensor, labels: Tensor) -> None:
-        """Adds the garments of a batch, (n, dims) and (n, 4), as the newest; what is not finite is left out."""
+        Args:
+            projections: (n, dims) result of the match head's ``project``; rows that are not finite are not stored.
+            labels: (n, 4) source, identity, pair_id and category.
+
+        Returns:
+            Projections (m, dims) and labels (m, 4), with n + m of ``size`` at most; the newest come first.
+        """
         finite = projections.isfinite().all(dim=1)
         projections, labels = projections.detach()[finite], labels[finite]
+        ends = self.batches[: int(self.filled)].unique_consecutive(return_counts=True)[1].cumsum(dim=0)
+        number = max(ends[ends <= self.size - len(projections)].tolist(), default=0)
+        earlier = self.projections[:number].clone(), self.labels[:number].clone()
         if len(projections) > self.size:
             projections, labels = projections[:0], labels[:0]
-        number = self._whole_batches(self.size - len(projections))
         batches = (self.batches[:1] + 1).expand(len(projections))
         filled = len(projections) + number
         for buffer, new in ((self.projections, projections), (self.labels, labels), (self.batches, batches)):
             buffer[:filled] = torch.cat([new.to(buffer), buffer[:number]])
         self.filled.fill_(filled)
-
-    def _whole_batches(self, room: int) -> int:
-        """How many of the newest garments make up whole batches and are no more than ``room``."""
-        ends = self.batches[: int(self.filled)].unique_consecutive(return_counts=True)[1].cumsum(dim=0)
-        return max(ends[ends <= room].tolist(), default=0)
+        return earlier
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *others) -> None:
         own = {name: state_dict.get(prefix + name) for name in self._buffers}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdf2.models.gather import gather_rows
 from mmdf2.models.losses import (
@@ -59,12 +60,15 @@ class MatchHead(BaseModule):
             ``loss_match``, see :func:`pair_weights`.
         contrastive_weight: Weight of ``loss_match_contrastive``, see :func:`contrastive_loss`; 0 switches it off.
         temperature: Temperature of the contrastive loss.
+        memory: A batch with fewer garments than this is filled up with those of preceding batches, to compare its own
+            with; 0 for none. The default is the paper's batch of 8 image pairs with 8 proposals per image, which
+            therefore needs few earlier garments. It needs a batch norm.
         init_cfg: MMEngine's config of the initial weights of convolutions and linear layers; by default Kaiming's and
             a normal distribution of standard deviation 0.01.
 
     Raises:
-        ValueError: A source is unknown or repeated or there is none, a weight is negative or infinite, or the
-            temperature is not above 0.
+        ValueError: A source is unknown or repeated or there is none, a weight is negative or infinite, the
+            temperature is not above 0, or there is a memory without a batch norm.
     """
 
     def __init__(
@@ -103,6 +107,11 @@ class MatchHead(BaseModule):
         )
         self.embed = nn.Linear(widths[-1], embed_dims)
         self.norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, embed_dims)[1]
+        if memory and not isinstance(self.norm, _BatchNorm):
+            raise ValueError(
+                f'MatchHead: memory={memory} needs a batch norm, whose running statistics make earlier garments '
+                f'comparable; got norm_cfg={norm_cfg}. Set memory=0, or another norm'
+            )
         self.similarity = nn.Linear(embed_dims, 2)
         self.positive_share = positive_share
         self.loss_weight = loss_weight
@@ -176,8 +185,15 @@ class MatchHead(BaseModule):
                 raise ValueError("MatchHead.loss: same_category_weight needs the garments' labels, got none")
             labels = torch.full_like(identities, -1)
         garments = torch.stack([is_shop, identities, pair_ids, labels], dim=1).long()
-        projections, garments, is_new = self._fill_up(*gather_rows(projections, garments, counts=counts))
+        projections, garments = gather_rows(projections, garments, counts=counts)
         embeddings = self._normalise(projections)
+        is_new = torch.ones(len(embeddings), dtype=torch.bool, device=embeddings.device)
+        if self.memory is not None:
+            earlier, labels_of_earlier = self.memory.exchange(projections, garments)
+            # In one batch norm with the new garments, the weights would learn to tell new garments from earlier ones.
+            embeddings = torch.cat([embeddings, self._by_running_statistics(earlier.to(embeddings))])
+            garments = torch.cat([garments, labels_of_earlier])
+            is_new = torch.cat([is_new, is_new.new_zeros(len(earlier))])
         losses = {'loss_match': self.loss_weight * self._match_loss(embeddings, garments, is_new)}
         if self.contrastive_weight:
             is_shop, identities, pair_ids, _ = garments.unbind(dim=1)
@@ -186,15 +202,6 @@ class MatchHead(BaseModule):
             contrastive = contrastive_loss(self.pair_logits(embeddings, embeddings), targets, self.temperature)
             losses['loss_match_contrastive'] = self.contrastive_weight * contrastive
         return losses
-
-    def _fill_up(self, projections: Tensor, garments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Adds garments of earlier batches to a small batch; the last result tells which (n,) are new."""
-        count = len(projections)
-        if self.memory is not None:
-            earlier = self.memory.recall(count)
-            self.memory.store(projections, garments)
-            projections, garments = torch.cat([projections, earlier[0]]), torch.cat([garments, earlier[1]])
-        return projections, garments, torch.arange(len(projections), device=projections.device) < count
 
     def _match_loss(self, embeddings: Tensor, garments: Tensor, is_new: Tensor) -> Tensor:
         users, shops = garments[:, 0] == 0, garments[:, 0] == 1
@@ -235,11 +242,13 @@ class MatchHead(BaseModule):
         return torch.stack([mean - half, mean + half])
 
     def _normalise(self, projections: Tensor) -> Tensor:
+        if self.training and len(projections) < 2 and isinstance(self.norm, _BatchNorm):
+            return self._by_running_statistics(projections)  # those of a batch need two rows
+        return self.norm(projections)
+
+    def _by_running_statistics(self, projections: Tensor) -> Tensor:
         norm = self.norm
-        if self.training and len(projections) < 2 and isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            # Statistics of a batch need two rows.
-            return F.batch_norm(projections, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        return norm(projections)
+        return F.batch_norm(projections, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def average_pool(features: Tensor) -> Tensor:
