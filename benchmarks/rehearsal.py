@@ -98,11 +98,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def data(args) -> Iterator[Run]:
+    """Makes the dataset."""
+    yield Run('make the dataset', own(args, 'data'))
+
+
 def prepare(args) -> Iterator[Run]:
     """Makes the stores of both splits, as a user does, then finds them up to date."""
     tool = [TOOLS / 'prepare_deepfashion2.py', args.dir / 'deepfashion2']
     yield Run('make the stores', [*tool, '--force'], lambda found: {'report': found.output.splitlines()[-20:]})
-    yield Run('find them up to date', tool, lambda found: {})
+    yield Run('find them up to date', tool, nothing)
 
 
 def opening(args) -> Iterator[Run]:
@@ -137,7 +142,7 @@ def processes(args) -> Iterator[Run]:
 
 
 def full_size(args) -> Iterator[Run]:
-    """Takes steps of the paper's model at its own size, in one process."""
+    """Takes a step of the paper's model at its own size, in one process."""
     yield Run('write the configs', own(args, 'config'))
     yield Run("the paper's model, 1 process", own(args, 'full_size'))
 
@@ -154,23 +159,36 @@ def evaluation(args) -> Iterator[Run]:
     """Evaluates the same predictions in one process, then the result files."""
     for metric in ('DeepFashion2Metric', 'RetrievalMetric'):
         yield Run(f'{metric}, 1 process', own(args, 'evaluation', '--metric', metric))
-    results = [
-        f'--{kind.replace("_", "-")}={args.dir / "results" / f"results.{kind}.json"}' for kind in RESULT_KINDS
-    ]
+    results = [f'--{kind.replace("_", "-")}={result_file(args, kind)}' for kind in RESULT_KINDS]
     truth, out = args.dir / 'deepfashion2', args.dir / 'results' / 'report.json'
     command = [TOOLS / 'evaluate.py', f'--gt={truth}', *results, '--subsets', f'--out={out}']
     yield Run('evaluate the result files', command, lambda found: compare_report(args.dir))
 
 
-def data(args) -> Iterator[Run]:
-    """Makes the dataset."""
-    yield Run('make the dataset', own(args, 'data'))
+def pages(args) -> Iterator[Run]:
+    """Writes the pages that show the training split, and the failures of the predictions."""
+    tool, root = TOOLS / 'analyze.py', args.dir / 'deepfashion2'
+    command = [tool, 'dataset', '--store', root, '--split', 'train', '--out', args.dir / 'pages']
+    yield Run('page of the training split', command, nothing)
+    results = [f'--{kind}={result_file(args, kind)}' for kind in ('bbox', 'segm', 'keypoints', 'retrieval')]
+    command = [tool, 'errors', '--gt', root, *results, '--out', args.dir / 'pages']
+    yield Run('page of the failures', command, nothing)
 
 
 STEPS = {
     step.__name__: step
-    for step in (data, prepare, opening, sampler, loading, processes, full_size, collection, evaluation)
+    for step in (data, prepare, opening, sampler, loading, processes, full_size, collection, evaluation, pages)
 }
+
+
+def nothing(found: Measured) -> dict:
+    """Keeps no further numbers of a run."""
+    return {}
+
+
+def result_file(args, kind: str) -> Path:
+    """The official result file that the step ``collection`` writes."""
+    return args.dir / 'results' / f'results.{kind}.json'
 
 
 def own(args, step: str, *more) -> list:
@@ -200,7 +218,7 @@ def last_losses(work_dir: Path) -> dict:
 
 def result_bytes(folder: Path) -> dict:
     """The size of each result file in a folder."""
-    return {'bytes_of_results': {path.name: path.stat().st_size for path in sorted(folder.iterdir())}}
+    return {'bytes_of_results': {path.name: path.stat().st_size for path in sorted(folder.glob('results.*'))}}
 
 
 def compare_report(folder: Path) -> dict:

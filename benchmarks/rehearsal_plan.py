@@ -64,8 +64,10 @@ def _sampling(alone, several, recipe, machine) -> Iterator[Row]:
 def _training(alone, loading, paper, recipe, machine) -> Iterator[Row]:
     seconds, stands = _iteration(paper, machine)
     yield 'one iteration', duration(seconds), stands
-    needed, rate = IMAGES_PER_GPU / seconds, loading['images_per_second_1']
-    stands = f'measured: a worker loads {rate:.0f} images/s, a GPU needs {needed:.0f}; the config has 2 workers'
+    needed, rate = IMAGES_PER_GPU / seconds, 1 / loading['cpu_seconds_per_image_0']
+    stands = (
+        f'measured: a worker loads {rate:.0f} images per CPU second, a GPU needs {needed:.0f}; the config has 2 workers'
+    )
     yield 'workers that keep a GPU busy', f'{needed / rate:.1f}', stands
     epoch = _iterations(alone, machine) * seconds
     yield 'one epoch of training', duration(epoch), 'iterations times seconds per iteration'
@@ -73,9 +75,8 @@ def _training(alone, loading, paper, recipe, machine) -> Iterator[Row]:
     images = -(-VALIDATION_IMAGES // machine.gpus)
     stands = f'assumed: a third of the time that training takes per image; {images:,} images per GPU'
     yield 'predicting the validation split', duration(images * seconds / IMAGES_PER_GPU / 3), stands
-    memory = paper['largest'] - paper['memory_before']
     stands = 'measured on the CPU in float32 with 128 positive RoIs per image; --amp takes less, CUDA itself adds to it'
-    yield 'GPU memory of an iteration', size(memory), stands
+    yield 'GPU memory of an iteration', size(paper['iteration_memory']), stands
     yield 'a checkpoint', size(paper['checkpoint_bytes']), 'counted: weights and momentum in float32; three are kept'
 
 
@@ -88,15 +89,18 @@ def _host(train, recipe, machine) -> Iterator[Row]:
 def _evaluation(made, collected, recipe, machine) -> Iterator[Row]:
     boxes = recipe['boxes']
     many = f'; {MOST_BOXES} boxes: {MOST_BOXES / boxes:.1f} times as much' if boxes < MOST_BOXES else ''
-    parts = [run for name, run in collected.items() if name.endswith('Metric')]
+    parts = [part for name, part in collected.items() if name.endswith('Metric')]
     stands = f'measured with {boxes} boxes per image, between {recipe["processes"]} processes{many}'
     written = sum(value for name, value in made.items() if name.startswith('bytes_of'))
     yield 'predictions written to .dist_test of the working directory', size(written), stands
-    yield 'collecting them', duration(sum(part['collection_seconds'] for part in parts)), stands
-    seconds = max(part['evaluation_seconds'] for part in parts)
-    stands = f'measured with {boxes} boxes per image, thirteen columns and result files; the other processes wait'
-    yield 'evaluating them in the first process, both metrics', duration(sum(p['evaluation_seconds'] for p in parts)), stands
-    yield 'the longer of both metrics', duration(seconds), 'measured; NCCL gives up after 10 minutes by default'
+    yield 'collecting them', duration(sum(part['collection_cpu_seconds'] for part in parts)), stands
+    seconds = [part['evaluation_cpu_seconds'] for part in parts]
+    stands = f'measured with {boxes} boxes per image, thirteen columns and result files: CPU seconds'
+    yield 'evaluating them in the first process', duration(sum(seconds)), stands
+    stands = (
+        'measured: CPU seconds; the other processes wait so long at most, and NCCL gives up after 10 minutes by default'
+    )
+    yield 'the longer one of both metrics', duration(max(seconds)), stands
     stands = f'measured with {boxes} boxes per image{many}'
     yield 'memory of the first process', size(max(part['memory'] for part in parts)), stands
 
@@ -104,7 +108,11 @@ def _evaluation(made, collected, recipe, machine) -> Iterator[Row]:
 def _files(read, recipe, machine) -> Iterator[Row]:
     stands = f'measured with {recipe["boxes"]} boxes per image'
     yield 'result files of --dump', size(sum(read['bytes_of_results'].values())), stands
-    yield 'tools/evaluate.py --subsets on them', duration(read['seconds']), f'{stands}; {size(read["largest"])} of memory'
+    yield (
+        'tools/evaluate.py --subsets on them',
+        duration(read['seconds']),
+        f'{stands}; {size(read["largest"])} of memory',
+    )
 
 
 # The beginnings of the names of the runs that a part of the plan needs, and the part.
@@ -128,8 +136,8 @@ def _iteration(paper: dict, machine: Machine) -> tuple[float, str]:
     ratio = paper['operations'] / paper['operations_of_mask_rcnn']
     seconds = IMAGES_PER_GPU * MASK_RCNN_GPUS / MASK_RCNN_RATE * ratio
     return seconds, (
-        f'assumed: {ratio:.1f} times as long as Mask R-CNN (counted operations of a forward pass, 128 positive RoIs per '
-        f'image), which MMDetection trains with {MASK_RCNN_RATE} images/s on {MASK_RCNN_GPUS} V100 GPUs (by detectron2)'
+        f'assumed: {ratio:.1f} times as long as Mask R-CNN (operations of a forward pass with 128 positive RoIs per '
+        f'image, counted), which MMDetection trains with {MASK_RCNN_RATE} images/s on {MASK_RCNN_GPUS} V100 GPUs'
     )
 
 

@@ -33,7 +33,7 @@ EMBED_DIMS = 256
 # The narrow model has all streams of the paper's model, and its images are so small that processes of one CPU core
 # each take steps of a few seconds.
 NARROW = {
-    'backbone': {'depth': 18, 'base_channels': 8, 'init_cfg': None},
+    'backbone': {'depth': 18, 'base_channels': 8},
     'neck': {'in_channels': [8, 16, 32, 64], 'out_channels': 16},
     'rpn_head': {'in_channels': 16, 'feat_channels': 16},
     'roi_head': {
@@ -52,9 +52,7 @@ def data(args) -> dict:
     """Makes the dataset: a drawn wardrobe, whose images are repeated up to the dataset's size."""
     identities = {split: max(4, round(count * min(1, 4 * args.scale))) for split, count in IDENTITIES.items()}
     for split, count in identities.items():
-        make_wardrobe(
-            args.dir / 'drawn', count, split=split, size=LONGER_SIDE, images_per_identity=IMAGES_PER_IDENTITY
-        )
+        make_wardrobe(args.dir / 'drawn', count, split=split, size=LONGER_SIDE, images_per_identity=IMAGES_PER_IDENTITY)
     counts = {split: max(48, round(count * args.scale)) for split, count in SPLITS.items()}
     for split, count in counts.items():
         shutil.rmtree(args.dir / 'deepfashion2' / split, ignore_errors=True)
@@ -80,6 +78,7 @@ def config(args) -> dict:
         cfg.train_cfg.max_epochs = 1
         if name == 'narrow':
             cfg.merge_from_dict({'model': NARROW})
+            cfg.model.backbone.init_cfg.checkpoint = str(_write_backbone(args.dir / 'runs' / 'backbone.pth'))
             for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
                 for transform in loader.dataset.pipeline:
                     if transform['type'] == 'mmdf2.Resize':
@@ -89,18 +88,28 @@ def config(args) -> dict:
     return {}
 
 
+def _write_backbone(path: Path) -> Path:
+    """Writes random weights for the narrow backbone in the way of torchvision's files, with those of a classifier."""
+    import torch
+    from mmdet.models import ResNet
+
+    weights = ResNet(**NARROW['backbone']).state_dict()
+    torch.save({**weights, 'fc.weight': torch.zeros(1000, 64), 'fc.bias': torch.zeros(1000)}, path)
+    return path
+
+
 def opening(args) -> dict:
     """Opens the store of the training split as a dataset, as every process of a training does."""
     from mmdf2.datasets.deepfashion2 import DeepFashion2Dataset
 
-    before, start = peak_memory(), time.perf_counter()
+    before, start = peak_memory(), time.process_time()
     dataset = DeepFashion2Dataset(args.dir / 'deepfashion2', 'train')
-    seconds, memory = time.perf_counter() - start, peak_memory() - before
+    seconds, memory = time.process_time() - start, peak_memory() - before
     rows = range(0, len(dataset), max(1, len(dataset) // 2000))
-    start = time.perf_counter()
+    start = time.process_time()
     for row in rows:
         dataset.get_data_info(row)
-    each = (time.perf_counter() - start) / len(rows)
+    each = (time.process_time() - start) / len(rows)
     stores = (args.dir / 'deepfashion2').glob('*.store/*')
     return {
         'open_seconds': seconds,
@@ -122,14 +131,14 @@ def sampler(args) -> dict:
         torch.distributed.init_process_group('gloo')
     cfg = Config.fromfile(CONFIG).train_dataloader
     cfg.dataset.update(data_root=str(args.dir / 'deepfashion2'), pipeline=[])
-    start = time.perf_counter()
+    start = time.process_time()
     drawn = DATA_SAMPLERS.build({**cfg.sampler, 'dataset': DATASETS.build(cfg.dataset), 'seed': 0})
-    build_seconds, seconds, orders = time.perf_counter() - start, [], []
+    build_seconds, seconds, orders = time.process_time() - start, [], []
     for epoch in range(2):
-        start = time.perf_counter()
+        start = time.process_time()
         drawn.set_epoch(epoch)
         orders.append(list(drawn))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     shares = all_gather_object(orders)
     if is_main_process():
         _compare_orders(args.dir / 'runs' / 'orders.npy', np.array(shares), get_dist_info()[1])
@@ -157,7 +166,7 @@ def _compare_orders(path: Path, shares: np.ndarray, processes: int) -> None:
 
 
 def loading(args) -> dict:
-    """Loads training batches as the paper's config does, by one and by two worker processes."""
+    """Loads training batches as the paper's config does: in this process, as a worker does, and by two workers."""
     import torch
     from mmengine.config import Config
     from mmengine.runner import Runner
@@ -167,22 +176,24 @@ def loading(args) -> dict:
     set_multi_processing(**cfg.env_cfg.mp_cfg)
     torch.set_num_threads(1)
     cfg.train_dataloader.dataset.data_root = str(args.dir / 'deepfashion2')
-    batches, rates = max(8, round(400 * min(1, args.scale))), {}
-    for workers in (1, 2):
+    batches, found = max(8, round(200 * min(1, args.scale))), {}
+    for workers in (0, 2):
         cfg.train_dataloader.num_workers = workers
         loader = iter(Runner.build_dataloader(cfg.train_dataloader, seed=0))
         for _ in range(4):
             next(loader)
-        start = time.perf_counter()
+        clocks = time.process_time(), time.perf_counter()
         for _ in range(batches):
             next(loader)
-        rates[f'images_per_second_{workers}'] = batches * cfg.train_dataloader.batch_size / (time.perf_counter() - start)
+        images = batches * cfg.train_dataloader.batch_size
+        found[f'cpu_seconds_per_image_{workers}'] = (time.process_time() - clocks[0]) / images
+        found[f'images_per_second_{workers}'] = images / (time.perf_counter() - clocks[1])
         del loader
-    return rates
+    return found
 
 
 def full_size(args) -> dict:
-    """Takes steps of the paper's model on two images of the paper's size, and counts the operations of a forward pass.
+    """Takes a step of the paper's model on two images of the paper's size, and counts operations of a forward pass.
 
     The weights are random, so hardly a proposal overlaps a garment by half. A low threshold makes as many RoIs positive
     as a trained model has at most, 128 per image: the number that time and memory depend on.
@@ -203,26 +214,25 @@ def full_size(args) -> dict:
     model.init_weights()
     model.train()
     inputs = model.data_preprocessor(batch, training=True)
-    cfg.model.roi_head.update(keypoint_head=None, match_head=None)
-    operations = {}
-    for name, built in (('operations_of_mask_rcnn', MODELS.build(cfg.model).train()), ('operations', model)):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            built.loss(**inputs)
-        operations[name] = counter.get_total_flops()
-    del built
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-    before, start = peak_memory(), time.perf_counter()
-    steps = 2
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss, _ = model.parse_losses(model.loss(**inputs))
-        loss.backward()
-        optimizer.step()
+    resident, before = resident_memory(), _clocks()
+    loss, _ = model.parse_losses(model(**inputs, mode='loss'))
+    loss.backward()
+    optimizer.step()
+    after = _clocks()
     if not torch.isfinite(loss):
         raise SystemExit(f'the loss became {loss.item()}')
+    optimizer.zero_grad()
+    operations = {}
+    cfg.model.roi_head.update(keypoint_head=None, match_head=None)
+    for name, counted in (('operations', model), ('operations_of_mask_rcnn', MODELS.build(cfg.model).train())):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            counted(**inputs, mode='loss')
+        operations[name] = counter.get_total_flops()
     return {
-        'iteration_seconds': (time.perf_counter() - start) / steps,
-        'memory_before': before,
+        'iteration_seconds': after[0] - before[0],
+        'iteration_cpu_seconds': after[1] - before[1],
+        'iteration_memory': after[2] - resident,
         'input_shape': list(inputs['inputs'].shape),
         'checkpoint_bytes': 2 * sum(value.nbytes for value in model.parameters()),
         **operations,
@@ -313,29 +323,39 @@ def collection(args) -> dict:
         metric.results = pickle.loads((args.dir / 'predictions' / f'{get_rank()}.{name}').read_bytes())
     size = len(list((args.dir / 'deepfashion2' / 'validation' / 'annos').iterdir()))
     for name, metric in metrics.items():
-        began = {}
-        metric.compute_metrics = partial(_timed, metric.compute_metrics, began)
+        clocks = {}
+        metric.compute_metrics = partial(_timed, metric.compute_metrics, clocks)
         barrier()
-        start = time.perf_counter()
+        clocks['begin'] = _clocks()
         figures.update(metric.evaluate(size))
-        seconds = time.perf_counter() - start
-        collected = began.get('time', start) - start
-        numbers[name] = {
-            'collection_seconds': collected,
-            'evaluation_seconds': seconds - collected,
-            'memory_when_collected': began.get('memory'),
-            'memory': peak_memory(),
-        }
-        metric.results.clear()
+        clocks['end'] = _clocks()
+        if get_rank() == 0:
+            collecting, evaluating = (
+                [after - before for before, after in zip(clocks[first], clocks[last], strict=True)]
+                for first, last in (('begin', 'collected'), ('collected', 'end'))
+            )
+            numbers[name] = {
+                'collection_seconds': collecting[0],
+                'collection_cpu_seconds': collecting[1],
+                'memory_when_collected': clocks['collected'][2],
+                'evaluation_seconds': evaluating[0],
+                'evaluation_cpu_seconds': evaluating[1],
+                'memory': peak_memory(),
+            }
     if get_rank() == 0:
         _keep_figures(args, figures)
     torch.distributed.destroy_process_group()
     return numbers
 
 
-def _timed(compute, began: dict, results: list) -> dict:
-    began.update(time=time.perf_counter(), memory=peak_memory())
+def _timed(compute, clocks: dict, results: list) -> dict:
+    clocks['collected'] = _clocks()
     return compute(results)
+
+
+def _clocks() -> tuple[float, float, int]:
+    """Seconds, CPU seconds and peak memory so far."""
+    return time.perf_counter(), time.process_time(), peak_memory()
 
 
 def evaluation(args) -> dict:
@@ -343,11 +363,16 @@ def evaluation(args) -> dict:
     results = []
     for path in sorted((args.dir / 'predictions').glob(f'*.{args.metric}')):
         results += pickle.loads(path.read_bytes())
-    before, start = peak_memory(), time.perf_counter()
+    before = _clocks()
     figures = build_metrics(args, None)[args.metric].compute_metrics(results)
-    numbers = {'evaluation_seconds': time.perf_counter() - start, 'memory_before': before, 'memory': peak_memory()}
+    seconds, cpu_seconds, memory = _clocks()
     _keep_figures(args, figures)
-    return numbers
+    return {
+        'evaluation_seconds': seconds - before[0],
+        'evaluation_cpu_seconds': cpu_seconds - before[1],
+        'memory_before': before[2],
+        'memory': memory,
+    }
 
 
 def _keep_figures(args, figures: dict) -> None:
@@ -362,6 +387,11 @@ def _keep_figures(args, figures: dict) -> None:
             raise SystemExit(f'{len(wrong)} figures differ from {path}: {name} was {kept[name]}, now {figures[name]}')
         with open_for_replacement(path) as file:
             json.dump({**kept, **figures}, file, indent=1)
+
+
+def resident_memory() -> int:
+    """The resident memory of this process at this moment, in bytes."""
+    return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
 
 
 def peak_memory() -> int:
