@@ -54,9 +54,9 @@ def _preparation(made, found, opened, recipe, machine) -> Iterator[Row]:
     yield 'opening the training store, in every process', duration(opened['open_seconds']), 'measured'
 
 
-def _sampling(alone, several, recipe, machine) -> Iterator[Row]:
+def _sampling(alone, recipe, machine) -> Iterator[Row]:
     stands = 'measured; every process draws the whole order, and the batches are those of one process'
-    yield "an epoch's order, in every process", duration(several['epoch_seconds']), stands
+    yield "an epoch's order, in every process", duration(alone['epoch_seconds']), stands
     count = f'{_iterations(alone, machine):,}'
     yield 'iterations per epoch', count, f'counted; {IMAGES_PER_GPU} images per GPU, a third of the images by users'
 
@@ -118,7 +118,7 @@ def _files(read, recipe, machine) -> Iterator[Row]:
 # The beginnings of the names of the runs that a part of the plan needs, and the part.
 _PARTS = (
     (('make the stores', 'find them', 'open an'), _preparation),
-    (('order of an epoch, 1 process', 'order of an epoch, '), _sampling),
+    (('order of an epoch, 1 process',), _sampling),
     (('order of an epoch, 1 process', 'load batches', "the paper's model"), _training),
     (('train, ',), _host),
     (('make predictions', 'collect and evaluate'), _evaluation),
