@@ -73,11 +73,11 @@ def main(argv: list[str] | None = None) -> None:
             }
         report['steps'][name] = runs
         write_json(path, report)
-    rows = plan_rows(report['steps'], recipe, Machine(args.gpus, args.cores, args.iteration_seconds))
+    rows = plan_rows(report['steps'], recipe, Machine(args.gpus, args.iteration_seconds))
     report['plan'] = [dict(zip(('what', 'number', 'stands on'), row, strict=True)) for row in rows]
     write_json(path, report)
     print('\n' + measured_table(report['steps']))
-    print('\n' + markdown([f'{args.gpus} GPUs, {args.cores} cores', 'number', 'stands on'], rows))
+    print('\n' + markdown([f'planned for {args.gpus} GPUs', 'number', 'stands on'], rows))
     print(f'\nwrote {path}')
 
 
@@ -91,7 +91,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--boxes', type=int, default=30, help='predicted boxes per image, up to 100 (default: 30)')
     plan = parser.add_argument_group('the machine that is planned for')
     plan.add_argument('--gpus', type=int, default=8, help='GPUs (default: %(default)s)')
-    plan.add_argument('--cores', type=int, default=64, help='CPU cores (default: %(default)s)')
     plan.add_argument(
         '--iteration-seconds', type=float, help='seconds per training iteration, if you know it (default: an estimate)'
     )

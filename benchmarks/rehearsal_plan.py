@@ -19,12 +19,10 @@ class Machine:
 
     Attributes:
         gpus: Number of GPUs, one per process.
-        cores: Number of CPU cores.
         iteration_seconds: Seconds per training iteration, if they are known.
     """
 
     gpus: int
-    cores: int
     iteration_seconds: float | None
 
 
@@ -46,16 +44,15 @@ def plan_rows(steps: dict, recipe: dict, machine: Machine) -> list[Row]:
 
 
 def _preparation(made, found, opened, recipe, machine) -> Iterator[Row]:
-    seconds = made['cpu_seconds'] / machine.cores
-    stands = f'measured: {made["cpu_seconds"]:.0f} CPU seconds, shared by the cores; a slow disk takes longer'
-    yield 'preparing both stores, once', duration(seconds), stands
-    yield 'finding the stores up to date', duration(found['seconds']), 'measured'
+    stands = 'measured: CPU seconds, most of which the cores share; a slow disk takes longer'
+    yield 'preparing both stores, once', f'at most {duration(made["cpu_seconds"])}', stands
+    yield 'finding the stores up to date', duration(found['cpu_seconds']), 'measured: CPU seconds'
     yield 'size of the stores', size(opened['bytes_of_stores']), 'measured'
-    yield 'opening the training store, in every process', duration(opened['open_seconds']), 'measured'
+    yield 'opening the training store, in every process', duration(opened['open_seconds']), 'measured: CPU seconds'
 
 
 def _sampling(alone, recipe, machine) -> Iterator[Row]:
-    stands = 'measured; every process draws the whole order, and the batches are those of one process'
+    stands = 'measured: CPU seconds; every process draws the whole order, and the batches are those of one process'
     yield "an epoch's order, in every process", duration(alone['epoch_seconds']), stands
     count = f'{_iterations(alone, machine):,}'
     yield 'iterations per epoch', count, f'counted; {IMAGES_PER_GPU} images per GPU, a third of the images by users'

@@ -171,7 +171,7 @@ def test_a_plan_has_what_was_measured_and_no_more(scripts):
     alone = {'images_per_process': 64_005, 'epoch_seconds': 0.5}
     steps = {'sampler': {'order of an epoch, 1 process': alone}}
     recipe = {'scale': 1, 'processes': 8, 'boxes': 30}
-    rows = plan.plan_rows(steps, recipe, plan.Machine(gpus=4, cores=10, iteration_seconds=None))
+    rows = plan.plan_rows(steps, recipe, plan.Machine(gpus=4, iteration_seconds=None))
     assert {what: number for what, number, _ in rows} == {
         "an epoch's order, in every process": '0.500 s',
         'iterations per epoch': '8,001',
@@ -180,7 +180,7 @@ def test_a_plan_has_what_was_measured_and_no_more(scripts):
     steps['full_size'] = {"the paper's model, 1 process": paper}
     steps['loading'] = {'load batches': {'cpu_seconds_per_image_0': 0.01}}
     numbers = {
-        seconds: {what: number for what, number, _ in plan.plan_rows(steps, recipe, plan.Machine(4, 10, seconds))}
+        seconds: {what: number for what, number, _ in plan.plan_rows(steps, recipe, plan.Machine(4, seconds))}
         for seconds in (None, 0.1)
     }
     # 16 images at 53 images/s, three times as long.
