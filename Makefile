@@ -14,6 +14,8 @@
 # PYTHON       the Python to make it with, 3.11 or newer
 # TORCH_INDEX  package index to take torch from. Empty: pip's own setting, whose default brings CUDA with it; without a
 #              GPU, the index of CPU wheels that pytorch.org names under "Get Started" saves gigabytes.
+# FORCE_CUDA   0 compiles for the CPU alone on a machine with a GPU, 1 for GPUs where none is visible. Empty: for the
+#              visible GPUs; without the CUDA toolkit that this needs, the installation stops.
 
 STACK ?= onedl
 PYTHON ?= python3

@@ -19,6 +19,9 @@ from typing import NamedTuple
 DEFAULT_ARCHITECTURES = '7.5;8.0;8.6;9.0+PTX'
 """Turing (float32), Ampere and newer (tensor cores). GPUs that came after Hopper compile the PTX when they load it."""
 
+DEFAULT_CUDA_HOME = '/usr/local/cuda'
+"""Where toolkits are installed unless another place is named."""
+
 NVCC_FLAGS = ['-O3', '--expt-relaxed-constexpr']
 
 
@@ -65,24 +68,33 @@ def choose_cuda_build(torch_version, torch_cuda, cuda_home, visible, environment
     return CudaBuild(toolkit, architectures), f'with CUDA {toolkit} for {architectures}'
 
 
-def _find_toolkit(torch_version, torch_cuda, cuda_home):
-    if torch_cuda is None:
-        raise CannotBuild(f'torch {torch_version} is built without CUDA. For GPUs, install a torch with CUDA first')
+def find_cuda_home(environment=os.environ):
+    """The toolkit's folder, looked for where torch looks, for use before torch is there; None if there is none."""
+    named = environment.get('CUDA_HOME') or environment.get('CUDA_PATH')
+    if named:
+        return named
+    nvcc = shutil.which('nvcc', path=environment.get('PATH', ''))
+    if nvcc is not None:
+        return str(Path(nvcc).parent.parent)
+    return DEFAULT_CUDA_HOME if Path(DEFAULT_CUDA_HOME).exists() else None
+
+
+def find_toolkit(cuda_home):
+    """Returns the release of a complete toolkit, such as '13.0'.
+
+    Args:
+        cuda_home: The toolkit's folder, None if none was found.
+
+    Raises:
+        CannotBuild: There is no toolkit, or it lacks nvcc or the headers; the message has no remedy.
+    """
     nvcc = shutil.which('nvcc', path=str(Path(cuda_home) / 'bin')) if cuda_home else None
     if nvcc is None:
-        where = f'no nvcc in {cuda_home}/bin' if cuda_home else 'no CUDA toolkit found'
-        raise CannotBuild(
-            f'{where}, and torch {torch_version} needs nvcc {torch_cuda}. Install that toolkit or set CUDA_HOME to it'
-        )
-    said = subprocess.run([nvcc, '--version'], capture_output=True, text=True, check=True).stdout
+        raise CannotBuild(f'no nvcc in {cuda_home}/bin' if cuda_home else 'no CUDA toolkit found')
+    said = subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout
     release = re.search(r'release (\d+\.\d+)', said)
     if release is None:
         raise CannotBuild(f'{nvcc} --version names no release: {said.strip()!r}')
-    if release[1].split('.')[0] != torch_cuda.split('.')[0]:
-        raise CannotBuild(
-            f'{nvcc} is of CUDA {release[1]}, but torch {torch_version} is built with CUDA {torch_cuda}, and their '
-            'first numbers must agree. Install that toolkit or set CUDA_HOME to it'
-        )
     headers = [Path(cuda_home) / 'include', *Path(cuda_home).glob('targets/*/include')]
     if not any((folder / 'cuda_runtime.h').is_file() for folder in headers):
         raise CannotBuild(
@@ -90,6 +102,23 @@ def _find_toolkit(torch_version, torch_cuda, cuda_home):
             'folder of the toolkit itself'
         )
     return release[1]
+
+
+def _find_toolkit(torch_version, torch_cuda, cuda_home):
+    if torch_cuda is None:
+        raise CannotBuild(f'torch {torch_version} is built without CUDA. For GPUs, install a torch with CUDA first')
+    try:
+        release = find_toolkit(cuda_home)
+    except CannotBuild as error:
+        raise CannotBuild(
+            f'{error}, and torch {torch_version} needs nvcc {torch_cuda}. Install that toolkit or set CUDA_HOME to it'
+        ) from None
+    if release.split('.')[0] != torch_cuda.split('.')[0]:
+        raise CannotBuild(
+            f'{cuda_home}/bin/nvcc is of CUDA {release}, but torch {torch_version} is built with CUDA {torch_cuda}, '
+            'and their first numbers must agree. Install that toolkit or set CUDA_HOME to it'
+        )
+    return release
 
 
 def _list_architectures(visible):

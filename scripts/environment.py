@@ -11,6 +11,19 @@ from pathlib import Path
 
 GIB_PER_COMPILER = 1.5
 
+TORCH_FACTS = """
+import json, torch
+count, problem = (torch.cuda.device_count() if torch.cuda.is_available() else 0), None
+if torch.version.cuda and not count:
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        problem = str(error).splitlines()[0].rstrip('.') + '.'
+capabilities = [torch.cuda.get_device_capability(number) for number in range(count)]
+facts = dict(version=torch.__version__, cuda=torch.version.cuda, capabilities=capabilities, problem=problem)
+print(json.dumps(facts))
+"""
+
 
 class Environment:
     """A virtual environment with notes inside (what each stage was made from) and a mark beside it (pip is at work)."""
@@ -91,13 +104,14 @@ class Environment:
         return variables
 
     def torch_facts(self) -> dict:
-        """Returns ``version``, ``cuda`` version, ``gpu`` (one is seen) and ``architecture`` of the installed torch."""
-        code = (
-            'import json, torch; gpu = torch.cuda.is_available(); '
-            'print(json.dumps(dict(version=torch.__version__, cuda=torch.version.cuda, gpu=gpu, '
-            "architecture='sm%d%d' % torch.cuda.get_device_capability() if gpu else None)))"
-        )
-        return json.loads(self.run('-c', code, stdout=subprocess.PIPE).stdout)
+        """What the installed torch is built for and sees here.
+
+        Returns:
+            ``version``; ``cuda``, the version that torch is built with, or None; ``capabilities`` of the GPUs that it
+            can use, such as [[9, 0]]; and ``problem``, a sentence that says why a torch with CUDA can use no GPU, or
+            None.
+        """
+        return json.loads(self.run('-c', TORCH_FACTS, stdout=subprocess.PIPE).stdout)
 
 
 @contextlib.contextmanager

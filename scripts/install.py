@@ -14,12 +14,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import gpu_build
 import mmcv_wheel
 from environment import Environment, lock
 
@@ -54,12 +56,14 @@ def main() -> None:
         check_folder(folder)
         environment = Environment(folder)
         with environment.locked():
-            install(environment, args.stack, args.torch_index)
+            last_word = install(environment, args.stack, args.torch_index)
             with lock(ROOT / 'build/lock', f'{ROOT / "build"}'):
                 install_editable(environment)
                 if args.wheel:
                     install_wheel(environment)
-    except (InstallError, mmcv_wheel.BuildError) as error:
+        if last_word:
+            print(f'make install: {last_word}', flush=True)
+    except (InstallError, gpu_build.GpuError, mmcv_wheel.BuildError) as error:
         sys.exit(f'make install: {error}')
     except subprocess.CalledProcessError as error:
         sys.exit(f'make install: this command failed, its messages are above: {" ".join(map(str, error.cmd))}')
@@ -100,45 +104,68 @@ def say(stage: str, usual_time: str) -> None:
     print(f'make install: {stage} (usually {usual_time})', flush=True)
 
 
-def install(environment: Environment, stack: str, torch_index: str) -> None:
-    """Brings all but mmdf2 itself to what the pins say now; does nothing that is done."""
+def install(environment: Environment, stack: str, torch_index: str) -> str | None:
+    """Brings all but mmdf2 itself to what the pins say now; does nothing that is done.
+
+    Returns:
+        A sentence to end the installation with, or None.
+    """
+    files = [PINS / f'{name}.txt' for name in ('build', 'torch', 'runtime', 'dev', stack)]
+    libraries = digest_of(files) + torch_index
+    notes = environment.notes()
+    if notes.get('stack') == stack and notes.get('libraries') == libraries and gpu_build.serves(notes.get('device')):
+        return None
+    # Before an old environment is emptied, and before anything is downloaded.
+    gpu_build.check_toolkit(torch_cuda=None)
     if not environment.is_usable(stack):
         say(f'a new virtual environment in {environment.folder}', '5 s')
         environment.create(stack)
-    files = [PINS / f'{name}.txt' for name in ('build', 'torch', 'runtime', 'dev', stack)]
-    libraries = digest_of(files) + torch_index
-    if environment.notes().get('libraries') == libraries:
-        return
     build, torch, runtime, dev, trio = files
     say('build tools', '10 s')
     environment.pip_install('-r', build)
-    say('torch', '1 min of download for a CPU build, 5 min or more for one with CUDA')
-    install_torch(environment, torch, torch_index)
+    cuda = install_torch(environment, torch, torch_index)
     say('libraries', '1 min')
     environment.pip_install('-r', runtime, '-r', dev)
-    wheel = mmcv_wheel.get(environment.python, trio, environment.torch_facts(), environment.variables())
+    facts = environment.torch_facts()
+    wheel = mmcv_wheel.get(environment.python, trio, facts['version'], cuda, environment.variables())
     say(f'the OpenMMLab line of {trio.name}', 'less than 1 min')
     environment.pip_install('--no-deps', '--force-reinstall', wheel)
     environment.pip_install('--no-deps', '-r', trio)
-    environment.note(stack=stack, libraries=libraries, editable=None, wheel=None)
+    device = gpu_build.name_of(cuda) if cuda or os.environ.get('FORCE_CUDA') != '0' else gpu_build.ON_PURPOSE
+    environment.note(stack=stack, libraries=libraries, device=device, editable=None, wheel=None)
+    return gpu_build.unused_gpu(facts)
 
 
-def install_torch(environment: Environment, pins: Path, index: str) -> None:
-    """Installs torch from an index or from where pip looks; without a GPU, a CPU build if one is offered there."""
+def install_torch(environment: Environment, pins: Path, index: str) -> gpu_build.CudaBuild | None:
+    """Installs torch from an index or from where pip looks; without a GPU, a CPU build if one is offered there.
+
+    Returns:
+        How mmcv's operators are compiled with CUDA; None for the CPU alone.
+
+    Raises:
+        GpuError: A GPU is to be used, and the CUDA toolkit does not fit torch, or the driver does not.
+    """
     pin = next(line for line in pins.read_text().splitlines() if line.startswith('torch=='))
     if index:
-        environment.pip_install('--index-url', index, pin, quiet=False)
+        choice = ['--index-url', index, pin]
     else:
         # '==' takes a +cpu build where pip is offered one, '===' only the plain one, which has CUDA.
-        environment.pip_install(pin.replace('==', '===') if has_gpu() else pin, quiet=False)
+        choice = [pin.replace('==', '===') if gpu_build.wants_gpu() else pin]
+    if gpu_build.wants_gpu():
+        gpu_build.check_toolkit(cuda_of_offer(environment, choice))
+    say('torch', '1 min of download for a CPU build, 5 min or more for one with CUDA')
+    environment.pip_install(*choice, quiet=False)
+    return gpu_build.choose_build(environment.torch_facts())
 
 
-def has_gpu() -> bool:
-    """Whether the driver lists a GPU; torch, which would know, is not there yet."""
-    try:
-        return subprocess.run(['nvidia-smi', '-L'], capture_output=True, timeout=60).stdout.startswith(b'GPU')
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+def cuda_of_offer(environment: Environment, choice: list[str]) -> str | None:
+    """The CUDA version of the torch that pip would install, which its requirements tell; None where they do not."""
+    options = ['--quiet', '--dry-run', '--ignore-installed', '--no-deps', '--report', '-']
+    done = environment.run('-m', 'pip', 'install', *options, *choice, stdout=subprocess.PIPE)
+    metadata = json.loads(done.stdout)['install'][0]['metadata']
+    pattern = r'(?:cuda-toolkit|nvidia-cuda-runtime)\S*? ?\(?==(\d+\.\d+)'
+    found = re.search(pattern, '\n'.join(metadata.get('requires_dist', [])))
+    return found and found[1]
 
 
 def install_editable(environment: Environment) -> None:

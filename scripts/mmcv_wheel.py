@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from environment import lock
+from gpu_build import CudaBuild, describe, name_of
 
 SECONDS_BETWEEN_LINES = 20  # where there is no terminal to redraw a line on
 
@@ -22,27 +23,28 @@ class BuildError(RuntimeError):
     """mmcv's wheel could not be built; the message names the log."""
 
 
-def get(python: Path, pins: Path, torch: dict, variables: dict) -> Path:
+def get(python: Path, pins: Path, torch_version: str, cuda: CudaBuild | None, variables: dict) -> Path:
     """Returns the wheel of the mmcv that ``pins`` names, building it when there is none for this Python and torch.
 
     Args:
         python: Interpreter of the environment to build for; it has torch and the build tools.
         pins: Requirements file with a line ``mmcv==...`` or ``onedl-mmcv==...``.
-        torch: ``version``, ``cuda``, ``gpu`` and ``architecture``.
+        torch_version: The installed torch.
+        cuda: The build with CUDA; None for one for the CPU alone.
         variables: Environment variables of the build.
 
     Raises:
         BuildError: The download or the compilation failed.
     """
     name, version = re.search(r'^((?:onedl-)?mmcv)==(\S+)', pins.read_text(), re.MULTILINE).groups()
-    device = device_of(torch, variables)
+    device = name_of(cuda)
     tag = f'cp{sys.version_info.major}{sys.version_info.minor}-{platform.machine()}'
-    folder = cache_folder() / f'{name}-{version}-torch{torch["version"]}-{device}-{tag}'
+    folder = cache_folder() / f'{name}-{version}-torch{torch_version}-{device}-{tag}'
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / 'lock', f'mmcv in {folder}') as held:
         wheel = next(folder.glob('*.whl'), None)
         if wheel is None:
-            wheel = build(python, f'{name}=={version}', folder, device, variables, held)
+            wheel = build(python, f'{name}=={version}', folder, cuda, variables, held)
     return wheel
 
 
@@ -51,32 +53,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmdf2' / 'wheels'
 
 
-def device_of(torch: dict, variables: dict) -> str:
-    """What the operators are compiled for: 'cpu', or CUDA's version and the GPU's architecture."""
-    if not torch['gpu']:
-        return 'cpu'
-    if not shutil.which('nvcc', path=variables['PATH']) and not os.environ.get('CUDA_HOME'):
-        print(
-            'make install: a GPU but no nvcc: mmcv gets operators for the CPU alone. For the GPU install the CUDA '
-            f'toolkit {torch["cuda"]} and run make install in a new VENV',
-            flush=True,
-        )
-        return 'cpu'
-    return f'cu{torch["cuda"]}-{torch["architecture"]}'
-
-
-def build(python: Path, pin: str, folder: Path, device: str, variables: dict, held: int) -> Path:
+def build(python: Path, pin: str, folder: Path, cuda: CudaBuild | None, variables: dict, held: int) -> Path:
     """Compiles in ``folder/build``, which outlives a killed run, and puts the finished wheel into ``folder``."""
     build_folder = folder / 'build'
     log = folder / 'build.log'
     build_folder.mkdir(exist_ok=True)
     source = unpack(python, pin, build_folder, variables)
-    variables = {**variables, 'MMCV_WITH_OPS': '1', 'FORCE_CUDA': '0' if device == 'cpu' else '1'}
-    if device == 'cpu':
+    variables = {**variables, 'MMCV_WITH_OPS': '1', 'FORCE_CUDA': '1' if cuda else '0'}
+    if cuda:
+        variables['TORCH_CUDA_ARCH_LIST'] = cuda.architectures
+    else:
         variables['CUDA_VISIBLE_DEVICES'] = ''
     print(
-        f'make install: the operators of {pin} for {device}, compiled once per release of torch (usually 10 min on '
-        f'two cores; {variables["MAX_JOBS"]} files at a time; log: {log})',
+        f'make install: the operators of {pin} for {describe(cuda)}, compiled once per release of torch '
+        f'(usually 10 min on two cores; {variables["MAX_JOBS"]} files at a time; log: {log})',
         flush=True,
     )
     command = [python, '-m', 'pip', 'wheel', '-v', '--disable-pip-version-check', '--no-cache-dir']

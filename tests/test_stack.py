@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmcv.ops
 import pytest
+import torch
 
 import mmdf2
 from mmdf2 import stack
@@ -138,3 +140,95 @@ def test_mmengine_shows_the_error_of_a_lazy_lookup():
     assert done.returncode == 1
     assert 'StackError: mmdf2 cannot use the OpenMMLab stack' in done.stderr
     assert 'compiled operators' in done.stderr
+
+
+@pytest.fixture
+def made_gpu(monkeypatch):
+    """A GPU that computes as the CPU does, with mmcv's operators for it."""
+    ones = torch.ones
+    monkeypatch.setattr(torch, 'ones', lambda *size, device: ones(*size))
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Made-up')
+    monkeypatch.setattr(torch.cuda, 'get_arch_list', lambda: ['sm_80', 'sm_90'])
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
+
+
+def fails_with(message, kind=RuntimeError):
+    def fail(*_, **__):
+        raise kind(message)
+
+    return fail
+
+
+NO_KERNEL = 'CUDA error: no kernel image is available for execution on the device\nFor debugging consider ...'
+
+
+def test_operators_that_run_on_the_gpu_pass(made_gpu):
+    stack.require_gpu_operators('cuda')
+    stack.require_gpu_operators(torch.device('cuda:3'))
+
+
+def test_a_cpu_needs_no_operators_for_gpus():
+    assert stack.require_gpu_operators('cpu') is None
+
+
+def test_operators_for_the_cpu_alone_are_refused(made_gpu, monkeypatch):
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
+    with pytest.raises(stack.StackError) as refusal:
+        stack.require_gpu_operators('cuda:0')
+    for words in ('compiled for the CPU alone', 'needs nvcc', 'FORCE_CUDA=1 pip install', 'CUDA_VISIBLE_DEVICES='):
+        assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize('operator', ['nms', 'roi_align'])
+def test_operators_for_other_gpus_are_refused(made_gpu, monkeypatch, operator):
+    monkeypatch.setattr(mmcv.ops, operator, fails_with(NO_KERNEL))
+    with pytest.raises(
+        stack.StackError, match=r'do not run on Made-up \(compute capability 7\.5\): CUDA error: no kern'
+    ):
+        stack.require_gpu_operators('cuda')
+
+
+def test_a_torch_for_other_gpus_is_refused(made_gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'synchronize', fails_with(NO_KERNEL))
+    with pytest.raises(
+        stack.StackError, match=r'torch \S+ cannot compute on Made-up .*built for sm_80, sm_90\. Install'
+    ):
+        stack.require_gpu_operators('cuda')
+
+
+def test_a_gpu_without_free_memory_is_not_taken_for_one_without_operators(made_gpu, monkeypatch):
+    monkeypatch.setattr(mmcv.ops, 'roi_align', fails_with('CUDA out of memory.', torch.cuda.OutOfMemoryError))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        stack.require_gpu_operators('cuda')
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Files of a driver with one GPU, which torch cannot use."""
+    (tmp_path / 'nvidia0').touch()
+    monkeypatch.setattr(stack, 'DEVICES', tmp_path)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+
+
+def test_an_unused_gpu_is_told_with_its_reason(driver, monkeypatch):
+    monkeypatch.setattr(torch.version, 'cuda', None)
+    assert 'built without CUDA: install one with CUDA' in stack.unused_gpu()
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    assert 'with CUDA 13.0 cannot use it: `nvidia-smi` shows' in stack.unused_gpu()
+
+
+@pytest.mark.parametrize('hidden', ['', '-1'])
+def test_a_gpu_that_is_hidden_on_purpose_is_not_told(driver, monkeypatch, hidden):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', hidden)
+    assert stack.unused_gpu() is None
+
+
+def test_a_gpu_that_torch_uses_or_none_is_not_told(driver, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert stack.unused_gpu() is None
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    (tmp_path / 'nvidia0').rename(tmp_path / 'nvidiactl')
+    assert stack.unused_gpu() is None

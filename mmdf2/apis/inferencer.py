@@ -27,6 +27,7 @@ from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_wei
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
+from mmdf2.stack import require_gpu_operators, unused_gpu
 from mmdf2.visualization import draw_instance_data
 
 
@@ -79,6 +80,7 @@ class ClothesInferencer:
     Raises:
         CheckpointError: The file is not a checkpoint, or one of another model.
         FileNotFoundError: The config or the checkpoint does not exist.
+        StackError: The device is a GPU, and the operators of torch or mmcv do not run on it.
         UserError: The config cannot be read, or describes no model with a test pipeline.
         ValueError: The device cannot be used.
     """
@@ -87,6 +89,9 @@ class ClothesInferencer:
         config = config if isinstance(config, Config) else read_config(config)
         init_default_scope(config.get('default_scope', 'mmdet'))
         self.device = _usable_device(device or get_device())
+        require_gpu_operators(self.device)
+        if device is None and (message := unused_gpu()):
+            print_log(message, 'current', logging.WARNING)
         # MMDetection's parts are imported when the first of them is looked up, and print a line.
         with foreign_lines_dropped(), config_faults_explained(config):
             self.model = _build_model(config, checkpoint).to(self.device).eval()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -78,25 +79,36 @@ class PairSampler(Sampler):
 
     In each epoch, every user image that has a partner comes once, with a newly drawn partner. With ``fill``, the other
     images come too, in twos between the pairs, so that the streams that need no pairs train on all images; without it,
-    an epoch consists of pairs only. All epochs have the same length. Where an image has several identities, the number
-    of shop images that are not drawn varies a little; therefore, a few of them are left to another epoch or come twice.
+    an epoch consists of pairs only. A shop image may be the partner of several user images, so an epoch with ``fill``
+    is longer than the dataset, and a batch has more pairs or fewer by chance; the log says how long the epoch is and
+    which share of its twos are pairs. With ``pair_share``, every batch has this share of pairs, and an epoch has as
+    many images as the dataset (one more if their number is odd): user images come as pairs as often as the share
+    allows, and the images that are in no pair fill the rest.
+
+    All epochs have the same length, whatever the seed. Where an image has several identities, the number of shop images
+    that are not drawn varies a little; therefore, a few of them are left to another epoch or come twice.
 
     Use an even batch size, and no batch sampler that regroups images.
 
-    The same seed and epoch give the same sequence, whatever the number of processes. Each process gets its own share of
-    the twos. The shares have the same length: if need be, a few of the first twos are repeated.
+    The same seed and epoch give the same sequence, whatever the number of processes: the batches of N processes
+    together are the batch of one process with N times the batch size. Each process gets its own share of the twos. The
+    shares have the same length: if need be, a few of the first twos are repeated at the end.
 
     Args:
         dataset: A dataset with ``sources()`` and ``identity_table()``, such as ``DeepFashion2Dataset``.
         fill: Whether the images come too that have no partner or were not drawn as a partner.
         seed: Seed that is the same in all processes; by default a random one that they agree on.
+        pair_share: Share of pairs among the twos of every batch, the images of all processes counted together: more
+            than 0, at most 1. A batch whose number of twos does not allow the exact share has the next smaller or
+            larger number of pairs. None takes all pairs and all other images as they come.
 
     Raises:
         TypeError: The dataset has no ``identity_table``.
-        ValueError: No user image shares an identity with a shop image.
+        ValueError: No user image shares an identity with a shop image, or ``pair_share`` is not a share, leaves no pair
+            in an epoch, or comes together with ``fill=False``.
     """
 
-    def __init__(self, dataset, fill: bool = True, seed: int | None = None):
+    def __init__(self, dataset, fill: bool = True, seed: int | None = None, pair_share: float | None = None):
         if not hasattr(dataset, 'identity_table'):
             raise TypeError(
                 f'PairSampler needs a dataset that knows identities, as mmdf2.DeepFashion2Dataset does, '
@@ -114,19 +126,31 @@ class PairSampler(Sampler):
         self.epoch = 0
         partnered = np.concatenate([self.pairs.user_images, self.pairs.shop_images])
         self._partnerless = np.setdiff1d(np.arange(images), partnered)
-        self.num_fill = self._even_count_of_rest() if fill else 0
-        self._twos_per_rank = -(-(users + self.num_fill // 2) // self.world_size)
+        if pair_share is None:
+            self.num_pairs, self.num_fill = users, self._even_count_of_rest() if fill else 0
+            self._is_pair = None
+        else:
+            self._is_pair = _even_pattern(pair_share, -(-images // 2), fill)
+            self.num_pairs = int(self._is_pair.sum())
+            self.num_fill = 2 * (len(self._is_pair) - self.num_pairs)
+        twos = self.num_pairs + self.num_fill // 2
+        self._twos_per_rank = -(-twos // self.world_size)
         print_log(
-            f'PairSampler: {users} pairs and {self.num_fill} other images per epoch, of {images} images; '
-            f'{self.pairs.alone} identities are only on user images or only on shop images and give no pair',
+            f'PairSampler: an epoch has {self.num_pairs} pairs and {self.num_fill // 2} other twos, or {2 * twos} '
+            f'images, which is {2 * twos / images:.2f} times the {images} images of the dataset; '
+            f'{self.num_pairs / twos:.0%} of the twos are pairs. {self.pairs.alone} identities are only on user images '
+            'or only on shop images and give no pair',
             logger='current',
             level=logging.INFO,
         )
 
     def __iter__(self) -> Iterator[int]:
         twos = self.epoch_twos(self.epoch)
-        share = np.arange(self.rank, self._twos_per_rank * self.world_size, self.world_size) % len(twos)
-        return iter(twos[share].reshape(-1).tolist())
+        shares = np.arange(self._twos_per_rank * self.world_size).reshape(-1, self.world_size) % len(twos)
+        if self._is_pair is not None:
+            # Pairs come at regular intervals. Without this, one process could get all of them and another one none.
+            shares = np.random.default_rng((self.seed, self.epoch, 1)).permuted(shares, axis=1)
+        return iter(twos[shares[:, self.rank]].reshape(-1).tolist())
 
     def __len__(self) -> int:
         return 2 * self._twos_per_rank
@@ -142,13 +166,52 @@ class PairSampler(Sampler):
             (twos, 2) indices of images; in a pair, the user image comes first.
         """
         rng = np.random.default_rng((self.seed, epoch))
-        pairs = self.pairs.draw(rng)
-        undrawn = rng.permutation(np.setdiff1d(self.pairs.shop_images, pairs))
+        pairs = self._draw_pairs(rng)
+        if self._is_pair is None:
+            undrawn = np.concatenate([self._partnerless, rng.permutation(np.setdiff1d(self.pairs.shop_images, pairs))])
+        else:
+            undrawn = rng.permutation(np.setdiff1d(np.arange(self.pairs.num_images), pairs))
         repeated = rng.permutation(self.pairs.num_images)
-        rest = rng.permutation(np.concatenate([self._partnerless, undrawn, repeated])[: self.num_fill])
-        return rng.permutation(np.concatenate([pairs, rest.reshape(-1, 2)]))
+        rest = rng.permutation(np.concatenate([undrawn, repeated])[: self.num_fill]).reshape(-1, 2)
+        if self._is_pair is None:
+            return rng.permutation(np.concatenate([pairs, rest]))
+        twos = np.empty((len(self._is_pair), 2), dtype=np.int64)
+        twos[self._is_pair], twos[~self._is_pair] = pairs, rest
+        return twos
+
+    def _draw_pairs(self, rng: np.random.Generator) -> np.ndarray:
+        passes = -(-self.num_pairs // len(self.pairs.user_images))
+        return np.concatenate([self.pairs.draw(rng) for _ in range(passes)])[: self.num_pairs]
 
     def _even_count_of_rest(self) -> int:
-        undrawn = np.setdiff1d(self.pairs.shop_images, self.pairs.draw(np.random.default_rng((self.seed, 0))))
+        # Not the sampler's seed: the length of an epoch must not depend on it, since a resumed run gets its seed late.
+        undrawn = np.setdiff1d(self.pairs.shop_images, self.pairs.draw(np.random.default_rng(0)))
         count = len(self._partnerless) + len(undrawn)
         return count + count % 2
+
+
+def _even_pattern(share: float, twos: int, fill: bool) -> np.ndarray:
+    """Which of an epoch's twos are pairs: any successive ones have the share, rounded up or down.
+
+    Args:
+        share: Share of pairs, as the user gives it.
+        twos: Number of twos.
+        fill: Whether there are other twos than pairs.
+
+    Returns:
+        (twos,) bool.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f'PairSampler: pair_share is {share}; it should be more than 0 and at most 1, or None')
+    if not fill:
+        raise ValueError(
+            f'PairSampler: pair_share={share} and fill=False were both given; leave out fill, or leave out pair_share '
+            'for an epoch that consists of every pair once'
+        )
+    exact = Fraction(share).limit_denominator(1000)
+    pairs_before = np.arange(twos + 1) * exact.numerator // exact.denominator
+    if not pairs_before[-1]:
+        raise ValueError(
+            f'PairSampler: pair_share={share} leaves no pair in an epoch of {twos} twos; choose a larger one'
+        )
+    return np.diff(pairs_before) > 0

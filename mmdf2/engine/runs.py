@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mmengine.registry
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS
@@ -19,6 +20,7 @@ from mmengine.runner import Runner
 
 from mmdf2.command_line import UserError, explain, output_held
 from mmdf2.engine.checkpoints import load_weights
+from mmdf2.stack import require_gpu_operators, unused_gpu
 
 _BUILDING = Path(mmengine.registry.__file__).parent
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -46,6 +48,9 @@ def _run(config: Config, method: str):
     with output_held() as screen:
         try:
             runner = Runner.from_cfg(config)
+            require_gpu_operators(get_device())
+            if message := unused_gpu():
+                runner.logger.warning(message)
             runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
             if method == 'test':
                 runner.register_hook(_WeightsHook(config.load_from), 'HIGHEST')

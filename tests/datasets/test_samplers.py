@@ -1,4 +1,7 @@
+import logging
+import re
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -119,6 +122,125 @@ def test_processes_share_an_epoch_evenly(monkeypatch, world_size, fill):
     assert joined[len(whole) :] == whole[: len(joined) - len(whole)]
 
 
+def whole_batches(monkeypatch, images, world_size, twos_per_batch, **options):
+    """The batches of some processes together, of so many twos in all; each as a sorted list of twos."""
+    shares = []
+    for rank in range(world_size):
+        monkeypatch.setattr(samplers, 'get_dist_info', lambda rank=rank: (rank, world_size))
+        shares.append([tuple(two) for two in twos(PairSampler(images, seed=5, **options)).tolist()])
+    size = twos_per_batch // world_size
+    parts = [[share[start : start + size] for start in range(0, len(share), size)] for share in shares]
+    return [sorted(two for part in batch for two in part) for batch in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize('options', [{}, {'fill': False}, {'pair_share': 0.5}, {'pair_share': 0.3}])
+@pytest.mark.parametrize('count', [400, 403])
+def test_processes_together_have_the_batches_of_one(monkeypatch, options, count):
+    images = random_images(1, count)
+    expected = whole_batches(monkeypatch, images, 1, 8, **options)
+    first = {two for batch in expected[:1] for two in batch}
+    for world_size in (2, 4, 8):
+        found = whole_batches(monkeypatch, images, world_size, 8, **options)
+        assert found[:-1] == expected[:-1]
+        # The last batch is that of one process, and as many of the first twos as make it divisible.
+        added = Counter(found[-1])
+        added.subtract(expected[-1])
+        assert min(added.values()) >= 0 and set(+added) <= first
+        assert len(found[-1]) == -(-len(expected[-1]) // world_size) * world_size
+
+
+def split_like_the_real_one(seed, count, user_share, alone=0.2):
+    """A dataset with one to three styles per image, and shops' images shared by several user images.
+
+    Args:
+        seed: Seed of the random numbers.
+        count: Number of images.
+        user_share: Share of user images.
+        alone: Share of images without a style.
+    """
+    rng = np.random.default_rng(seed)
+    sources = (rng.random(count) >= user_share).astype(int)
+    # Few identities have many images, most have few.
+    weights = 1 / (1 + np.arange(count // 8)) ** 0.5
+    identities = [
+        []
+        if rng.random() < alone
+        else sorted({int(code) for code in rng.choice(count // 8, rng.integers(1, 4), p=weights / weights.sum())})
+        for _ in range(count)
+    ]
+    return Images(sources, identities)
+
+
+@pytest.mark.parametrize('user_share', [0.2, 0.34, 0.5, 0.7])
+@pytest.mark.parametrize('pair_share', [0.1, 0.25, 1 / 3, 0.5, 0.8, 1])
+def test_every_batch_has_its_share_of_pairs(monkeypatch, user_share, pair_share):
+    images = split_like_the_real_one(2, 1001, user_share)
+    partnered = len(PairSampler(images, fill=False, seed=0)) // 2
+    for world_size, size in ((1, 1), (1, 5), (1, 8), (4, 8), (8, 16)):
+        batches = whole_batches(monkeypatch, images, world_size, size, pair_share=pair_share)
+        exact = Fraction(pair_share).limit_denominator(1000) * size
+        for batch in batches[:-1]:
+            # A two of the others may be a pair by accident.
+            assert sum(images.is_pair(two) for two in batch) >= int(exact)
+        drawn = PairSampler(images, seed=5, pair_share=pair_share)._is_pair
+        counts = {int(drawn[start : start + size].sum()) for start in range(0, len(drawn) - size, size)}
+        assert counts <= {int(exact), -int(-exact // 1)}
+    assert len(drawn) == 501
+    found = PairSampler(images, seed=5, pair_share=pair_share).epoch_twos(3)
+    assert all(images.is_pair(two) for two in found[drawn])
+    # User images come in pairs equally often, and the others come once, but for one that makes their number even.
+    users = Counter(found[drawn][:, 0].tolist())
+    most = -(-drawn.sum() // partnered)
+    assert max(users.values()) <= most and min(users.values()) >= most - 1
+    others = found[~drawn].reshape(-1).tolist()
+    assert len(others) - len(set(others) - set(found[drawn].reshape(-1).tolist())) <= 1
+
+
+@pytest.mark.parametrize('pair_share', [None, 0.2, 0.5, 1])
+def test_all_images_come_in_a_few_epochs(pair_share):
+    images = split_like_the_real_one(4, 600, 0.4)
+    sampler = PairSampler(images, seed=1, pair_share=pair_share)
+    seen = set()
+    for epoch in range(25):
+        sampler.set_epoch(epoch)
+        seen.update(sampler)
+    partnered = set(sampler.pairs.user_images.tolist()) | set(sampler.pairs.shop_images.tolist())
+    assert seen == (partnered if pair_share == 1 else set(range(600)))
+
+
+def test_no_process_gets_all_pairs(monkeypatch):
+    images = split_like_the_real_one(4, 800, 0.5)
+    for rank in range(4):
+        monkeypatch.setattr(samplers, 'get_dist_info', lambda rank=rank: (rank, 4))
+        found = twos(PairSampler(images, seed=1, pair_share=0.5))
+        assert 35 <= sum(images.is_pair(two) for two in found) <= 65
+
+
+@pytest.mark.parametrize('options', [{}, {'fill': False}, {'pair_share': 0.4}])
+def test_the_log_says_what_an_epoch_is(caplog, monkeypatch, options):
+    monkeypatch.setattr(samplers, 'print_log', lambda text, **_: logging.getLogger().warning(text))
+    images = split_like_the_real_one(3, 1000, 0.34)
+    sampler = PairSampler(images, seed=2, **options)
+    pattern = (
+        r'has (\d+) pairs and (\d+) other twos, or (\d+) images, which is ([\d.]+) times the 1000 images .*; (\d+)% of '
+    )
+    pairs, others, length, times, percent = map(float, re.search(pattern, caplog.text).groups())
+    assert length == len(list(sampler)) == len(sampler) == 2 * (pairs + others)
+    assert times == pytest.approx(length / 1000, abs=0.005) and percent == pytest.approx(
+        100 * pairs / (length / 2), abs=1
+    )
+    assert sum(images.is_pair(two) for two in twos(sampler)) >= pairs
+    if not options:
+        # Several user images have the same shop image as their partner.
+        assert length > 1000
+
+
+def test_the_length_of_an_epoch_does_not_depend_on_the_seed():
+    """A resumed run learns its seed when its loop, with the number of iterations, has been built."""
+    images = split_like_the_real_one(3, 1000, 0.34)
+    assert len({len(PairSampler(images, seed=seed)) for seed in range(20)}) == 1
+
+
 def test_seed_and_epoch_decide():
     images = random_images(2)
     a, b = PairSampler(images, seed=7), PairSampler(images, seed=7)
@@ -163,3 +285,18 @@ def test_nothing_to_pair_is_an_error():
         PairSampler(Images([0, 1], [[], []]), seed=0)
     with pytest.raises(TypeError, match=r'mmdf2\.DeepFashion2Dataset'):
         PairSampler([1, 2], seed=0)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'pair_share': 0}, 'pair_share is 0; it should be more than 0 and at most 1, or None'),
+        ({'pair_share': 1.5}, 'pair_share is 1.5; it should be'),
+        ({'pair_share': float('nan')}, 'pair_share is nan; it should be'),
+        ({'pair_share': 0.5, 'fill': False}, 'pair_share=0.5 and fill=False were both given; leave out'),
+        ({'pair_share': 0.001}, 'leaves no pair in an epoch of 200 twos; choose a larger one'),
+    ],
+)
+def test_a_share_that_cannot_be_had(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PairSampler(random_images(1), seed=0, **options)

@@ -12,10 +12,10 @@ SCRIPTS = Path(__file__).resolve().parents[2] / 'scripts'
 sys.path.insert(0, str(SCRIPTS))
 
 import environment  # noqa: E402
+import gpu_build  # noqa: E402
 import install  # noqa: E402
 import mmcv_wheel  # noqa: E402
-
-TORCH = {'version': '2.13.0+cpu', 'cuda': None, 'gpu': False, 'architecture': None}
+from gpu_build import CudaBuild  # noqa: E402
 
 
 @pytest.fixture
@@ -97,33 +97,46 @@ def pins(tmp_path, monkeypatch):
     return file
 
 
-def test_mmcv_is_built_once_for_each_torch(pins, monkeypatch):
+def test_mmcv_is_built_once_for_each_torch_and_device(pins, monkeypatch):
     built = []
 
-    def build(python, pin, folder, device, variables, held):
-        built.append((pin, device))
+    def build(python, pin, folder, cuda, variables, held):
+        built.append((pin, cuda))
         (folder / f'{len(built)}.whl').touch()
         return folder / f'{len(built)}.whl'
 
     monkeypatch.setattr(mmcv_wheel, 'build', build)
-    variables = {'PATH': ''}
-    wheels = [mmcv_wheel.get(Path(), pins, TORCH, variables) for _ in range(2)]
-    newer = mmcv_wheel.get(Path(), pins, {**TORCH, 'version': '2.14.1+cpu'}, variables)
-    assert wheels[0] == wheels[1] != newer
-    assert built == [('onedl-mmcv==2.3.6', 'cpu')] * 2
+    cuda = CudaBuild('13.0', '8.0;9.0+PTX')
+    wheels = [mmcv_wheel.get(Path(), pins, '2.13.0+cpu', None, {}) for _ in range(2)]
+    others = [
+        mmcv_wheel.get(Path(), pins, *different, {})
+        for different in [('2.14.1+cpu', None), ('2.13.0', cuda), ('2.13.0', CudaBuild('13.0', '9.0+PTX'))]
+    ]
+    assert wheels[0] == wheels[1] and len({wheels[0], *others}) == 4
+    assert built[0] == ('onedl-mmcv==2.3.6', None) and built[2] == ('onedl-mmcv==2.3.6', cuda)
 
 
-def test_a_gpu_without_nvcc_gets_operators_for_the_cpu(monkeypatch, capsys):
-    monkeypatch.delenv('CUDA_HOME', raising=False)
-    gpu = {'version': '2.13.0', 'cuda': '13.0', 'gpu': True, 'architecture': 'sm90'}
-    assert mmcv_wheel.device_of(gpu, {'PATH': ''}) == 'cpu'
-    assert 'no nvcc' in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ('cuda', 'variables'),
+    [
+        (None, {'FORCE_CUDA': '0', 'CUDA_VISIBLE_DEVICES': ''}),
+        (CudaBuild('13.0', '9.0+PTX'), {'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': '9.0+PTX'}),
+    ],
+)
+def test_mmcv_is_compiled_for_what_was_decided(cuda, variables, tmp_path, monkeypatch, capsys):
+    seen = {}
 
+    def compile_it(command, log, environment, held):
+        seen.update(environment)
+        wheel = tmp_path / 'build/wheel/mmcv.whl'
+        wheel.parent.mkdir()
+        wheel.touch()
 
-def test_a_gpu_with_nvcc_has_wheels_of_its_own(tmp_path):
-    (tmp_path / 'nvcc').touch(mode=0o755)
-    gpu = {'version': '2.13.0', 'cuda': '13.0', 'gpu': True, 'architecture': 'sm90'}
-    assert mmcv_wheel.device_of(gpu, {'PATH': str(tmp_path)}) == 'cu13.0-sm90'
+    monkeypatch.setattr(mmcv_wheel, 'unpack', lambda *_: tmp_path)
+    monkeypatch.setattr(mmcv_wheel, 'run_with_progress', compile_it)
+    mmcv_wheel.build(Path(), 'onedl-mmcv==2.3.6', tmp_path, cuda, {'MAX_JOBS': '2'}, 0)
+    assert seen == {'MAX_JOBS': '2', 'MMCV_WITH_OPS': '1', **variables}
+    assert gpu_build.describe(cuda) in capsys.readouterr().out
 
 
 def test_progress_counts_compiled_files(tmp_path, monkeypatch, capsys):

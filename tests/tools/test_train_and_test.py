@@ -23,9 +23,15 @@ ABOUT_REPORT = ('about', 'categories')
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory, tiny_root) -> Path:
-    """Folder of a finished training of two epochs, with images augmented by a worker process, and its config.py."""
+    """Folder of a finished training of two epochs without a seed, augmented by a worker process, and its config.py."""
     folder = tmp_path_factory.mktemp('run')
-    config = write_config(folder, tiny_root, **{'train_cfg.max_epochs': EPOCHS, 'train_dataloader.num_workers': 1})
+    changes = {
+        'train_cfg.max_epochs': EPOCHS,
+        'train_dataloader.num_workers': 1,
+        'randomness.seed': None,
+        'custom_hooks': [{'type': 'CheckpointHook', 'by_epoch': False, 'interval': 4, 'save_last': False}],
+    }
+    config = write_config(folder, tiny_root, **changes)
     run_tool('train.py', config, '--work-dir', folder / 'work', '--launcher', 'none')
     return folder
 
@@ -64,17 +70,22 @@ def test_training_logs_every_loss_of_every_iteration(run):
         assert all(math.isfinite(value) for value in entry.values())
 
 
-def test_resumed_run_has_the_losses_of_the_uninterrupted_one(run, tmp_path):
-    shutil.copy(run / 'work' / 'epoch_1.pth', tmp_path)
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+@pytest.mark.parametrize(('name', 'epoch', 'iteration'), [('epoch_1', 1, 6), ('iter_8', 1, 8)])
+def test_resumed_run_has_the_losses_of_the_uninterrupted_one(run, tmp_path, name, epoch, iteration):
+    shutil.copy(run / 'work' / f'{name}.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / f'{name}.pth'))
     output = run_tool('train.py', run / 'config.py', '--work-dir', tmp_path, '--resume')
-    assert 'resumed epoch: 1, iter: 6' in output
+    assert f'resumed epoch: {epoch}, iter: {iteration}' in output
     expected, resumed = losses(run / 'work'), losses(tmp_path)
-    assert list(resumed) == list(range(ITERATIONS_PER_EPOCH + 1, EPOCHS * ITERATIONS_PER_EPOCH + 1))
+    assert list(resumed) == list(range(iteration + 1, EPOCHS * ITERATIONS_PER_EPOCH + 1))
     assert resumed == {iteration: expected[iteration] for iteration in resumed}
     straight, broken = (load_checkpoint_file(path / 'epoch_2.pth') for path in (run / 'work', tmp_path))
+    assert broken['meta']['seed'] == straight['meta']['seed']
     for name, value in straight['state_dict'].items():
         torch.testing.assert_close(broken['state_dict'][name], value, rtol=0, atol=0)
+    momenta = (checkpoint['optimizer']['state'] for checkpoint in (straight, broken))
+    for one, other in zip(*(state.values() for state in momenta), strict=True):
+        torch.testing.assert_close(other['momentum_buffer'], one['momentum_buffer'], rtol=0, atol=0)
 
 
 def test_two_processes_test_as_one_does(test_of_one_process, test_of_two_processes):

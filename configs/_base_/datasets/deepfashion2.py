@@ -19,8 +19,11 @@ test_pipeline = [
     dict(type='mmdf2.PackClothesInputs'),
 ]
 
-# Two images on each of 8 GPUs are the paper's batch of 8 image pairs: the sampler gives every process whole pairs, and
-# the matching stream compares the garments of all processes. An epoch has as many images as the dataset.
+# Two images on each of 8 GPUs are the paper's batch of 16 images: the sampler gives every process whole twos, and the
+# matching stream compares the garments of all processes. Not every two is a pair of shared identity, since the images
+# without a partner come too; an epoch is somewhat longer than the dataset, because shop images are partners of several
+# user images. The first lines of the log say how much of both. sampler.pair_share=0.5 gives every batch that share of
+# pairs and an epoch as many images as the dataset has; with pair_share=1, all twos are pairs, as in the paper.
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,

@@ -1,5 +1,5 @@
 # A synthetic wardrobe (tools/make_wardrobe.py). Images are resized to fit into a square of `image_size` pixels; batches
-# consist of image pairs.
+# consist of image pairs and of the images that are left.
 data_root = 'data/wardrobe/'
 # The tool and the arguments that draw the data; the tools show them when it is missing.
 data_command = 'make_wardrobe --identities 1300 --validation-identities 150 --size 320'
