@@ -50,6 +50,7 @@ NARROW_SCALE = (160, 120)
 
 def data(args) -> dict:
     """Makes the dataset: a drawn wardrobe, whose images are repeated up to the dataset's size."""
+    shutil.rmtree(args.dir / 'predictions', ignore_errors=True)
     identities = {split: max(4, round(count * min(1, 4 * args.scale))) for split, count in IDENTITIES.items()}
     for split, count in identities.items():
         make_wardrobe(args.dir / 'drawn', count, split=split, size=LONGER_SIDE, images_per_identity=IMAGES_PER_IDENTITY)
@@ -242,7 +243,8 @@ def full_size(args) -> dict:
 def predictions(args) -> dict:
     """Makes predictions for the validation split as a trained model would give them, and keeps what the metrics keep.
 
-    Every image has the same number of boxes. Part i of n holds the images that process i of n would test.
+    Every image has the same number of boxes. Part i of n holds the images that process i of n would test; a part that
+    is there is left as it is.
     """
     folder = args.dir / 'predictions'
     folder.mkdir(exist_ok=True)
@@ -254,6 +256,9 @@ def predictions(args) -> dict:
 def _predict_part(args, part: int) -> None:
     from mmdf2.datasets.prepare import open_or_prepare
 
+    paths = {name: args.dir / 'predictions' / f'{part}.{name}' for name in METRICS}
+    if all(path.exists() for path in paths.values()):
+        return
     store = open_or_prepare(args.dir / 'deepfashion2', 'validation')
     metrics = build_metrics(args, None)
     for row in range(part, len(store), args.processes):
@@ -261,7 +266,7 @@ def _predict_part(args, part: int) -> None:
         for metric in metrics.values():
             metric.process(None, [sample])
     for name, metric in metrics.items():
-        with open_for_replacement(args.dir / 'predictions' / f'{part}.{name}', 'wb', durable=False) as file:
+        with open_for_replacement(paths[name], 'wb', durable=False) as file:
             pickle.dump(metric.results, file)
 
 
