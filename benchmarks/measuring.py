@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SAMPLING_SECONDS = 0.5
+_SAMPLING_SECONDS = 1
 _TAIL = 6000  # characters of the output that a failure shows
 
 
@@ -28,7 +28,7 @@ class Measured:
         cpu_seconds: CPU time of the command and of all processes that it started; other work on the machine changes it
             less than ``seconds``.
         largest: Peak resident memory of its largest process, in bytes; pages that processes share count in each.
-        together: Peak memory of all its processes together, in bytes; shared pages count once. It is read twice a
+        together: Peak memory of all its processes together, in bytes; shared pages count once. It is read once a
             second, so a short peak can be missed.
         output: What it printed.
     """

@@ -22,13 +22,14 @@ from measuring import Measured, measured
 from rehearsal_plan import Machine, plan_rows
 
 from mmdf2.command_line import UserError, start
-from mmdf2.files import write_json
+from mmdf2.files import locked, write_json
 
 if __name__ == '__main__':
     start('The same command continues.')
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parent / 'tools'
+REPORT = 'rehearsal.json'
 RESULT_KINDS = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
 
 
@@ -50,35 +51,53 @@ class Run:
 def main(argv: list[str] | None = None) -> None:
     """Runs the steps that are asked for, and prints and writes what was measured."""
     args = parse_args(argv)
-    path = args.dir / 'rehearsal.json'
+    (args.dir / 'runs').mkdir(parents=True, exist_ok=True)
+    # Two rehearsals at once would measure each other.
+    with locked(args.dir / '.lock', lambda: print(f'waiting for another rehearsal in {args.dir}', flush=True)):
+        report = rehearse(args)
+    print('\n' + measured_table(report['steps']))
+    rows = [list(row.values()) for row in report['plan']]
+    print('\n' + markdown([f'planned for {args.gpus} GPUs', 'number', 'stands on'], rows))
+    print(f'\nwrote {args.dir / REPORT}')
+
+
+def rehearse(args) -> dict:
+    """Takes the steps that are asked for; each one is in the report as soon as it has been taken.
+
+    Returns:
+        The report: ``recipe``, ``steps`` (step -> name of the run -> its numbers) and ``plan``.
+
+    Raises:
+        UserError: The folder holds a rehearsal with other settings.
+    """
+    path = args.dir / REPORT
     recipe = {name: getattr(args, name) for name in ('scale', 'processes', 'boxes')}
     report = json.loads(path.read_text()) if path.exists() else {'recipe': recipe, 'steps': {}}
     if report['recipe'] != recipe:
         kept = ', '.join(f'--{name} {value}' for name, value in report['recipe'].items())
         raise UserError(f'{path} is of a rehearsal with {kept}; give the same, or another --dir.')
-    (args.dir / 'runs').mkdir(parents=True, exist_ok=True)
     for name in args.steps or [step for step in STEPS if step not in report['steps']]:
-        runs = {}
-        for run in STEPS[name](args):
-            print(f'{name}: {run.name}', flush=True)
-            load = os.getloadavg()[0]
-            found = measured(run.command, args.dir / 'runs')
-            runs[run.name] = {
-                'seconds': found.seconds,
-                'cpu_seconds': found.cpu_seconds,
-                'largest': found.largest,
-                'together': found.together,
-                'load': load,
-                **run.read(found),
-            }
-        report['steps'][name] = runs
+        report['steps'][name] = {run.name: measure(name, run, args.dir / 'runs') for run in STEPS[name](args)}
         write_json(path, report)
     rows = plan_rows(report['steps'], recipe, Machine(args.gpus, args.iteration_seconds))
     report['plan'] = [dict(zip(('what', 'number', 'stands on'), row, strict=True)) for row in rows]
     write_json(path, report)
-    print('\n' + measured_table(report['steps']))
-    print('\n' + markdown([f'planned for {args.gpus} GPUs', 'number', 'stands on'], rows))
-    print(f'\nwrote {path}')
+    return report
+
+
+def measure(step: str, run: Run, folder: Path) -> dict:
+    """Measures a run; ``load`` is the load of the machine before it."""
+    print(f'{step}: {run.name}', flush=True)
+    load = os.getloadavg()[0]
+    found = measured(run.command, folder)
+    return {
+        'seconds': found.seconds,
+        'cpu_seconds': found.cpu_seconds,
+        'largest': found.largest,
+        'together': found.together,
+        'load': load,
+        **run.read(found),
+    }
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

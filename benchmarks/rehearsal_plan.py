@@ -143,7 +143,7 @@ def duration(seconds: float) -> str:
     for unit, length in (('h', 3600), ('min', 60)):
         if seconds >= 2 * length:
             return f'{seconds / length:.1f} {unit}'
-    return f'{seconds:.1f} s' if seconds >= 1 else f'{seconds:.3f} s'
+    return f'{seconds:.1f} s' if seconds >= 1 else f'{seconds:.2g} s'
 
 
 def size(count: float) -> str:
