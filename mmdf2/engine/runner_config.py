@@ -68,6 +68,9 @@ def load_config(args: argparse.Namespace) -> Config:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    if config.get('randomness', {}).get('deterministic'):
+        # Older releases of torch refuse matrix products on GPUs without it; cuBLAS reads it when it starts.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError(LAUNCH_REMEDY)
     if args.launcher != 'none':
