@@ -155,7 +155,8 @@ def positive(text: str) -> int:
 def train(config: Config, changes: dict, split: Split, seed: int, iterations: int, pairs: int) -> MatchHead:
     """Trains a head with the optimiser of the config; the learning rate is warmed up and then falls as a cosine."""
     torch.manual_seed(seed)
-    head = MODELS.build({**config.model.roi_head.match_head, **changes})
+    # As the paper's head does, all of them compare the garments of one batch alone.
+    head = MODELS.build({**config.model.roi_head.match_head, 'memory': 0, **changes})
     head.init_weights()
     head.train()
     wrapper = build_optim_wrapper(head, config.optim_wrapper)
