@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from pycocotools import mask as mask_utils
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.coco import evaluate_task
 from mmdf2.evaluation.files.detections import detection_results
 from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.masks import encode_masks
 from mmdf2.evaluation.metrics.data_samples import (
     common_fields,
     image_id,
@@ -146,17 +146,11 @@ def _compact(sample: dict, metrics: Sequence[str]) -> dict:
         'labels': labels,
     }
     if 'segm' in metrics and 'masks' in predictions:
-        result['masks'] = _encode(predictions['masks'])
+        masks = predictions['masks']
+        result['masks'] = masks if isinstance(masks, list) else encode_masks(to_array(masks, np.uint8))
     if 'keypoints' in metrics and 'keypoints' in predictions:
         result['keypoints'] = _own_landmarks(predictions['keypoints'], labels)
     return result
-
-
-def _encode(masks: Any) -> list[dict]:
-    if isinstance(masks, list):
-        return masks
-    masks = to_array(masks, np.uint8)
-    return mask_utils.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
 
 
 def _own_landmarks(keypoints: Any, labels: np.ndarray) -> np.ndarray:
