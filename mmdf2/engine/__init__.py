@@ -6,7 +6,7 @@ from mmdf2.engine.checkpoints import (
     load_checkpoint_file,
     load_weights,
 )
-from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook
+from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook, ValidationTrialHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
 from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
 from mmdf2.engine.runs import config_faults_explained, run_test, run_training
@@ -16,6 +16,7 @@ __all__ = [
     'CheckpointError',
     'CpuAmpOptimWrapper',
     'EpochSeedHook',
+    'ValidationTrialHook',
     'add_common_arguments',
     'config_faults_explained',
     'guard_checkpoint_loading',

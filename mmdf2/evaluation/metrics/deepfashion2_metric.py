@@ -21,7 +21,7 @@ from mmdf2.evaluation.metrics.data_samples import (
     warn_of_coverage,
 )
 from mmdf2.evaluation.records import COLUMNS, OVERALL, Detections
-from mmdf2.evaluation.report.figures import flat_figures, metric_key, task_figures
+from mmdf2.evaluation.report.figures import column_ending, flat_figures, metric_key, task_figures
 from mmdf2.evaluation.report.tables import category_table, report_text
 from mmdf2.evaluation.retrieval import with_size
 from mmdf2.evaluation.truth import ground_truth
@@ -120,6 +120,17 @@ class DeepFashion2Metric(BaseMetric):
         for task, result in evaluated.items():
             figures.update(flat_figures({column: result.figures(column) for column in columns}, metric_key(task, '{}')))
         return figures
+
+    def figure_names(self) -> set[str]:
+        """The keys of the figures that the results kept so far lead to; logs which streams are not predicted."""
+        columns = COLUMNS if self.subsets else (OVERALL,)
+        return {
+            metric_key(task, figure) + column_ending(column)
+            for metric in self._predicted(self.results)
+            for task in STREAMS[metric][1]
+            for figure in ('AP', 'AP50', 'AP75', 'AR')
+            for column in columns
+        }
 
     def _predicted(self, results: list[dict]) -> list[str]:
         fields = [STREAMS[metric][0] for metric in self.wanted]
