@@ -6,6 +6,7 @@ This module therefore needs the standard library alone.
 
 import contextlib
 import errno
+import functools
 import linecache
 import os
 import re
@@ -187,7 +188,7 @@ def _end(error: BaseException, after_interrupt: str, stderr) -> None:
     message = explain(error)
     if message is None or os.environ.get(TRACEBACK):
         traceback.print_exception(error)
-    if message is not None and _is_first_to_end():
+    if message is not None and is_first_to_end():
         if isinstance(error, KeyboardInterrupt):
             message = f'{message} {after_interrupt}'.strip()
         print(f'error: {message}', file=stderr, flush=True)
@@ -196,8 +197,12 @@ def _end(error: BaseException, after_interrupt: str, stderr) -> None:
         raise SystemExit(1)
 
 
-def _is_first_to_end() -> bool:
-    """Whether no other process of the same launch has printed its fault yet; usually all of them have the same one."""
+@functools.cache
+def is_first_to_end() -> bool:
+    """Whether this process is the one of its launch that prints its fault; usually all of them have the same one.
+
+    It is the first process that asks. A process that asks again gets the same answer.
+    """
     error_file = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if error_file:
         # <folder of this launch>/<number of the process>/error.json; the launcher deletes the folder.

@@ -20,6 +20,7 @@ several GPUs, or in several processes: torchrun --nproc-per-node N tools/gallery
 """
 
 import argparse
+import contextlib
 import json
 import os
 from dataclasses import asdict
@@ -35,12 +36,13 @@ import torch
 from tqdm import tqdm
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.apis.gallery_building import add_images, process_rank, start_processes
+from mmdf2.apis.gallery_building import add_images, process_rank
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.search import model_identity, model_similarity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.engine import process_group
 from mmdf2.files import write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError
@@ -119,16 +121,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build(args: argparse.Namespace) -> None:
-    """Builds a gallery, or adds to one."""
+    """Builds a gallery, or adds to one, in one process or several; where there are GPUs, each process uses one."""
     images, fields = _images(args), _fields(args.fields)
-    if args.launcher == 'pytorch':
-        start_processes()
     strangers = sorted(set(fields) - set(images))
     if strangers:
         raise UserError(
             f'{args.fields} names {len(strangers)} images that are not among those given, such as {strangers[0]}; '
             'write each path as the command has it.'
         )
+    # One process may have much more to do than another, so the others wait for it a week.
+    with process_group(7 * 24 * 60 * 60) if args.launcher == 'pytorch' else contextlib.nullcontext():
+        _add(args, images, fields)
+
+
+def _add(args: argparse.Namespace, images: list[str], fields: dict[str, dict]) -> None:
     model, partial = _model(args), beside(args.gallery, 'partial')
     gallery = _gallery_to_fill(args, model, partial) if process_rank()[0] == 0 else None
     added = add_images(gallery, model, images, partial, fields, args.score_threshold, args.batch_size)

@@ -6,9 +6,7 @@ last, so that a part without it does not count. Any number of processes may writ
 items begin to enter the gallery and holds the id of the first one.
 """
 
-import datetime
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -21,8 +19,6 @@ from tqdm import tqdm
 from mmdf2 import files
 from mmdf2.apis.inferencer import ClothesInferencer
 from mmdf2.apis.search import ExtractedItems, extracted_items, model_similarity
-from mmdf2.command_line import UserError
-from mmdf2.engine.runner_config import LAUNCH_REMEDY
 from mmdf2.retrieval.gallery import Gallery, GalleryError
 from mmdf2.retrieval.items import GalleryItem
 
@@ -116,18 +112,6 @@ def _present(gallery: Gallery, images: list[str]) -> list[str]:
     """Returns those of the images that the gallery has, in the given order."""
     known = {item.image for item in gallery.items(gallery.ids_where('image', images)).values()}
     return [image for image in images if image in known]
-
-
-def start_processes() -> None:
-    """Joins the processes that torchrun has started; where there are GPUs, each process uses one.
-
-    Raises:
-        UserError: torchrun has not started this process.
-    """
-    if 'RANK' not in os.environ:
-        raise UserError(LAUNCH_REMEDY)
-    # One process may have much more to do than another, so the usual limit of waiting does not fit.
-    torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(days=7))
 
 
 def process_rank() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a runner needs beyond MMEngine: training on CPUs, exact resuming, and checkpoints that are read as data."""
+"""What a runner needs beyond MMEngine: CPUs, exact resuming, leaving other processes, checkpoints read as data."""
 
 from mmdf2.engine.checkpoints import (
     CheckpointError,
@@ -8,6 +8,7 @@ from mmdf2.engine.checkpoints import (
 )
 from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook, ValidationTrialHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
+from mmdf2.engine.processes import process_group
 from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
 from mmdf2.engine.runs import config_faults_explained, run_test, run_training
 
@@ -23,6 +24,7 @@ __all__ = [
     'load_checkpoint_file',
     'load_config',
     'load_weights',
+    'process_group',
     'read_config',
     'run_test',
     'run_training',

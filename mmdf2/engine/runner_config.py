@@ -7,18 +7,14 @@ import os
 import traceback
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from mmdf2.command_line import UserError
+from mmdf2.engine.processes import LAUNCH_REMEDY, TIMEOUT
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-LAUNCH_REMEDY = (
-    '--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node N TOOL ... --launcher '
-    'pytorch; leave it out to run one process.'
-)
 # Keys of a config's first level that its runner or our tools look for beside the arguments of Runner.
 _OTHER_KEYS = {'auto_scale_lr', 'data_command', 'data_root', 'find_unused_parameters', 'model_wrapper_cfg'}
 
@@ -53,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Reads the config that ``args`` names, changes it as they say and prepares processes for it.
+    """Reads the config that ``args`` names, and changes it as they and the number of processes say.
 
     Args:
         args: Parsed arguments of :func:`add_common_arguments`, and ``config``.
@@ -72,10 +68,15 @@ def load_config(args: argparse.Namespace) -> Config:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    if config.get('randomness', {}).get('deterministic'):
+        # Older releases of torch refuse matrix products on GPUs without it; cuBLAS reads it when it starts.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError(LAUNCH_REMEDY)
-    if args.launcher != 'none' and get_device() == 'cpu':
-        _distribute_on_cpu(config)
+    if args.launcher != 'none':
+        _set_timeout(config)
+        if get_device() == 'cpu':
+            _distribute_on_cpu(config)
     return config
 
 
@@ -189,6 +190,13 @@ def _first_line(error: Exception) -> str:
     return (str(text).strip().splitlines() or ['no reason given'])[0].rstrip('.')
 
 
+def _set_timeout(config: Config) -> None:
+    """Sets how long processes wait for each other, unless the config does; MMEngine passes it to torch.distributed."""
+    group = (config.get('env_cfg') or {}).get('dist_cfg') or {}
+    if group.get('timeout') is None:
+        config.merge_from_dict({'env_cfg.dist_cfg.timeout': TIMEOUT})
+
+
 def _distribute_on_cpu(config: Config) -> None:
     """Makes processes work on CPUs; MMEngine would choose a GPU for each one, whatever the backend."""
     if config.launcher != 'pytorch':
@@ -197,8 +205,6 @@ def _distribute_on_cpu(config: Config) -> None:
             "'torchrun --nproc-per-node N' and --launcher pytorch"
         )
     config.merge_from_dict({'env_cfg.dist_cfg': {'backend': 'gloo'}})
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
     wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False, 'device_ids': None}
     wrapper['find_unused_parameters'] = config.get('find_unused_parameters', False)
     config.model_wrapper_cfg = {**wrapper, **(config.get('model_wrapper_cfg') or {})}

@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 
 from mmdf2.command_line import UserError, explain, output_held
 from mmdf2.engine.checkpoints import load_weights
+from mmdf2.engine.processes import process_group
 from mmdf2.stack import require_gpu_operators, unused_gpu
 
 _BUILDING = Path(mmengine.registry.__file__).parent
@@ -37,28 +38,35 @@ def run_test(config: Config) -> dict[str, float]:
 
 
 def _run(config: Config, method: str):
-    """Builds a runner and calls its method.
+    """Builds a runner and calls its method, in a group of processes if the config has a launcher.
 
     The first 500 lines of the log describe the machine and the config. They appear on the screen when the first
     iteration begins, so that a fault that arises before stands alone. The log file has them at once.
 
     Raises:
-        UserError: The config asks for something that does not exist or does not fit, or data or weights are missing.
+        UserError: The config asks for something that does not exist or does not fit, or data or weights are missing, or
+            another process has ended.
     """
-    with output_held() as screen:
-        try:
-            runner = Runner.from_cfg(config)
-            require_gpu_operators(get_device())
-            if message := unused_gpu():
-                runner.logger.warning(message)
-            runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
-            if method == 'test':
-                runner.register_hook(_WeightsHook(config.load_from), 'HIGHEST')
-            return getattr(runner, method)()
-        except Exception as error:
-            if screen.held:
-                _raise_config_fault(error, config)
-            raise
+    on_cpu = config.get('launcher', 'none') != 'none' and get_device() == 'cpu'
+    with output_held() as screen, process_group(config.env_cfg.dist_cfg.timeout if on_cpu else None):
+        return _build_and_call(config, method, screen)
+
+
+def _build_and_call(config: Config, method: str, screen):
+    # The runner is local to this function, so that it is garbage when the process leaves its group.
+    try:
+        runner = Runner.from_cfg(config)
+        require_gpu_operators(get_device())
+        if message := unused_gpu():
+            runner.logger.warning(message)
+        runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
+        if method == 'test':
+            runner.register_hook(_WeightsHook(config.load_from), 'HIGHEST')
+        return getattr(runner, method)()
+    except Exception as error:
+        if screen.held:
+            _raise_config_fault(error, config)
+        raise
 
 
 @contextlib.contextmanager

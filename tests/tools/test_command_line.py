@@ -13,6 +13,7 @@ from tiny_run import ROOT
 
 from mmdf2.command_line import UserError
 from mmdf2.engine import load_config
+from mmdf2.engine.processes import TIMEOUT
 
 ONE_OF_BOTH = pytest.mark.parametrize('name', ['train', 'test'])
 
@@ -71,6 +72,17 @@ def test_config_is_changed_by_the_command_line(config_file):
     assert (config.a.b, config.launcher, os.environ['LOCAL_RANK']) == (5, 'none', '2')
     assert config.work_dir == os.path.join('work_dirs', 'some_recipe')
     assert load_config(arguments(config_file, work_dir='elsewhere')).work_dir == 'elsewhere'
+
+
+def test_how_long_processes_wait_is_ours_unless_the_config_says_it(config_file, monkeypatch):
+    """Both lines of MMEngine take seconds, and gloo's group is made from the same setting."""
+    monkeypatch.setenv('RANK', '0')
+    assert load_config(arguments(config_file, launcher='pytorch')).env_cfg.dist_cfg.timeout == TIMEOUT >= 3600
+    config_file.write_text(config_file.read_text() + "\nenv_cfg = dict(dist_cfg=dict(backend='nccl', timeout=77))\n")
+    assert load_config(arguments(config_file, launcher='pytorch')).env_cfg.dist_cfg.timeout == 77
+    options = {'env_cfg.dist_cfg.timeout': 99}
+    config = load_config(arguments(config_file, launcher='pytorch', cfg_options=options))
+    assert config.env_cfg.dist_cfg.timeout == 99
 
 
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])

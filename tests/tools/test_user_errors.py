@@ -260,6 +260,52 @@ def test_one_of_two_processes_says_it(folder):
     assert done.stderr.count('Traceback') == 1
 
 
+HOOK = """
+import atexit
+from pathlib import Path
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mmdf2.command_line import UserError
+
+
+@HOOKS.register_module()
+class SecondProcessHook(Hook):
+    def __init__(self, fails):
+        self.fails = fails
+        atexit.register(self.tell)
+
+    def tell(self):
+        print('at the end:', sorted(path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')))
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.fails and get_rank() == 1 and batch_idx == 2:
+            raise UserError('the second process found no data; give it some.')
+"""
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_two_processes_part_in_order(folder, monkeypatch, tmp_path, fails):
+    """Training ends without a thread of the group; a fault of one process, in the middle, ends both and is told."""
+    (folder / 'second.py').write_text(HOOK)
+    hook = f"custom_imports = dict(imports=['second'])\ncustom_hooks = [dict(type='SecondProcessHook', fails={fails})]"
+    (folder / f'parts{fails}.py').write_text(f"_base_ = ['config.py']\n{hook}")
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')]))
+    launch = ('-m', 'torch.distributed.launch', '--standalone', '--nproc-per-node=2')
+    arguments = (f'parts{fails}.py', '--work-dir', tmp_path, '--launcher', 'pytorch')
+    done = run('train.py', *arguments, cwd=folder, before=launch)
+    output = done.stdout + done.stderr
+    assert done.returncode == int(fails), output
+    if fails:
+        assert output.count('error: the second process found no data; give it some.') == 1
+        assert 'another process' not in output and 'Connection closed' not in output
+    else:
+        ends = [line for line in output.splitlines() if 'at the end:' in line]
+        assert len(ends) == 2 and not any('gloo' in end for end in ends), ends
+
+
 @pytest.mark.parametrize('seconds', [1.0, None], ids=['while libraries are imported', 'in training'])
 def test_interrupting_tells_how_to_continue(folder, tmp_path, seconds):
     command = [sys.executable, str(ROOT / 'tools/train.py'), 'config.py', '--work-dir', str(tmp_path)]
