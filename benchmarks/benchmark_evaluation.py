@@ -12,13 +12,13 @@ files are left in place, so that a second run only measures.
 import argparse
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from made_split import IMAGES, make_results, make_split
+from measuring import measured
 
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import prepare
@@ -48,9 +48,9 @@ def main() -> None:
     results = [f'--{kind}={whole / f"results.{kind}.json"}' for kind in ('bbox', 'segm', 'keypoints', 'retrieval')]
     size = sum(path.stat().st_size for path in whole.glob('results.*.json')) / 1e6
     command = [str(TOOLS / 'evaluate.py'), f'--gt={whole}', *results, '--subsets', f'--out={whole / "report.json"}']
-    seconds, megabytes, _ = measured(command)
+    run = measured(command)
     print(f'{args.images} images, four tasks, thirteen columns, {size:.0f} MB of results read:')
-    print(f'    {seconds:.1f} s, peak memory {megabytes:.0f} MB (both include the start of Python)\n')
+    print(f'    {run.seconds:.1f} s, peak memory {run.largest / 2**20:.0f} MB (both include the start of Python)\n')
     compare(part, args.part)
 
 
@@ -82,11 +82,11 @@ def compare(folder: Path, images: int) -> None:
                 continue
             gt, found = exchange_files(folder, task)
             command = [__file__, '--dir', str(folder), '--run', evaluator, task, str(gt), str(found)]
-            _, megabytes, output = measured(command)
-            figures = json.loads(output.splitlines()[-1])
+            run = measured(command)
+            figures = run.numbers()
             own = own or figures['seconds']
             ratio = figures['seconds'] / own
-            line = f'{figures["seconds"]:>8.2f}{ratio:>8.1f}{megabytes:>7.0f}{figures["AP"]:>12.6f}'
+            line = f'{figures["seconds"]:>8.2f}{ratio:>8.1f}{run.largest / 2**20:>7.0f}{figures["AP"]:>12.6f}'
             print(f'    {task:<15}{evaluator:<18}{line}')
 
 
@@ -94,18 +94,6 @@ def exchange_files(folder: Path, task: str) -> tuple[Path, Path]:
     """Returns the paths of a task's ground truth and results in COCO's format."""
     gt = 'keypoints_val_vis_and_occ.json' if task.startswith('keypoints') else 'instances_val.json'
     return folder / gt, folder / f'results.{TASKS[task]}.json'
-
-
-def measured(command) -> tuple[float, float, str]:
-    """Runs a Python script; returns its seconds, its peak resident memory in MB, and what it printed."""
-    start = time.perf_counter()
-    environment = {**os.environ, 'PYTHONWARNINGS': 'ignore'}
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f'{" ".join(command)} ended with status {status}:\n{output}')
-    return time.perf_counter() - start, usage.ru_maxrss / 1024, output
 
 
 def run_one(evaluator: str, task: str, gt: str, found: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""A made validation split of any size for benchmark_evaluation.py, and results for it as a fair detector finds them."""
+"""Made splits of any size for the other scripts, and results for them as a fair detector finds them."""
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,30 @@ def make_split(root: Path, images: int, seed: int = 0) -> list[ImageAnnotation]:
     return annotations
 
 
+def repeat_split(drawn: Path, folder: Path, images: int) -> None:
+    """Writes a split of any size that repeats the images of a smaller one.
+
+    The pictures are hard links to those of the smaller split. The annotation is the same except for ``pair_id``: each
+    repetition has identities of its own.
+
+    Args:
+        drawn: The smaller split, with ``image`` and ``annos``.
+        folder: The folder that gets ``image`` and ``annos``, on the same disk; it must be empty or missing.
+        images: Number of images.
+    """
+    pictures = sorted((drawn / 'image').iterdir())
+    annotations = [json.loads((drawn / 'annos' / f'{path.stem}.json').read_text()) for path in pictures]
+    numbers = [annotation['pair_id'] for annotation in annotations]
+    distance = max(numbers) - min(numbers) + 1
+    for name in ('image', 'annos'):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in tqdm(range(images), desc=f'making {folder.name}', disable=None):
+        repetition, place = divmod(number, len(pictures))
+        os.link(pictures[place], folder / 'image' / f'{number + 1:06d}.jpg')
+        annotation = {**annotations[place], 'pair_id': numbers[place] + repetition * distance}
+        (folder / 'annos' / f'{number + 1:06d}.json').write_text(json.dumps(annotation))
+
+
 def _item(rng, number: int) -> Item:
     category = CATEGORIES[rng.integers(13)]
     corner, size = rng.integers((0, 0), (150, 200)), rng.integers((120, 150), (310, 500))
@@ -100,7 +125,11 @@ def make_results(folder: Path, annotations: list[ImageAnnotation], seed: int = 1
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [row for number, annotation in enumerate(annotations) for row in _found(rng, number + 1, annotation)]
+    rows = [
+        (number + 1, *found)
+        for number, annotation in enumerate(annotations)
+        for found in found_items(rng, annotation.items, (HEIGHT, WIDTH), DETECTIONS_PER_IMAGE)
+    ]
     images, labels, scores, boxes, masks, landmarks = zip(*rows, strict=True)
     detections = Detections(
         image_ids=np.array(images),
@@ -118,23 +147,40 @@ def make_results(folder: Path, annotations: list[ImageAnnotation], seed: int = 1
     return paths
 
 
-def _found(rng, image_id: int, annotation: ImageAnnotation):
-    for number in range(DETECTIONS_PER_IMAGE):
-        if number < len(annotation.items):
-            item, noise = annotation.items[number], rng.choice([3, 10, 30])
+def found_items(
+    rng: np.random.Generator, items: list[Item], size: tuple[int, int], count: int
+) -> Iterator[tuple[int, float, np.ndarray, dict, np.ndarray]]:
+    """Makes detections of one image: one near each item, mostly of its category; the others lie anywhere.
+
+    Args:
+        rng: Random generator.
+        items: The items of the image.
+        size: Height and width of the image in pixels.
+        count: Number of detections.
+
+    Yields:
+        Label, score, box (x, y, width, height), run-length mask, and the (39, 2) landmarks of a detection.
+    """
+    for number in range(count):
+        if number < len(items):
+            item, noise = items[number], rng.choice([3, 10, 30])
             label = item.label if rng.random() < 0.9 else int(rng.integers(13))
         else:
             item, noise = _item(rng, 1), 3
             label = item.label
         x1, y1, x2, y2 = np.array(item.bbox) + rng.normal(0, noise, 4)
         box = _float32([x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)])
-        outline = item.segmentation[0] + rng.normal(0, noise, 2)
-        mask = mask_utils.frPyObjects([outline.ravel().tolist()], HEIGHT, WIDTH)[0]
+        shift = rng.normal(0, noise, 2)
+        mask = _mask([polygon + shift for polygon in item.segmentation], size)
         points = np.zeros((MAX_LANDMARKS, 2))
-        count = min(CATEGORIES[label].num_landmarks, len(item.landmarks))
-        points[:count] = _float32(item.landmarks[:count, :2] + rng.normal(0, noise / 3, (count, 2)))
-        score = float(_float32(rng.random() * (1 if number < len(annotation.items) else 0.5)))
-        yield image_id, label, score, box, mask, points
+        own = min(CATEGORIES[label].num_landmarks, len(item.landmarks))
+        points[:own] = _float32(item.landmarks[:own, :2] + rng.normal(0, noise / 3, (own, 2)))
+        score = float(_float32(rng.random() * (1 if number < len(items) else 0.5)))
+        yield label, score, box, mask, points
+
+
+def _mask(polygons: list[np.ndarray], size: tuple[int, int]) -> dict:
+    return mask_utils.merge(mask_utils.frPyObjects([polygon.ravel().tolist() for polygon in polygons], *size))
 
 
 def _float32(values) -> np.ndarray:
