@@ -32,11 +32,11 @@ def encode_masks(masks: np.ndarray) -> list[dict]:
     """Compresses masks of one size.
 
     Args:
-        masks: (n, height, width) bool or uint8, 0 outside and 1 inside.
+        masks: (n, height, width), 0 outside. Boolean masks are not copied.
     """
     if not len(masks):
         return []
-    masks = np.ascontiguousarray(masks, dtype=np.uint8)
+    masks = np.ascontiguousarray(masks, dtype=bool).view(np.uint8)
     columns = np.empty((len(masks), masks.shape[2], masks.shape[1]), dtype=np.uint8)
     # pycocotools reads column by column. OpenCV turns rows into columns several times as fast as NumPy does.
     for mask, turned in zip(masks, columns, strict=True):

@@ -158,7 +158,7 @@ def _compact(sample: dict, metrics: Sequence[str]) -> dict:
     }
     if 'segm' in metrics and 'masks' in predictions:
         masks = predictions['masks']
-        result['masks'] = masks if isinstance(masks, list) else encode_masks(to_array(masks, np.uint8))
+        result['masks'] = masks if isinstance(masks, list) else encode_masks(to_array(masks, np.bool_))
     if 'keypoints' in metrics and 'keypoints' in predictions:
         result['keypoints'] = _own_landmarks(predictions['keypoints'], labels)
     return result
