@@ -92,12 +92,10 @@ def _evaluation(made, collected, recipe, machine) -> Iterator[Row]:
     yield 'predictions written to .dist_test of the working directory', size(written), stands
     yield 'collecting them', duration(sum(part['collection_cpu_seconds'] for part in parts)), stands
     seconds = [part['evaluation_cpu_seconds'] for part in parts]
-    stands = f'measured with {boxes} boxes per image, thirteen columns and result files: CPU seconds'
+    stands = f'measured with {boxes} boxes per image, thirteen columns and result files: CPU seconds{many}'
     yield 'evaluating them in the first process', duration(sum(seconds)), stands
-    stands = (
-        'measured: CPU seconds; the other processes wait so long at most, and NCCL gives up after 10 minutes by default'
-    )
-    yield 'the longer one of both metrics', duration(max(seconds)), stands
+    stands = f'the same, of the metric that takes longer{many}; env_cfg.dist_cfg.timeout of the config is the limit'
+    yield 'so long the other processes wait', duration(max(seconds)), stands
     stands = f'measured with {boxes} boxes per image{many}'
     yield 'memory of the first process', size(max(part['memory'] for part in parts)), stands
 
