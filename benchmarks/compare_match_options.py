@@ -30,7 +30,7 @@ from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.samplers import IdentityPairs
 from mmdf2.datasets.store import Store
 from mmdf2.engine import guard_checkpoint_loading
-from mmdf2.evaluation.metrics.retrieval_metric import EmbeddedBoxes, search_and_judge
+from mmdf2.evaluation.metrics.retrieval_metric import EmbeddedBoxes, find
 from mmdf2.evaluation.retrieval import RetrievalItems, summarize
 from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.files import write_text
@@ -221,7 +221,8 @@ def judge(head: MatchHead, split: Split, option: Option) -> dict[str, float]:
     items, gallery = (retrieval_items(store, source) for source in (Source.USER, Source.SHOP))
     vectors, queries = embeddings[is_shop], embeddings[~is_shop]
     queries = expand_queries(similarity, queries, vectors, option.hits, option.power)
-    outcome = search_and_judge(items, gallery, as_boxes(items, queries), as_boxes(gallery, vectors), parameters)
+    boxes = as_boxes(gallery, vectors)
+    outcome = find(items, as_boxes(items, queries), boxes, parameters).judged(items, gallery, boxes)
     figures = summarize(outcome)
     return {
         **{name: figures[name] for name in FIGURES},

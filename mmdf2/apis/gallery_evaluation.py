@@ -6,11 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from mmdf2.apis.inferencer import ClothesInferencer
-from mmdf2.apis.search import extracted_items
+from mmdf2.apis.search import ExtractedItems, extracted_items
 from mmdf2.categories import Source
 from mmdf2.datasets.store import Store
 from mmdf2.evaluation.records import EvaluationError
-from mmdf2.evaluation.retrieval import MAX_HITS, RetrievedLists, evaluate_lists, summarize
+from mmdf2.evaluation.retrieval import (
+    MAX_HITS,
+    RetrievalItems,
+    RetrievedLists,
+    evaluate_lists,
+    select_queries,
+    summarize,
+)
 from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.retrieval.gallery import Gallery, Hit
 
@@ -33,7 +40,7 @@ def split_images(store: Store, image_folder, source: int) -> dict[str, int]:
 def evaluate_gallery(
     gallery: Gallery, inferencer: ClothesInferencer, store: Store, image_folder, progress: Callable | None = None
 ) -> dict[str, float]:
-    """Searches the gallery for every garment detected on the split's user images.
+    """Searches the gallery for the garments, detected on the split's user images, that represent a query item.
 
     The figures equal those of ``RetrievalMetric`` for detected boxes if the gallery was built from all shop images of
     the split with score threshold 0.
@@ -54,16 +61,18 @@ def evaluate_gallery(
     """
     shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, Source.SHOP).items()}
     users = split_images(store, image_folder, Source.USER)
+    items = retrieval_items(store, Source.USER)
     rows, hits = [], []
     for result in inferencer.predict(list(users)):
         if result.error is not None:
             raise OSError(result.error)
         garments = extracted_items(result.data_sample.pred_instances, result.path, 0.0)
+        chosen = _representing(items, users[result.path], garments)
         rows += [
-            (users[result.path], item.box, item.category_id - 1, score)
-            for item, score in zip(garments.items, garments.scores.tolist(), strict=True)
+            (users[result.path], garments.items[row].box, garments.items[row].category_id - 1, garments.scores[row])
+            for row in chosen.tolist()
         ]
-        hits += gallery.search(garments.embeddings, MAX_HITS)
+        hits += gallery.search(garments.embeddings[chosen], MAX_HITS) if len(chosen) else []
         if progress is not None:
             progress()
     image_ids, boxes, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
@@ -76,7 +85,16 @@ def evaluate_gallery(
         hit_images=np.array([_image_id(hit, shop_ids, store) for line in hits for hit in line], dtype=np.int64),
         hit_boxes=np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
     )
-    return summarize(evaluate_lists(lists, retrieval_items(store, Source.USER), retrieval_items(store, Source.SHOP)))
+    return summarize(evaluate_lists(lists, items, retrieval_items(store, Source.SHOP)))
+
+
+def _representing(items: RetrievalItems, image_id: int, garments: ExtractedItems) -> np.ndarray:
+    """Rows of those garments of a user image that represent a query item: the figures depend on no others."""
+    boxes = np.array([item.box for item in garments.items], dtype=np.float64).reshape(-1, 4)
+    labels = np.array([item.category_id - 1 for item in garments.items], dtype=np.int64)
+    image_ids = np.full(len(boxes), image_id)
+    _, chosen = select_queries(items.of_image(image_id), image_ids, boxes, labels, garments.scores)
+    return chosen[chosen >= 0]
 
 
 def _image_id(hit: Hit, shop_ids: dict[str, int], store: Store) -> int:

@@ -9,7 +9,7 @@ first k.
 Source: the official retrieval evaluation script, and the paper's section on clothes retrieval.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -50,6 +50,11 @@ class RetrievalItems:
         if self.labels is None:
             raise EvaluationError('the items of user images need labels, and these have none')
         return self.labels
+
+    def of_image(self, image_id: int) -> 'RetrievalItems':
+        """The items of one image, in their order."""
+        rows = self.image_ids == image_id
+        return replace(self, **{name: column[rows] for name, column in vars(self).items() if column is not None})
 
 
 @dataclass(frozen=True)

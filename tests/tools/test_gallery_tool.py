@@ -57,8 +57,11 @@ def test_evaluate_equals_the_metric_and_search_its_result_file(shop, tiny_root, 
     )
     answers = json.loads((tmp_path / 'search.json').read_text())
     expected = [entry for entry in entries if entry['query_image_id'] == query]
-    assert len(answers) == len(expected) > 0 and (tmp_path / 'search.jpg').stat().st_size > 1000
-    for answer, entry in zip(answers, expected, strict=True):
+    # The file holds only those garments that represent an item.
+    assert len(answers) >= len(expected) > 0 and (tmp_path / 'search.jpg').stat().st_size > 1000
+    for entry in expected:
+        answer = min(answers, key=lambda answer: np.abs(np.subtract(answer['box'], entry['query_bbox'])).max())
+        np.testing.assert_allclose(answer['box'], entry['query_bbox'], atol=0.1)
         hits = np.array([[int(Path(hit['image']).stem), *hit['box']] for hit in answer['hits']])
         wanted = np.column_stack([entry['gallery_image_id'], entry['gallery_bbox']])
         found = (np.abs(hits[:, None] - wanted).max(axis=2) < 0.1).any(axis=0)

@@ -22,6 +22,7 @@ from mmdf2.evaluation.metrics.data_samples import (
     to_array,
     warn_of_coverage,
 )
+from mmdf2.evaluation.metrics.threads import cores_of_waiting_processes
 from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError
 from mmdf2.evaluation.report.figures import flat_figures, retrieval_figures
 from mmdf2.evaluation.report.tables import report_text
@@ -86,8 +87,9 @@ class RetrievalMetric(BaseMetric):
         subsets: Whether to count the queries of the paper's twelve subsets too, with keys such as
             ``retrieval_top1_scale_small``, and to log the paper's Table 5.
         outfile_prefix: Prefix of official result files to write: ``<prefix>.retrieval.json`` and, with ground-truth
-            boxes, ``<prefix>.retrieval_gt.json``; None to write none. The files need a search for every detection on a
-            user image and not only for those that represent a query item.
+            boxes, ``<prefix>.retrieval_gt.json``; None to write none. The files hold the detections that represent a
+            query item (``select_queries``), in the order of the items, with what was retrieved for them. The other
+            detections on user images, often a hundred times as many, cannot change a figure and are not searched for.
         collect_device: Device on which results of several processes are collected; see MMEngine's ``BaseMetric``.
         prefix: Prefix of the keys; none by default.
         collect_dir: Folder through which results are collected on the CPU; see MMEngine's ``BaseMetric``.
@@ -134,6 +136,7 @@ class RetrievalMetric(BaseMetric):
                 self._similarity = result['similarity']
             self.results.append({**result, 'similarity': self._similarity})
 
+    @cores_of_waiting_processes()
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluates the collected results of all processes."""
         results = one_per_image(results, type(self).__name__)
@@ -172,10 +175,11 @@ class RetrievalMetric(BaseMetric):
         entries: EmbeddedBoxes,
         similarity: Weights,
     ) -> dict[str, dict]:
+        found = find(items, queries, entries, similarity)
         if self.outfile_prefix:
             path = f'{self.outfile_prefix}.{task}.json'
-            print_log(f'Results written to {write_results(path, _entries(queries, entries, similarity))}', 'current')
-        outcome = search_and_judge(items, gallery, queries, entries, similarity)
+            print_log(f'Results written to {write_results(path, _result_entries(found, queries, entries))}', 'current')
+        outcome = found.judged(items, gallery, entries)
         return retrieval_figures(outcome, items, COLUMNS if self.subsets else (OVERALL,))
 
 
@@ -204,31 +208,51 @@ def search(queries: EmbeddedBoxes, rows: np.ndarray, entries: EmbeddedBoxes, sim
     return indices.numpy()
 
 
-def search_and_judge(
-    items: RetrievalItems, gallery: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity: Weights
-) -> Outcome:
-    """Searches for each query item and decides which of the boxes found are right.
+@dataclass(frozen=True)
+class Found:
+    """What was found for q query items, of which r are represented by a box.
+
+    Attributes:
+        queries: (q,) rows of the query items.
+        chosen: (q,) row of the box that represents each query item, -1 where the item is missed.
+        hits: (r, k) rows of the most similar gallery boxes of the represented items, best first.
+    """
+
+    queries: np.ndarray
+    chosen: np.ndarray
+    hits: np.ndarray
+
+    def judged(self, items: RetrievalItems, gallery: RetrievalItems, entries: EmbeddedBoxes) -> Outcome:
+        """Decides which of the hits are right.
+
+        Args:
+            items: The items of the user images.
+            gallery: The items of the shop images.
+            entries: The boxes on shop images that were searched.
+        """
+        flat = self.hits.reshape(-1)
+        return judge(
+            items,
+            gallery,
+            self.queries,
+            self.chosen < 0,
+            entries.image_ids[flat],
+            entries.boxes[flat],
+            np.repeat(np.flatnonzero(self.chosen >= 0), self.hits.shape[1]),
+        )
+
+
+def find(items: RetrievalItems, queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity: Weights) -> Found:
+    """Searches for each query item by the box that represents it.
 
     Args:
         items: The items of the user images.
-        gallery: The items of the shop images.
         queries: Detections on the user images, or the items' own boxes.
         entries: Detections on the shop images, or the items' own boxes.
         similarity: ``weight`` (2, D) and ``bias`` (2,) of the match head; class 0 is 'same'.
     """
     wanted, chosen = select_queries(items, queries.image_ids, queries.boxes, queries.labels, queries.scores)
-    represented = np.flatnonzero(chosen >= 0)
-    hits = search(queries, chosen[represented], entries, similarity)
-    flat = hits.reshape(-1)
-    return judge(
-        items,
-        gallery,
-        wanted,
-        chosen < 0,
-        entries.image_ids[flat],
-        entries.boxes[flat],
-        np.repeat(represented, hits.shape[1]),
-    )
+    return Found(wanted, chosen, search(queries, chosen[chosen >= 0], entries, similarity))
 
 
 def _verify(
@@ -246,16 +270,16 @@ def _verify(
     return verification_figures(np.concatenate([*scores, []]), same)
 
 
-def _entries(queries: EmbeddedBoxes, entries: EmbeddedBoxes, similarity: Weights) -> Iterator[dict]:
-    hits = search(queries, np.arange(len(queries.scores)), entries, similarity)
-    for row, found in enumerate(hits):
+def _result_entries(found: Found, queries: EmbeddedBoxes, entries: EmbeddedBoxes) -> Iterator[dict]:
+    """The entries of an official result file."""
+    for row, hits in zip(found.chosen[found.chosen >= 0], found.hits, strict=True):
         yield retrieval_result(
             queries.image_ids[row],
             queries.boxes[row],
             queries.labels[row],
             queries.scores[row],
-            entries.image_ids[found],
-            entries.boxes[found],
+            entries.image_ids[hits],
+            entries.boxes[hits],
         )
 
 

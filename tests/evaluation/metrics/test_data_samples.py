@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmdf2.datasets.prepare import open_or_prepare
-from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
+from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric, retrieval_metric, threads
 
 from ..small_split import DIMS, predict, run
 
@@ -18,10 +18,24 @@ def ranked_samples(store):
     return predict(store, np.random.default_rng(4), {'weight': weight, 'bias': torch.zeros(2)})[:25]
 
 
+def watch_threads():
+    """A list to which each search adds the number of threads that it computes with, on a machine of three cores."""
+    counts, search = [], retrieval_metric.pair_topk
+
+    def watched(*arguments, **options):
+        counts.append(torch.get_num_threads())
+        return search(*arguments, **options)
+
+    retrieval_metric.pair_topk = watched
+    threads.usable_cores = lambda: 3
+    return counts
+
+
 def evaluate_on_rank(rank, root, folder):
     """Evaluates the share of one of two processes, padded as MMEngine's DefaultSampler pads it."""
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
     samples = ranked_samples(open_or_prepare(root, 'validation'))
+    counts = watch_threads()
     share = (samples + samples[:1])[rank::2]
     figures = {}
     for metric in (DeepFashion2Metric, RetrievalMetric):
@@ -29,12 +43,43 @@ def evaluate_on_rank(rank, root, folder):
         evaluated.process(None, share)
         figures.update(evaluated.evaluate(len(samples)))
     (folder / f'{rank}.json').write_text(json.dumps(figures))
+    (folder / f'{rank}.threads.json').write_text(json.dumps([counts, torch.get_num_threads()]))
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_figures_of_one(root, store, tmp_path):
+def test_two_processes_give_the_figures_of_one(root, store, tmp_path, monkeypatch):
+    # As torchrun starts them.
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     torch.multiprocessing.spawn(evaluate_on_rank, (root, tmp_path), nprocs=2)
     samples = ranked_samples(store)
     alone = {**run(DeepFashion2Metric(str(root)), samples), **run(RetrievalMetric(str(root)), samples)}
     for rank in range(2):
         assert json.loads((tmp_path / f'{rank}.json').read_text()) == pytest.approx(alone, abs=1e-12)
+    # The first process computes with all cores while the other one waits, and has its one thread again afterwards.
+    assert json.loads((tmp_path / '0.threads.json').read_text()) == [[3, 3], 1]
+    assert json.loads((tmp_path / '1.threads.json').read_text()) == [[], 1]
+
+
+@pytest.mark.parametrize(
+    ('processes', 'backend', 'given', 'expected'),
+    [(1, None, '1', 2), (8, 'gloo', None, 2), (8, 'gloo', '1', 12), (8, 'nccl', '1', 5), (16, 'nccl', '1', 2)],
+)
+def test_only_a_process_that_was_given_a_share_takes_the_cores_of_those_that_wait(
+    monkeypatch, processes, backend, given, expected
+):
+    monkeypatch.setattr(threads, 'get_dist_info', lambda: (0, processes))
+    monkeypatch.setattr(threads, 'get_backend', lambda: backend)
+    monkeypatch.setattr(threads, 'usable_cores', lambda: 12)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    monkeypatch.setenv('OMP_NUM_THREADS', given or '')
+    if given is None:
+        monkeypatch.delenv('OMP_NUM_THREADS')
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), threads.cores_of_waiting_processes():
+            assert torch.get_num_threads() == expected
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from mmdf2.analysis.retrieval_errors import retrieval_errors, rows_of_results
 from mmdf2.datasets.exchange import export
-from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results
-from mmdf2.evaluation.metrics import RetrievalMetric
+from mmdf2.evaluation.files.json_list import list_entries
+from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results, retrieved_lists
+from mmdf2.evaluation.metrics import RetrievalMetric, retrieval_metric
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.evaluation.retrieval import summarize
+from mmdf2.ops import pair_topk
 
 from ..small_split import collected, run
 from ..test_retrieval import iou, official
@@ -24,8 +27,12 @@ class TestRetrievalMetric:
             json.loads((tmp_path / name).read_text())
             for name in ('run.retrieval.json', 'val_query.json', 'val_gallery.json')
         )
-        assert_lists_are_brute_force(results, samples, store, similarity)
-        outcome = official(results, query_gt, gallery_gt)
+        every = brute_force_lists(samples, store, similarity)
+        outcome = official(every, query_gt, gallery_gt)
+        # The file holds the detections that represent a query item, and no others.
+        assert all(result in every for result in results)
+        assert 5 < len(results) == sum(not missed for *_, missed in outcome) < len(every)
+        assert official(results, query_gt, gallery_gt) == outcome
         for k in (1, 5, 10, 15, 20):
             expected = np.mean([place is not None and place < k for _, place, *_ in outcome])
             assert figures[f'retrieval_top{k}'] == pytest.approx(expected)
@@ -34,6 +41,37 @@ class TestRetrievalMetric:
         from_files = summarize(evaluate_retrieval_results(results, query_gt, gallery_gt))
         assert from_files == {key: figures[f'retrieval_{key}'] for key in from_files}
         assert figures == run(RetrievalMetric(str(root)), samples), 'writing the files changes the figures'
+
+    def test_the_analysis_finds_the_same_in_the_file_as_in_lists_of_every_detection(
+        self, root, store, samples, similarity, tmp_path
+    ):
+        run(RetrievalMetric(str(root), outfile_prefix=str(tmp_path / 'run')), samples)
+        results = json.loads((tmp_path / 'run.retrieval.json').read_text())
+        every = brute_force_lists(samples, store, similarity)
+        one, other = (retrieval_errors(store, retrieved_lists(list_entries('', found))) for found in (results, every))
+        for name in ('queries', 'first_right', 'missed', 'matches', 'average_precision'):
+            np.testing.assert_array_equal(getattr(one.outcome, name), getattr(other.outcome, name))
+        assert one.wrong.sum() == other.wrong.sum()
+        shown, expected = (rows_of_results(found, store, tmp_path, count=50) for found in (results, every))
+        assert [row.hit_images for row in shown] == [row.hit_images for row in expected]
+        assert [list(row.box) for row in shown] == [list(row.box) for row in expected]
+
+    @pytest.mark.parametrize('writes', [False, True])
+    def test_each_represented_query_item_is_searched_for_once(self, root, samples, monkeypatch, tmp_path, writes):
+        searched = []
+
+        def counted(queries, *arguments, **options):
+            searched.append(len(queries))
+            return pair_topk(queries, *arguments, **options)
+
+        monkeypatch.setattr(retrieval_metric, 'pair_topk', counted)
+        prefix = str(tmp_path / 'run') if writes else None
+        figures = run(RetrievalMetric(str(root), outfile_prefix=prefix), samples)
+        protocols = ('retrieval', 'retrieval_gt')
+        assert searched == [figures[f'{name}_queries'] - figures[f'{name}_missed'] for name in protocols]
+        if writes:
+            files = [json.loads((tmp_path / f'run.{name}.json').read_text()) for name in protocols]
+            assert [len(entries) for entries in files] == searched
 
     def test_ground_truth_boxes(self, root, store, samples, similarity):
         figures = run(RetrievalMetric(str(root)), samples)
@@ -143,22 +181,30 @@ class TestRetrievalMetric:
             run(RetrievalMetric(str(root)), [])
 
 
-def assert_lists_are_brute_force(results, samples, store, similarity):
-    """Every list is the best 20 of all boxes on shop images, by the direct formula in double precision."""
+def brute_force_lists(samples, store, similarity):
+    """Official results of every detection on a user image: the best 20 of all boxes on shop images.
+
+    They are ranked by the direct formula in double precision.
+    """
     weight = (similarity['weight'][0] - similarity['weight'][1]).double()
     shops = set(store.image_ids[store.sources == 1].tolist())
-    gallery, queries = [], {}
+    gallery, queries = [], []
     for sample in sorted(samples, key=lambda sample: sample['img_id']):
-        rows = sample['pred_instances']
-        for box, label, embedding in zip(rows['bboxes'], rows['labels'], rows['embeddings'].double(), strict=True):
-            if sample['img_id'] in shops:
-                gallery.append((sample['img_id'], box.tolist(), embedding))
-            else:
-                queries[sample['img_id'], tuple(box.tolist()), int(label) + 1] = embedding
-    assert len(results) == len(queries) > 10
-    assert len(gallery) > 5
-    for result in results:
-        query = queries[result['query_image_id'], tuple(result['query_bbox']), result['query_cls']]
-        ranked = sorted(gallery, key=lambda entry: -float((weight * (query - entry[2]) ** 2).sum()))[:20]
-        assert result['gallery_image_id'] == [entry[0] for entry in ranked]
-        assert result['gallery_bbox'] == [entry[1] for entry in ranked]
+        rows = [sample['pred_instances'][name] for name in ('bboxes', 'labels', 'scores', 'embeddings')]
+        boxes = gallery if sample['img_id'] in shops else queries
+        boxes += [(sample['img_id'], *row) for row in zip(*rows, strict=True)]
+    results = []
+    for image, box, label, score, embedding in queries:
+        ranked = sorted(gallery, key=lambda entry: -float((weight * (embedding.double() - entry[4]) ** 2).sum()))[:20]
+        results.append(
+            {
+                'query_image_id': image,
+                'query_bbox': box.tolist(),
+                'query_cls': int(label) + 1,
+                'query_score': score.item(),
+                'gallery_image_id': [entry[0] for entry in ranked],
+                'gallery_bbox': [entry[1].tolist() for entry in ranked],
+            }
+        )
+    assert len(results) > 10 and len(gallery) > 5
+    return results
