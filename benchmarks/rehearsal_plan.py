@@ -85,7 +85,7 @@ def _host(train, recipe, machine) -> Iterator[Row]:
 
 def _evaluation(made, collected, recipe, machine) -> Iterator[Row]:
     boxes = recipe['boxes']
-    many = f'; {MOST_BOXES} boxes: {MOST_BOXES / boxes:.1f} times as much' if boxes < MOST_BOXES else ''
+    many = f'; {MOST_BOXES} boxes: about {MOST_BOXES / boxes:.1f} times as much' if boxes < MOST_BOXES else ''
     parts = [part for name, part in collected.items() if name.endswith('Metric')]
     stands = f'measured with {boxes} boxes per image, between {recipe["processes"]} processes{many}'
     written = sum(value for name, value in made.items() if name.startswith('bytes_of'))
