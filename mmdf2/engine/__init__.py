@@ -6,7 +6,7 @@ from mmdf2.engine.checkpoints import (
     load_checkpoint_file,
     load_weights,
 )
-from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook
+from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook, ValidationTrialHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
 from mmdf2.engine.processes import process_group
 from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
@@ -17,6 +17,7 @@ __all__ = [
     'CheckpointError',
     'CpuAmpOptimWrapper',
     'EpochSeedHook',
+    'ValidationTrialHook',
     'add_common_arguments',
     'config_faults_explained',
     'guard_checkpoint_loading',

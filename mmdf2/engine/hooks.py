@@ -1,5 +1,6 @@
-"""Training hooks: a resumed run repeats the uninterrupted one, and memory layout."""
+"""Training hooks: a resumed run repeats the uninterrupted one, a trial of the validation, and memory layout."""
 
+import difflib
 import itertools
 import logging
 import random
@@ -7,12 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATA_SAMPLERS
+from mmengine.runner import autocast
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
+from mmdf2.command_line import UserError
 from mmdf2.registry import HOOKS
 
 # Key in the ``meta`` of a checkpoint.
@@ -281,6 +284,51 @@ def _seed_on_cpu(*entropy: int) -> int:
     random.seed(for_python)
     np.random.seed(for_numpy)  # noqa: NPY002  (mmcv's transforms draw from it)
     return for_torch
+
+
+@HOOKS.register_module()
+class ValidationTrialHook(Hook):
+    """Tries the validation on its first batch before training, so that what cannot work fails now, not after an epoch.
+
+    The metrics must find in the predictions what they need, and ``save_best`` of ``CheckpointHook`` must name figures
+    that they give. Names are not checked beside a metric that has no ``figure_names``.
+    """
+
+    def before_train(self, runner) -> None:
+        """Predicts the first batch and asks the metrics.
+
+        Raises:
+            UserError: A metric needs what the model does not predict, or ``save_best`` names an unknown figure.
+        """
+        loop = runner.val_loop
+        if loop is None:
+            return
+        loader, metrics = loop.dataloader, loop.evaluator.metrics
+        # The loader's own processes would load several batches.
+        batch = loader.collate_fn([loader.dataset[index] for index in next(iter(loader.batch_sampler))])
+        runner.model.eval()
+        with torch.no_grad(), autocast(enabled=loop.fp16):
+            outputs = runner.model.val_step(batch)
+        try:
+            loop.evaluator.process(data_samples=outputs, data_batch=batch)
+            known = [metric.figure_names() if hasattr(metric, 'figure_names') else None for metric in metrics]
+        except (KeyError, ValueError) as error:
+            raise UserError(f'The validation cannot be done: {error.args[0]}') from error
+        for metric in metrics:
+            metric.results.clear()
+        if None not in known:
+            _check_save_best(runner, set().union(*known))
+
+
+def _check_save_best(runner, known: set[str]) -> None:
+    for hook in runner.hooks:
+        for name in (isinstance(hook, CheckpointHook) and hook.save_best) or ():
+            if name not in {'auto', *known}:
+                close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0) or ['None']
+                raise UserError(
+                    f'CheckpointHook should keep the checkpoint with the best {name}, but the validation gives no such '
+                    f'figure; set default_hooks.checkpoint.save_best={close[0]}, or to None.'
+                )
 
 
 @HOOKS.register_module()
