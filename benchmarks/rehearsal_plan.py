@@ -65,7 +65,7 @@ def _training(alone, loading, paper, recipe, machine) -> Iterator[Row]:
     stands = (
         f'measured: a worker loads {rate:.0f} images per CPU second, a GPU needs {needed:.0f}; the config has 2 workers'
     )
-    yield 'workers that keep a GPU busy', f'{needed / rate:.1f}', stands
+    yield 'workers that keep a GPU busy', f'{needed / rate:.2f}', stands
     epoch = _iterations(alone, machine) * seconds
     yield 'one epoch of training', duration(epoch), 'iterations times seconds per iteration'
     yield f'{EPOCHS} epochs of training', duration(EPOCHS * epoch), 'the same'
@@ -105,8 +105,8 @@ def _files(read, recipe, machine) -> Iterator[Row]:
     yield 'result files of --dump', size(sum(read['bytes_of_results'].values())), stands
     yield (
         'tools/evaluate.py --subsets on them',
-        duration(read['seconds']),
-        f'{stands}; {size(read["largest"])} of memory',
+        duration(read['cpu_seconds']),
+        f'{stands}: CPU seconds; {size(read["largest"])} of memory',
     )
 
 
