@@ -136,7 +136,7 @@ def opening(args) -> Iterator[Run]:
 def sampler(args) -> Iterator[Run]:
     """Draws the order of epochs, and compares one process with several."""
     yield Run('order of an epoch, 1 process', own(args, 'sampler'))
-    yield Run(f'order of an epoch, {args.processes} processes', launched(args, *own(args, 'sampler', '--distributed')))
+    yield Run(f'order of an epoch, {args.processes} processes', launched_own(args, 'sampler'))
 
 
 def loading(args) -> Iterator[Run]:
@@ -170,7 +170,7 @@ def collection(args) -> Iterator[Run]:
     yield Run('make predictions', own(args, 'predictions'))
     (args.dir / 'figures.json').unlink(missing_ok=True)
     name = f'collect and evaluate, {args.processes} processes'
-    yield Run(name, launched(args, *own(args, 'collection')))
+    yield Run(name, launched_own(args, 'collection'))
 
 
 def evaluation(args) -> Iterator[Run]:
@@ -218,6 +218,11 @@ def own(args, step: str, *more) -> list:
 def launched(args, *command) -> list:
     """A command, started in several processes as torchrun does."""
     return ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={args.processes}', *command]
+
+
+def launched_own(args, step: str) -> list:
+    """The command of a step of rehearsal_steps.py in several processes."""
+    return launched(args, *own(args, step, '--distributed'))
 
 
 def last_losses(work_dir: Path) -> dict:

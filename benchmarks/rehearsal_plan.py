@@ -65,7 +65,7 @@ def _training(alone, loading, paper, recipe, machine) -> Iterator[Row]:
     stands = (
         f'measured: a worker loads {rate:.0f} images per CPU second, a GPU needs {needed:.0f}; the config has 2 workers'
     )
-    yield 'workers that keep a GPU busy', f'{needed / rate:.1f}', stands
+    yield 'workers that keep a GPU busy', f'{needed / rate:.2f}', stands
     epoch = _iterations(alone, machine) * seconds
     yield 'one epoch of training', duration(epoch), 'iterations times seconds per iteration'
     yield f'{EPOCHS} epochs of training', duration(EPOCHS * epoch), 'the same'
@@ -85,19 +85,17 @@ def _host(train, recipe, machine) -> Iterator[Row]:
 
 def _evaluation(made, collected, recipe, machine) -> Iterator[Row]:
     boxes = recipe['boxes']
-    many = f'; {MOST_BOXES} boxes: {MOST_BOXES / boxes:.1f} times as much' if boxes < MOST_BOXES else ''
+    many = f'; {MOST_BOXES} boxes: about {MOST_BOXES / boxes:.1f} times as much' if boxes < MOST_BOXES else ''
     parts = [part for name, part in collected.items() if name.endswith('Metric')]
     stands = f'measured with {boxes} boxes per image, between {recipe["processes"]} processes{many}'
     written = sum(value for name, value in made.items() if name.startswith('bytes_of'))
     yield 'predictions written to .dist_test of the working directory', size(written), stands
     yield 'collecting them', duration(sum(part['collection_cpu_seconds'] for part in parts)), stands
     seconds = [part['evaluation_cpu_seconds'] for part in parts]
-    stands = f'measured with {boxes} boxes per image, thirteen columns and result files: CPU seconds'
+    stands = f'measured with {boxes} boxes per image, thirteen columns and result files: CPU seconds{many}'
     yield 'evaluating them in the first process', duration(sum(seconds)), stands
-    stands = (
-        'measured: CPU seconds; the other processes wait so long at most, and NCCL gives up after 10 minutes by default'
-    )
-    yield 'the longer one of both metrics', duration(max(seconds)), stands
+    stands = f'the same, of the metric that takes longer{many}; env_cfg.dist_cfg.timeout of the config is the limit'
+    yield 'so long the other processes wait', duration(max(seconds)), stands
     stands = f'measured with {boxes} boxes per image{many}'
     yield 'memory of the first process', size(max(part['memory'] for part in parts)), stands
 
@@ -107,8 +105,8 @@ def _files(read, recipe, machine) -> Iterator[Row]:
     yield 'result files of --dump', size(sum(read['bytes_of_results'].values())), stands
     yield (
         'tools/evaluate.py --subsets on them',
-        duration(read['seconds']),
-        f'{stands}; {size(read["largest"])} of memory',
+        duration(read['cpu_seconds']),
+        f'{stands}: CPU seconds; {size(read["largest"])} of memory',
     )
 
 

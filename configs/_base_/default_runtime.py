@@ -4,10 +4,13 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    # The best checkpoint is the one that finds garments again, for which boxes and categories must be right, too.
+    # For a model without a matching stream take bbox_AP.
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='retrieval_top1', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     epoch_seed=dict(type='mmdf2.EpochSeedHook'),
     statistics=dict(type='mmdf2.SharedStatisticsHook'),
+    validation_trial=dict(type='mmdf2.ValidationTrialHook'),
     visualization=dict(type='DetVisualizationHook'),
 )
 

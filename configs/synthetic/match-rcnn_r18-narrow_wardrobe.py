@@ -72,4 +72,5 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [dict(type='mmdf2.ChannelsLastHook', priority='VERY_LOW')]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+# Validation comes once, after the last epoch.
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best=None))

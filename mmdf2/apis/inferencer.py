@@ -17,13 +17,13 @@ from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
 from mmdf2.categories import CATEGORIES
 from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
+from mmdf2.evaluation.files.masks import encode_masks
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
@@ -281,9 +281,8 @@ def _prediction_dict(instances: InstanceData, row: int, with_embeddings: bool) -
         'bbox': _rounded(instances.bboxes[row], 2),
     }
     if 'masks' in instances:
-        mask = np.asfortranarray(instances.masks[row].numpy(), dtype=np.uint8)
-        encoded = mask_utils.encode(mask)
-        result['segmentation'] = {'size': list(mask.shape), 'counts': encoded['counts'].decode('ascii')}
+        (mask,) = encode_masks(instances.masks[row : row + 1].numpy())
+        result['segmentation'] = {**mask, 'counts': mask['counts'].decode('ascii')}
     if 'keypoints' in instances:
         points = _rounded(instances.keypoints[row, : category.num_landmarks], 2)
         certainty = _rounded(instances.keypoint_scores[row, : category.num_landmarks], 4)

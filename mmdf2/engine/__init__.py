@@ -6,11 +6,12 @@ from mmdf2.engine.checkpoints import (
     load_checkpoint_file,
     load_weights,
 )
-from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook, SharedStatisticsHook
+from mmdf2.engine.hooks import ChannelsLastHook, EpochSeedHook, ValidationTrialHook
 from mmdf2.engine.optim_wrapper import CpuAmpOptimWrapper
 from mmdf2.engine.processes import process_group
 from mmdf2.engine.runner_config import add_common_arguments, load_config, read_config
 from mmdf2.engine.runs import config_faults_explained, run_test, run_training
+from mmdf2.engine.shared_statistics import SharedStatisticsHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -18,6 +19,7 @@ __all__ = [
     'CpuAmpOptimWrapper',
     'EpochSeedHook',
     'SharedStatisticsHook',
+    'ValidationTrialHook',
     'add_common_arguments',
     'config_faults_explained',
     'guard_checkpoint_loading',

@@ -1,5 +1,6 @@
-"""Training hooks: a resumed run repeats the uninterrupted one, and memory layout."""
+"""Training hooks: a resumed run repeats the uninterrupted one, a trial of the validation, and memory layout."""
 
+import difflib
 import itertools
 import logging
 import random
@@ -7,14 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather, get_world_size
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATA_SAMPLERS
-from torch.nn.modules.batchnorm import _BatchNorm
+from mmengine.runner import autocast
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
+from mmdf2.command_line import UserError
 from mmdf2.registry import HOOKS
 
 # Key in the ``meta`` of a checkpoint.
@@ -286,66 +287,54 @@ def _seed_on_cpu(*entropy: int) -> int:
 
 
 @HOOKS.register_module()
+class ValidationTrialHook(Hook):
+    """Tries the validation on its first batch before training, so that what cannot work fails now, not after an epoch.
+
+    The metrics must find in the predictions what they need, and ``save_best`` of ``CheckpointHook`` must name figures
+    that they give. Names are not checked beside a metric that has no ``figure_names``.
+    """
+
+    def before_train(self, runner) -> None:
+        """Predicts the first batch and asks the metrics.
+
+        Raises:
+            UserError: A metric needs what the model does not predict, or ``save_best`` names an unknown figure.
+        """
+        loop = runner.val_loop
+        if loop is None:
+            return
+        loader, metrics = loop.dataloader, loop.evaluator.metrics
+        # The loader's own processes would load several batches.
+        batch = loader.collate_fn([loader.dataset[index] for index in next(iter(loader.batch_sampler))])
+        runner.model.eval()
+        with torch.no_grad(), autocast(enabled=loop.fp16):
+            outputs = runner.model.val_step(batch)
+        try:
+            loop.evaluator.process(data_samples=outputs, data_batch=batch)
+            known = [metric.figure_names() if hasattr(metric, 'figure_names') else None for metric in metrics]
+        except (KeyError, ValueError) as error:
+            raise UserError(f'The validation cannot be done: {error.args[0]}') from error
+        for metric in metrics:
+            metric.results.clear()
+        if None not in known:
+            _check_save_best(runner, set().union(*known))
+
+
+def _check_save_best(runner, known: set[str]) -> None:
+    for hook in runner.hooks:
+        for name in (isinstance(hook, CheckpointHook) and hook.save_best) or ():
+            if name not in {'auto', *known}:
+                close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0) or ['None']
+                raise UserError(
+                    f'CheckpointHook should keep the checkpoint with the best {name}, but the validation gives no such '
+                    f'figure; set default_hooks.checkpoint.save_best={close[0]}, or to None.'
+                )
+
+
+@HOOKS.register_module()
 class ChannelsLastHook(Hook):
     """Stores convolution weights in channels-last order, in which the kernels of CPUs and tensor cores are fastest."""
 
     def before_run(self, runner) -> None:
         """Converts the model once; the activations follow the layout of the weights."""
         runner.model.to(memory_format=torch.channels_last)
-
-
-@HOOKS.register_module()
-class SharedStatisticsHook(Hook):
-    """Gives all processes the same running statistics of batch norms before these are used.
-
-    Each process normalises its own images in training, so its running statistics differ from those of the others.
-    Validation would mix them, and a checkpoint would hold those of the first process. This hook replaces them, after
-    every epoch, before every validation and before a checkpoint by iterations, by the statistics of all processes
-    together. Averaged models of :class:`mmengine.hooks.EMAHook` are included.
-    """
-
-    # Before the hooks that average weights, swap them in for validation, or save a checkpoint.
-    priority = 'ABOVE_NORMAL'
-
-    def after_train_epoch(self, runner) -> None:
-        """Shares the statistics, since a checkpoint or a validation may follow."""
-        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-        share_statistics(runner.model, *averaged)
-
-    before_val_epoch = after_train_epoch
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Shares the statistics if a checkpoint follows that is counted by iterations."""
-        if any(
-            isinstance(hook, CheckpointHook) and not hook.by_epoch and self.every_n_train_iters(runner, hook.interval)
-            for hook in runner.hooks
-        ):
-            self.after_train_epoch(runner)
-
-
-@torch.no_grad()
-def share_statistics(*models: torch.nn.Module) -> None:
-    """Replaces running means and variances of batch norms by those of all processes together, whose batches are alike.
-
-    Every process must call the function with the same models.
-    """
-    norms = [
-        module
-        for model in models
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
-    if get_world_size() == 1 or not norms:
-        return
-    means, variances = (
-        torch.stack(all_gather(torch.cat([getattr(norm, name).float() for norm in norms])))
-        for name in ('running_mean', 'running_var')
-    )
-    # Differences from the first process leave statistics that are equal already as they are, to the last bit.
-    mean = means[0] + (means - means[0]).mean(dim=0)
-    within = variances[0] + (variances - variances[0]).mean(dim=0)
-    variance = within + (means - mean).square().mean(dim=0)
-    lengths = [norm.num_features for norm in norms]
-    for norm, own_mean, own_variance in zip(norms, mean.split(lengths), variance.split(lengths), strict=True):
-        norm.running_mean.copy_(own_mean)
-        norm.running_var.copy_(own_variance)

@@ -185,7 +185,7 @@ def test_a_plan_has_what_was_measured_and_no_more(scripts):
     }
     # 16 images at 53 images/s, three times as long.
     assert numbers[None]['one iteration'] == '0.91 s'
-    assert numbers[0.1]['one iteration'] == '0.1 s' and numbers[0.1]['workers that keep a GPU busy'] == '0.2'
+    assert numbers[0.1]['one iteration'] == '0.1 s' and numbers[0.1]['workers that keep a GPU busy'] == '0.20'
     assert numbers[0.1]['12 epochs of training'] == f'{8001 * 12 * 0.1 / 3600:.1f} h'
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 import torch.distributed
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS
+from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -71,8 +72,21 @@ class Noisy(BaseModel):
         self.layers = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
 
     def forward(self, inputs, mode='loss'):
-        """The loss of a batch."""
+        """The loss of a batch, or what is predicted."""
+        if mode == 'predict':
+            return [{'prediction': value} for value in self.layers(torch.stack(inputs))]
         return {'loss': (self.layers(torch.stack(inputs)) - 1).square().mean()}
+
+
+@METRICS.register_module()
+class Score(BaseMetric):
+    """The mean prediction, which is better the nearer it is to 1."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(sample['prediction'].item() for sample in data_samples)
+
+    def compute_metrics(self, results):
+        return {'score': -abs(float(np.mean(results)) - 1)}
 
 
 def config(folder: Path, loop='epoch', sampler='mmdf2.PairSampler', workers=0, **changes) -> Config:
@@ -215,6 +229,23 @@ def test_checkpoints_by_epoch_and_another_seed_for_each_process(tmp_path):
     assert resumed.train_dataloader.sampler.seed == resumed.train_dataloader.batch_sampler.sampler.seed == seed
     assert_same_end(tmp_path / 'resumed', tmp_path / 'straight', 'epoch_3.pth')
     assert logged(tmp_path / 'resumed') == logged(tmp_path / 'straight', 12)
+
+
+def test_the_best_checkpoint_is_that_of_the_uninterrupted_run(tmp_path):
+    loader = {'dataset': {'type': 'Numbers'}, 'batch_size': 5, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
+    changes = {
+        'val_dataloader': loader,
+        'val_evaluator': {'type': 'Score'},
+        'val_cfg': {'type': 'ValLoop'},
+        'default_hooks.checkpoint': {'by_epoch': True, 'save_best': 'score', 'rule': 'greater'},
+    }
+    ends = []
+    for name, more in (('straight', {}), ('resumed', resumed_from(tmp_path / 'straight' / 'epoch_2.pth'))):
+        train(config(tmp_path / name, **changes, **more))
+        info = load_checkpoint_file(tmp_path / name / 'epoch_3.pth')['message_hub']['runtime_info']
+        ends.append((info['best_score'], Path(info['best_ckpt']).name))
+        assert_same_end(tmp_path / name, tmp_path / 'straight', 'epoch_3.pth')
+    assert ends[0] == ends[1] and ends[0][0] < 0
 
 
 def test_the_config_decides_about_the_seed_of_a_sampler(tmp_path):

@@ -1,4 +1,4 @@
-"""Run-length masks from files: polygons and run lengths made into COCO's compressed form, and the check of that form.
+"""Run-length masks: pixels, polygons and run lengths made into COCO's compressed form, and the check of that form.
 
 pycocotools trusts a compressed mask: when the runs do not fill the image, it reads beyond its memory or never ends.
 """
@@ -6,6 +6,7 @@ pycocotools trusts a compressed mask: when the runs do not fill the image, it re
 from collections.abc import Iterable
 from typing import Any
 
+import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
@@ -25,6 +26,22 @@ _SIGNED[16:] -= 32
 _EXPECTED = (
     'a run-length mask {"size": [height, width], "counts": "..."}, or polygons [[x1, y1, x2, y2, x3, y3, ...], ...]'
 )
+
+
+def encode_masks(masks: np.ndarray) -> list[dict]:
+    """Compresses masks of one size.
+
+    Args:
+        masks: (n, height, width), 0 outside. Boolean masks are not copied.
+    """
+    if not len(masks):
+        return []
+    masks = np.ascontiguousarray(masks, dtype=bool).view(np.uint8)
+    columns = np.empty((len(masks), masks.shape[2], masks.shape[1]), dtype=np.uint8)
+    # pycocotools reads column by column. OpenCV turns rows into columns several times as fast as NumPy does.
+    for mask, turned in zip(masks, columns, strict=True):
+        cv2.transpose(mask, turned)
+    return mask_utils.encode(columns.transpose(2, 1, 0))
 
 
 def mask_of(entry: JsonEntry, size: tuple[int, int]) -> dict:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from pycocotools import mask as mask_utils
 
 from mmdf2.categories import CATEGORIES, MAX_LANDMARKS
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.coco import evaluate_task
 from mmdf2.evaluation.files.detections import detection_results
 from mmdf2.evaluation.files.json_list import write_results
+from mmdf2.evaluation.files.masks import encode_masks
 from mmdf2.evaluation.metrics.data_samples import (
     common_fields,
     image_id,
@@ -21,7 +21,7 @@ from mmdf2.evaluation.metrics.data_samples import (
     warn_of_coverage,
 )
 from mmdf2.evaluation.records import COLUMNS, OVERALL, Detections
-from mmdf2.evaluation.report.figures import flat_figures, metric_key, task_figures
+from mmdf2.evaluation.report.figures import column_ending, flat_figures, metric_key, task_figures
 from mmdf2.evaluation.report.tables import category_table, report_text
 from mmdf2.evaluation.retrieval import with_size
 from mmdf2.evaluation.truth import ground_truth
@@ -121,6 +121,17 @@ class DeepFashion2Metric(BaseMetric):
             figures.update(flat_figures({column: result.figures(column) for column in columns}, metric_key(task, '{}')))
         return figures
 
+    def figure_names(self) -> set[str]:
+        """The keys of the figures that the results kept so far lead to; logs which streams are not predicted."""
+        columns = COLUMNS if self.subsets else (OVERALL,)
+        return {
+            metric_key(task, figure) + column_ending(column)
+            for metric in self._predicted(self.results)
+            for task in STREAMS[metric][1]
+            for figure in ('AP', 'AP50', 'AP75', 'AR')
+            for column in columns
+        }
+
     def _predicted(self, results: list[dict]) -> list[str]:
         fields = [STREAMS[metric][0] for metric in self.wanted]
         present = common_fields(results, fields)
@@ -146,17 +157,11 @@ def _compact(sample: dict, metrics: Sequence[str]) -> dict:
         'labels': labels,
     }
     if 'segm' in metrics and 'masks' in predictions:
-        result['masks'] = _encode(predictions['masks'])
+        masks = predictions['masks']
+        result['masks'] = masks if isinstance(masks, list) else encode_masks(to_array(masks, np.bool_))
     if 'keypoints' in metrics and 'keypoints' in predictions:
         result['keypoints'] = _own_landmarks(predictions['keypoints'], labels)
     return result
-
-
-def _encode(masks: Any) -> list[dict]:
-    if isinstance(masks, list):
-        return masks
-    masks = to_array(masks, np.uint8)
-    return mask_utils.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
 
 
 def _own_landmarks(keypoints: Any, labels: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ from mmdf2.evaluation.metrics.data_samples import (
 )
 from mmdf2.evaluation.metrics.threads import cores_of_waiting_processes
 from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError
-from mmdf2.evaluation.report.figures import flat_figures, retrieval_figures
+from mmdf2.evaluation.report.figures import column_ending, flat_figures, retrieval_figures
 from mmdf2.evaluation.report.tables import report_text
-from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, RetrievalItems, chance_top1, judge, select_queries
+from mmdf2.evaluation.retrieval import MAX_HITS, TOP_K, Outcome, RetrievalItems, chance_top1, judge, select_queries
 from mmdf2.evaluation.truth import retrieval_items
 from mmdf2.evaluation.verification import draw_pairs, verification_figures
 from mmdf2.ops import pair_similarity, pair_topk
@@ -165,6 +165,21 @@ class RetrievalMetric(BaseMetric):
             figures.update(flat_figures(columns, f'{task}_{{}}'))
         figures.update({f'verification_{name}': value for name, value in verified.items()})
         return {**figures, 'retrieval_chance_top1': chance_top1(items, gallery)}
+
+    def figure_names(self) -> set[str]:
+        """The keys of the figures that the results kept so far may lead to."""
+        kinds = [f'{part}{name}' for part in ('', 'paper_') for name in (*(f'top{k}' for k in TOP_K), 'map', 'mrr')]
+        tasks = ['retrieval']
+        names = {'retrieval_chance_top1'}
+        if common_fields(self.results, ['gt_embeddings']):
+            tasks.append('retrieval_gt')
+            names |= {f'verification_{name}' for name in verification_figures([1.0, 0.0], [True, False])}
+        return names | {
+            f'{task}_{name}{column_ending(column)}'
+            for task in tasks
+            for name in (*kinds, 'queries', 'paper_queries', 'missed')
+            for column in (COLUMNS if self.subsets else (OVERALL,))
+        }
 
     def _evaluate(
         self,

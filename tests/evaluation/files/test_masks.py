@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mmdf2.evaluation.files.masks import to_compressed, unfit
+from mmdf2.evaluation.files.masks import encode_masks, to_compressed, unfit
 
 
 def random_masks(rng, count):
@@ -24,6 +24,24 @@ def test_real_masks_fit_and_cut_or_lengthened_ones_do_not(seed):
     assert unfit(counts, pixels + 1).all()
     assert unfit([text[:-1] for text in counts], pixels)[[len(text) > 1 for text in counts]].all()
     assert unfit([text + b'1' for text in counts], pixels).all()
+
+
+@pytest.mark.parametrize('dtype', [bool, np.uint8])
+def test_masks_are_encoded_as_pycocotools_does(dtype):
+    rng = np.random.default_rng(3)
+    for count, size in [
+        (1, (1, 1)),
+        (3, (1, 9)),
+        (3, (9, 1)),
+        *zip(rng.integers(1, 6, 40), rng.integers(1, 90, (40, 2)), strict=True),
+    ]:
+        masks = (rng.random((count, *size)) < rng.choice([0, 0.01, 0.5, 1])).astype(dtype)
+        given = [masks, masks[::-1, ::-1], np.asfortranarray(masks), masks[:, :, ::-1]]
+        for values in given:
+            expected = [mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in values]
+            assert encode_masks(values) == expected
+            assert all(mask['size'] == list(size) for mask in expected)
+    assert encode_masks(np.zeros((0, 4, 5), dtype)) == []
 
 
 def test_a_broken_mask_does_not_hide_those_beside_it():

@@ -73,6 +73,15 @@ class TestDeepFashion2Metric:
             sample['pred_instances']['scores'] = sample['pred_instances']['scores'].to(torch.bfloat16)
         assert run(DeepFashion2Metric(str(root), metrics='bbox'), samples[::-1]) == pytest.approx(expected)
 
+    @pytest.mark.parametrize('subsets', [False, True])
+    def test_names_of_the_figures_are_known_before(self, root, samples, subsets):
+        for metrics in ('auto', ['bbox', 'keypoints']):
+            metric = DeepFashion2Metric(str(root), metrics=metrics, subsets=subsets)
+            metric.process(None, samples[:1])
+            assert metric.figure_names() == set(
+                run(DeepFashion2Metric(str(root), metrics=metrics, subsets=subsets), samples)
+            )
+
     def test_absent_stream(self, root, samples, log):
         for sample in samples:
             del sample['pred_instances']['masks']

@@ -120,6 +120,19 @@ class TestRetrievalMetric:
             for other in found.items
         )
 
+    @pytest.mark.parametrize('subsets', [False, True])
+    @pytest.mark.parametrize('embedded', [False, True])
+    def test_names_of_the_figures_are_known_before(self, root, samples, subsets, embedded):
+        if not embedded:
+            for sample in samples:
+                del sample['gt_box_instances']
+        metric = RetrievalMetric(str(root), subsets=subsets)
+        metric.process(None, samples[:1])
+        found = set(run(RetrievalMetric(str(root), subsets=subsets), samples))
+        # Queries with more than five matching gallery items may be missing.
+        assert {name for name in metric.figure_names() - found if '_paper_' not in name} == set()
+        assert found <= metric.figure_names()
+
     def test_without_ground_truth_embeddings(self, root, samples, log):
         for sample in samples:
             del sample['gt_box_instances']
