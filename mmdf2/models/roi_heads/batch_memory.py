@@ -23,6 +23,11 @@ class BatchMemory(nn.Module):
         dims: Length of a garment's projection.
     """
 
+    projections: Tensor
+    labels: Tensor
+    batches: Tensor
+    filled: Tensor
+
     def __init__(self, size: int, dims: int) -> None:
         super().__init__()
         self.size = size
@@ -58,7 +63,7 @@ class BatchMemory(nn.Module):
         return earlier
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *others) -> None:
-        own = {name: state_dict.get(prefix + name) for name in self._buffers}
-        if any(value is None or value.shape != self._buffers[name].shape for name, value in own.items()):
+        found = {name: state_dict.get(prefix + name) for name in self._buffers}
+        if any(value is None or value.shape != getattr(self, name).shape for name, value in found.items()):
             return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *others)
