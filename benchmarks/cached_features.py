@@ -1,17 +1,23 @@
 """RoI features of ground-truth boxes from a frozen detector, in one file, to train its match head alone."""
 
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmdf2.apis import ClothesInferencer
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.datasets.store import Store
 from mmdf2.files import path_beside, sha256
 from mmdf2.models.mirroring import mirrored_boxes, mirrored_images
 from mmdf2.models.roi_heads.match_head import average_pool
@@ -19,6 +25,49 @@ from mmdf2.models.roi_heads.roi_features import RoIFeatures
 from mmdf2.registry import DATASETS
 
 SPLITS = ('train', 'validation')
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split.
+
+    Attributes:
+        store: The store of the split.
+        features: (n, C, 7, 7) features of its items.
+        mirrored: (n, C, 7, 7) features of the items on the mirrored images.
+    """
+
+    store: Store
+    features: Tensor
+    mirrored: Tensor
+
+
+def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that :func:`open_splits` reads."""
+    parser.add_argument('config', type=Path, help='config of the trained detector')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint of the trained detector')
+    parser.add_argument('--data-root', type=Path, help='folder of the dataset, if it is not that of the config')
+    parser.add_argument(
+        '--features',
+        type=Path,
+        default=Path('match_features.safetensors'),
+        help='file of features, extracted if it does not exist; 16 KB per item',
+    )
+
+
+def open_splits(args: argparse.Namespace) -> tuple[dict[str, Split], Config]:
+    """The splits with their features, and the detector's config; heads can be built from it afterwards.
+
+    Args:
+        args: Parsed arguments of :func:`add_detector_arguments`.
+    """
+    # Otherwise every head would log how each of its weights is initialised.
+    MMLogger.get_instance('match_heads', log_level='WARNING')
+    config = Config.fromfile(args.config)
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    root = args.data_root or Path(config.test_dataloader.dataset.data_root)
+    features = cached_features(args.features, config, args.checkpoint, root)
+    return {name: Split(open_or_prepare(root, name), *tensors) for name, tensors in features.items()}, config
 
 
 def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, tuple[Tensor, Tensor]]:

@@ -20,17 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cached_features import cached_features
-from compare_match_options import Option, Split, batches, garment_rows, garments_of, judge, positive, spread
+from cached_features import Split, add_detector_arguments, open_splits
+from compare_match_options import Option, batches, garment_rows, garments_of, judge, positive, spread
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import guard_checkpoint_loading, load_checkpoint_file
 from mmdf2.files import write_text
 from mmdf2.models import MatchHead
@@ -75,7 +72,7 @@ def main() -> None:
     """Trains and evaluates the heads, and prints the table."""
     args = parse_args()
     guard_checkpoint_loading()
-    splits, config = prepare(args)
+    splits, config = open_splits(args)
     del splits['train']
     rows = [(head, count, pairs) for head in args.heads for count in args.processes for pairs in args.pairs]
     results = {row: [] for row in rows}
@@ -95,15 +92,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', type=Path, help='config of the trained detector')
-    parser.add_argument('checkpoint', type=Path, help='checkpoint of the trained detector')
-    parser.add_argument('--data-root', type=Path, help='folder of the dataset, if it is not that of the config')
-    parser.add_argument(
-        '--features',
-        type=Path,
-        default=Path('match_features.safetensors'),
-        help='file of features, extracted if it does not exist; 16 KB per item',
-    )
+    add_detector_arguments(parser)
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=['default'], help='ways to train the head')
     parser.add_argument('--processes', nargs='+', type=positive, default=[1], help='numbers of processes')
     parser.add_argument('--pairs', nargs='+', type=positive, default=[PAPER_PAIRS], help='image pairs per whole batch')
@@ -113,17 +102,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', type=Path, help='also write the figures of every seed to this JSON file')
     return parser.parse_args()
-
-
-def prepare(args: argparse.Namespace) -> tuple[dict[str, Split], Config]:
-    """The splits with their features, and the config."""
-    # Otherwise every head would log how each of its weights is initialised.
-    MMLogger.get_instance('match_batches', log_level='WARNING')
-    config = Config.fromfile(args.config)
-    init_default_scope(config.get('default_scope', 'mmdet'))
-    root = args.data_root or Path(config.test_dataloader.dataset.data_root)
-    features = cached_features(args.features, config, args.checkpoint, root)
-    return {name: Split(open_or_prepare(root, name), *tensors) for name, tensors in features.items()}, config
 
 
 def build_head(config: Config, name: str) -> MatchHead:
@@ -153,7 +131,7 @@ def train(rank: int, processes: int, folder: str, args: argparse.Namespace, seed
     """One process of a training; the first one leaves ``head.pth`` and ``losses.json`` in the folder."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     distributed.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=processes)
-    splits, config = prepare(args)
+    splits, config = open_splits(args)
     split = splits['train']
     torch.manual_seed(seed)
     head = build_head(config, name)

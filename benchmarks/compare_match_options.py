@@ -17,16 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cached_features import cached_features
+from cached_features import Split, add_detector_arguments, open_splits
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 from torch import Tensor
 from tqdm import tqdm
 
 from mmdf2.categories import Source
-from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.samplers import IdentityPairs
 from mmdf2.datasets.store import Store
 from mmdf2.engine import guard_checkpoint_loading
@@ -80,32 +77,11 @@ OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Split:
-    """A split.
-
-    Attributes:
-        store: The store of the split.
-        features: (n, C, 7, 7) features of its items.
-        mirrored: (n, C, 7, 7) features of the items on the mirrored images.
-    """
-
-    store: Store
-    features: Tensor
-    mirrored: Tensor
-
-
 def main() -> None:
     """Trains and evaluates the heads, and prints the table."""
     args = parse_args()
     guard_checkpoint_loading()
-    # Otherwise every head would log how each of its weights is initialised.
-    MMLogger.get_instance('match_options', log_level='WARNING')
-    config = Config.fromfile(args.config)
-    init_default_scope(config.get('default_scope', 'mmdet'))
-    root = args.data_root or Path(config.test_dataloader.dataset.data_root)
-    features = cached_features(args.features, config, args.checkpoint, root)
-    splits = {name: Split(open_or_prepare(root, name), *tensors) for name, tensors in features.items()}
+    splits, config = open_splits(args)
     names = list(dict.fromkeys([PLAIN, *(args.only or OPTIONS)]))
     results = {name: [] for name in names}
     trained = {}
@@ -127,15 +103,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', type=Path, help='config of the trained detector')
-    parser.add_argument('checkpoint', type=Path, help='checkpoint of the trained detector')
-    parser.add_argument('--data-root', type=Path, help='folder of the dataset, if it is not that of the config')
-    parser.add_argument(
-        '--features',
-        type=Path,
-        default=Path('match_features.safetensors'),
-        help='file of features, extracted if it does not exist; 16 KB per item',
-    )
+    add_detector_arguments(parser)
     parser.add_argument('--seeds', type=positive, default=3, help='number of seeds')
     parser.add_argument('--iterations', type=positive, default=1500, help='iterations to train a head')
     parser.add_argument('--pairs', type=positive, default=8, help='image pairs per batch')
