@@ -55,11 +55,11 @@ class BatchNorm(_BatchNorm):
     def forward(self, values: Tensor) -> Tensor:
         """Normalises ``values`` (n, C, ...)."""
         if not self.training:
-            return self._by(values, self.running_mean, self.running_var)
+            return by_running_statistics(self, values)
         if self.sync and get_world_size() > 1:
             return self._by_all_processes(values)
         if values.numel() < 2 * self.num_features:
-            return self._by(values, self.running_mean, self.running_var)
+            return by_running_statistics(self, values)
         # With momentum 1, torch writes the statistics of this batch into the buffers that it is given.
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         normalised = F.batch_norm(values, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
@@ -70,13 +70,10 @@ class BatchNorm(_BatchNorm):
         """The arguments, for ``print``."""
         return f'{super().extra_repr()}, sync={self.sync}'
 
-    def _by(self, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        return F.batch_norm(values, mean, variance, self.weight, self.bias, eps=self.eps)
-
     def _by_all_processes(self, values: Tensor) -> Tensor:
         count, mean, variance = statistics_of_processes(values.detach())
         if count < 2:
-            return self._by(values, self.running_mean, self.running_var)
+            return by_running_statistics(self, values)
         self._update(mean, variance * (count / (count - 1)))
         weight = values.new_ones(self.num_features, dtype=mean.dtype) if self.weight is None else self.weight
         bias = torch.zeros_like(weight) if self.bias is None else self.bias
@@ -87,6 +84,11 @@ class BatchNorm(_BatchNorm):
         self.num_batches_tracked.add_(1)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
             running.copy_(torch.where(new.isfinite(), running.lerp(new.to(running), self.momentum), running))
+
+
+def by_running_statistics(norm: _BatchNorm, values: Tensor) -> Tensor:
+    """Normalises ``values`` (n, C, ...) as the batch norm does in prediction, whether it is in training or not."""
+    return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def statistics_of_processes(values: Tensor) -> tuple[int, Tensor, Tensor]:

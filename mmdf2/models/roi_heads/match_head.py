@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmdf2.models.batch_norm import by_running_statistics
 from mmdf2.models.gather import gather_rows
 from mmdf2.models.losses import (
     IGNORED,
@@ -191,7 +192,7 @@ class MatchHead(BaseModule):
         if self.memory is not None:
             earlier, labels_of_earlier = self.memory.exchange(projections, garments)
             # In one batch norm with the new garments, the weights would learn to tell new garments from earlier ones.
-            embeddings = torch.cat([embeddings, self._by_running_statistics(earlier.to(embeddings))])
+            embeddings = torch.cat([embeddings, by_running_statistics(self.norm, earlier.to(embeddings))])
             garments = torch.cat([garments, labels_of_earlier])
             is_new = torch.cat([is_new, is_new.new_zeros(len(earlier))])
         losses = {'loss_match': self.loss_weight * self._match_loss(embeddings, garments, is_new)}
@@ -243,12 +244,8 @@ class MatchHead(BaseModule):
 
     def _normalise(self, projections: Tensor) -> Tensor:
         if self.training and len(projections) < 2 and isinstance(self.norm, _BatchNorm):
-            return self._by_running_statistics(projections)  # those of a batch need two rows
+            return by_running_statistics(self.norm, projections)  # torch's own batch norms refuse one row
         return self.norm(projections)
-
-    def _by_running_statistics(self, projections: Tensor) -> Tensor:
-        norm = self.norm
-        return F.batch_norm(projections, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def average_pool(features: Tensor) -> Tensor:
