@@ -11,7 +11,7 @@ from mmdf2.models.gather import averaging_factors, gather_counts
 from mmdf2.models.mirroring import mirrored_boxes
 
 from .clothes_mask_head import ClothesMaskHead, mask_targets
-from .clothing_pose_head import counting_landmarks
+from .clothing_pose_head import landmark_targets
 from .roi_features import RoIFeatures
 from .sampled_rois import SampledRoIs
 
@@ -92,7 +92,8 @@ class ClothesStreamsMixin:
         features = RoIFeatures(self, levels, rois.rois, box=box_features[rois.box_rows])
         landmarks = rois.keypoints_visible.new_zeros(())
         if self.with_keypoint:
-            landmarks = counting_landmarks(features.pose_boxes, rois.keypoints, rois.keypoints_visible).sum()
+            _, valid = landmark_targets(features.pose_boxes, rois.keypoints, rois.keypoints_visible, size=1)
+            landmarks = valid.sum()
         sizes = landmarks.new_tensor([len(box_features), len(rois.rois), len(matched)])
         counts = gather_counts(torch.cat([sizes, landmarks[None]]))
         of_boxes, of_rois, _, of_landmarks = averaging_factors(counts)

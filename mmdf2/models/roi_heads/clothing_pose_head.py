@@ -160,8 +160,7 @@ class ClothingPoseHead(BaseModule):
         Returns:
             A dict with the scalar ``loss_keypoint``.
         """
-        cells, _ = encode_cells(boxes, points, size=groups[0].logits.shape[-1])
-        valid = counting_landmarks(boxes, points, visible)
+        cells, valid = landmark_targets(boxes, points, visible, size=groups[0].logits.shape[-1])
 
         def own(values: Tensor, group: CategoryLogits) -> Tensor:
             return values[group.rows, : group.logits.shape[1]]
@@ -190,19 +189,20 @@ class ClothingPoseHead(BaseModule):
         return keypoints, scores
 
 
-def counting_landmarks(boxes: Tensor, points: Tensor, visible: Tensor) -> Tensor:
-    """Which landmarks count in the loss: those that are labelled and lie inside their RoI.
+def landmark_targets(boxes: Tensor, points: Tensor, visible: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The hot cell of each landmark, and which landmarks count: those that are labelled and lie inside their RoI.
 
     Args:
         boxes: (n, 4) xyxy of the RoIs.
         points: (n, 39, 2) landmarks in the coordinates of the boxes.
         visible: (n, 39) visibility of the landmarks: 0 not labelled, 1 occluded, 2 visible.
+        size: Cells along each side of a heatmap; which landmarks count does not depend on it.
 
     Returns:
-        (n, 39) bool.
+        Cells (n, 39) int64, and valid (n, 39) bool.
     """
-    _, inside = encode_cells(boxes, points, size=1)
-    return inside & (visible > 0)
+    cells, inside = encode_cells(boxes, points, size)
+    return cells, inside & (visible > 0)
 
 
 def landmark_loss(groups: Iterable[tuple[Tensor, Tensor, Tensor]], avg_factor: Tensor | float | None = None) -> Tensor:
