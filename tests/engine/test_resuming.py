@@ -17,6 +17,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
+from processes import run_in_processes
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -318,10 +319,8 @@ def test_random_numbers_differ_between_iterations_images_processes_and_runs():
 
 def process(rank: int, folder: Path) -> None:
     """One of two processes that train, and train again from a checkpoint."""
-    torch.set_num_threads(1)
     mmengine.runner.runner.collect_env = dict
     os.environ['LOCAL_RANK'] = str(rank)
-    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
     wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False, 'device_ids': None}
     common = {'launcher': 'pytorch', 'env_cfg.dist_cfg.backend': 'gloo', 'model_wrapper_cfg': wrapper}
     changes = {'train_dataloader.batch_size': 2, 'train_dataloader.dataset.opened': None, **common}
@@ -332,10 +331,9 @@ def process(rank: int, folder: Path) -> None:
     parameters = zip(straight.model.parameters(), resumed.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in parameters)
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_resume_without_a_seed(tmp_path):
-    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    run_in_processes(process, 2, tmp_path)
     assert_same_end(tmp_path / 'resumed', tmp_path / 'straight', 'iter_18.pth')
     assert logged(tmp_path / 'resumed') == logged(tmp_path / 'straight', 10)

@@ -1,10 +1,11 @@
 """The results of two processes give the figures of one process."""
 
-import json
+import os
 
 import numpy as np
 import pytest
 import torch
+from processes import run_in_processes
 
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric, retrieval_metric, threads
@@ -33,7 +34,7 @@ def watch_threads():
 
 def evaluate_on_rank(rank, root, folder):
     """Evaluates the share of one of two processes, padded as MMEngine's DefaultSampler pads it."""
-    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
+    os.environ['OMP_NUM_THREADS'] = '1'  # as torchrun starts it
     samples = ranked_samples(open_or_prepare(root, 'validation'))
     counts = watch_threads()
     share = (samples + samples[:1])[rank::2]
@@ -42,22 +43,18 @@ def evaluate_on_rank(rank, root, folder):
         evaluated = metric(str(root), collect_dir=f'{folder}/{metric.__name__}')
         evaluated.process(None, share)
         figures.update(evaluated.evaluate(len(samples)))
-    (folder / f'{rank}.json').write_text(json.dumps(figures))
-    (folder / f'{rank}.threads.json').write_text(json.dumps([counts, torch.get_num_threads()]))
-    torch.distributed.destroy_process_group()
+    return {name: float(value) for name, value in figures.items()}, counts, torch.get_num_threads()
 
 
-def test_two_processes_give_the_figures_of_one(root, store, tmp_path, monkeypatch):
-    # As torchrun starts them.
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    torch.multiprocessing.spawn(evaluate_on_rank, (root, tmp_path), nprocs=2)
+def test_two_processes_give_the_figures_of_one(root, store, tmp_path):
+    found = run_in_processes(evaluate_on_rank, 2, root, tmp_path)
     samples = ranked_samples(store)
     alone = {**run(DeepFashion2Metric(str(root)), samples), **run(RetrievalMetric(str(root)), samples)}
-    for rank in range(2):
-        assert json.loads((tmp_path / f'{rank}.json').read_text()) == pytest.approx(alone, abs=1e-12)
+    for figures, *_ in found:
+        assert figures == pytest.approx(alone, abs=1e-12)
     # The first process computes with all cores while the other one waits, and has its one thread again afterwards.
-    assert json.loads((tmp_path / '0.threads.json').read_text()) == [[3, 3], 1]
-    assert json.loads((tmp_path / '1.threads.json').read_text()) == [[], 1]
+    assert found[0][1:] == ([3, 3], 1)
+    assert found[1][1:] == ([], 1)
 
 
 @pytest.mark.parametrize(
