@@ -1,5 +1,6 @@
 """Makes every Python that has this folder in PYTHONPATH believe that torch sees a GPU, on which nothing can compute."""
 
+import setuptools  # noqa: F401  It warns when it comes after distutils, which torch imports.
 import torch
 
 FACTS = {
