@@ -8,6 +8,8 @@ from PIL import Image, ImageOps
 
 from mmdf2.files import AnyPath, write_bytes
 
+# Suffixes of the files of a folder that are taken for images.
+READABLE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'})
 # What Pillow raises for files that are no image, are cut short or damaged, or are unreasonably large when decoded.
 _DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 

@@ -12,6 +12,7 @@ if __name__ == '__main__':
 
 from mmdf2.wardrobe import make_wardrobe
 from mmdf2.wardrobe.contact_sheet import write_contact_sheet
+from mmdf2.wardrobe.version import ADDITIONS, CURRENT_VERSION, VERSIONS, Version
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +36,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar=('SHOP', 'USER'),
         help='numbers of shop and of user images per identity (default: 2 3)',
     )
+    parser.add_argument(
+        '--version',
+        type=int,
+        choices=sorted(VERSIONS),
+        default=CURRENT_VERSION.number,
+        help=f'version of the drawing (default: {CURRENT_VERSION.number}); figures of two versions cannot be compared',
+    )
+    parser.add_argument(
+        '--without',
+        nargs='+',
+        choices=list(ADDITIONS),
+        default=[],
+        metavar='ADDITION',
+        help=f'leave out additions of version 2, to measure what they do: {", ".join(ADDITIONS)}',
+    )
+    parser.add_argument('--backgrounds', default='', metavar='FOLDER', help='photos to use as backgrounds, too')
+    parser.add_argument('--textures', default='', metavar='FOLDER', help='photos of cloth to cut textures from')
     parser.add_argument('--workers', type=int, help='number of processes (default: one per core)')
     parser.add_argument('--contact-sheet', metavar='JPG', help='only write a picture of all categories')
     args = parser.parse_args(argv)
@@ -46,8 +64,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Draws the wardrobe, or only its contact sheet."""
     args = parse_args(argv)
+    version = Version(args.version, tuple(args.without), args.backgrounds, args.textures)
     if args.contact_sheet:
-        print(f'wrote {write_contact_sheet(args.contact_sheet, args.seed)}')
+        print(f'wrote {write_contact_sheet(args.contact_sheet, args.seed, version=version)}')
         return
     out = make_wardrobe(
         args.out,
@@ -57,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         split=args.split,
         size=args.size,
         images_per_identity=tuple(args.images_per_identity),
+        version=version,
         workers=args.workers,
     )
     print(f'wrote {out}')

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdf2.images import read_image
-
-SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'})
+from mmdf2.images import READABLE_SUFFIXES, read_image
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def list_inputs(images) -> tuple[list[ImageInput], list[Path]]:
     for source, name in _sources(images):
         if isinstance(source, Path) and source.is_dir():
             for path in sorted(path for path in source.rglob('*') if path.is_file()):
-                if path.suffix.lower() not in SUFFIXES:
+                if path.suffix.lower() not in READABLE_SUFFIXES:
                     others.append(path)
                 else:
                     relative = path.relative_to(source).with_suffix('')

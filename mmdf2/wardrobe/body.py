@@ -85,6 +85,7 @@ class Body:
         hair: BGR colour of the hair.
         hair_length: y at which the hair ends.
         shoes: BGR colour of the shoes.
+        shape: Factors on the trunk's width at the chest, the waist and the hip.
     """
 
     build: float
@@ -97,10 +98,11 @@ class Body:
     hair: tuple[float, float, float]
     hair_length: float
     shoes: tuple[float, float, float]
+    shape: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def half_width(self, y) -> np.ndarray:
         """Half the trunk's frontal width at heights ``y`` from the shoulders to the crotch."""
-        return np.interp(y, _PROFILE_Y, _PROFILE_X) * self.build
+        return np.interp(y, _PROFILE_Y, _PROFILE_X) * self.build * np.interp(y, [ARMPIT_Y, WAIST_Y, HIP_Y], self.shape)
 
     def leg_y(self, y) -> np.ndarray:
         """Turns heights of a wearer with average legs into heights of this wearer; they differ below the crotch."""
@@ -172,13 +174,27 @@ def _sample_arm(rng, side, pose, build, view) -> Arm:
     else:
         (low, high), (bend_low, bend_high) = ARM_POSES[pose]
         upper, bend = rng.uniform(low, high), rng.uniform(bend_low, bend_high)
+    joints = arm_joints(side, upper, bend, build, view, 0.75 if pose in ('across', 'phone') else 1.0)
+    behind = (view.is_side and side == view.far_side) or (pose == 'hanging' and view.worn and rng.random() < 0.12)
+    return Arm(side, joints, bool(behind))
+
+
+def arm_joints(side: int, upper: float, bend: float, build: float, view: View, forearm: float) -> np.ndarray:
+    """Places the joints of an arm: (3, 2) shoulder, elbow and wrist.
+
+    Args:
+        side: -1 or +1.
+        upper: Angle of the upper arm from the vertical in degrees, outwards.
+        bend: Angle by which the forearm is bent outwards at the elbow, in degrees.
+        build: Factor on the trunk's width.
+        view: How the wearer is turned.
+        forearm: Factor on the forearm's length, below 1 where it points to the camera.
+    """
     shoulder = np.array([side * SHOULDER[0] * build * np.cos(view.yaw), SHOULDER[1]])
     spread = side * (1 - 0.6 * abs(np.sin(view.yaw)))
     if view.is_side:
         spread = np.sign(view.yaw) * 0.5 if side != view.far_side else spread
     upper, lower = np.radians(upper), np.radians(upper + bend)
     elbow = shoulder + UPPER_ARM * np.array([spread * np.sin(upper), np.cos(upper)])
-    foreshortening = 0.75 if pose in ('across', 'phone') else 1.0
-    wrist = elbow + FOREARM * foreshortening * np.array([spread * np.sin(lower), np.cos(lower)])
-    behind = (view.is_side and side == view.far_side) or (pose == 'hanging' and view.worn and rng.random() < 0.12)
-    return Arm(side, np.stack([shoulder, elbow, wrist]), bool(behind))
+    wrist = elbow + FOREARM * forearm * np.array([spread * np.sin(lower), np.cos(lower)])
+    return np.stack([shoulder, elbow, wrist])

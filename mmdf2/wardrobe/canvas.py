@@ -8,10 +8,25 @@ import numpy as np
 from mmdf2.wardrobe.geometry import compose, scale_of
 
 SHIFT = 4  # fractional bits of polygon coordinates
-LIGHT = np.array([0.55, 0.83])  # the light comes from the upper left, as in a studio
 SHADOW_CM = 2.5
 MIN_STROKE = 0.34  # pixels; thinner lines cannot be seen and are left out
 SHADING_SCALE = 3  # shading is smooth, so it is computed for every third pixel only
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light of a scene.
+
+    Attributes:
+        direction: (x, y) from which the light comes, upper left in a studio.
+        strength: Factor on how much the rounding of surfaces changes their brightness.
+    """
+
+    direction: tuple[float, float] = (0.55, 0.83)
+    strength: float = 1.0
+
+
+STUDIO_LIGHT = Light()
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,10 @@ class Surface:
         relief: How much the rounding changes the brightness; 0 draws the surface flat.
         shade: Factor on the brightness of the whole surface.
         shadow: How much the surface darkens what is close behind it.
+        weave: (T, T) uint8 map of brightness that repeats, 128 for no change, or None.
+        weave_cm: Size of one repeat of ``weave`` in centimetres.
+        folds_place: (2, 3) map from the folds' centimetres to those of the cloth, or None where they are the same.
+        opacity: Share of what is behind the surface that it hides.
     """
 
     color: tuple[float, float, float]
@@ -45,6 +64,10 @@ class Surface:
     relief: float = 0.6
     shade: float = 1.0
     shadow: float = 0.3
+    weave: np.ndarray | None = None
+    weave_cm: float = 10.0
+    folds_place: np.ndarray | None = None
+    opacity: float = 1.0
 
 
 class Canvas:
@@ -55,14 +78,16 @@ class Canvas:
         owner: (H, W) uint8, the number of the topmost surface of each pixel; 0 where there is none with a number.
     """
 
-    def __init__(self, image: np.ndarray, ground_is_near: bool):
+    def __init__(self, image: np.ndarray, ground_is_near: bool, light: Light = STUDIO_LIGHT):
         """Starts a canvas.
 
         Args:
             image: (H, W, 3) uint8 BGR background.
             ground_is_near: Whether things lie on the background, so that they cast their shadow on it.
+            light: The light of the scene.
         """
         self.image = image
+        self._light = light
         self._shaded = np.full(image.shape[:2], 255 if ground_is_near else 0, dtype=np.uint8)
         self.owner: np.ndarray = np.zeros(image.shape[:2], dtype=np.uint8)
 
@@ -99,9 +124,10 @@ class Canvas:
         for points, color, width in strokes:
             _draw(pixels, points - (x1, y1), color, width)
         if surface.relief or surface.fold_depth:
-            shade = cv2.cvtColor(_shading(alpha, surface, frame), cv2.COLOR_GRAY2BGR)
+            shade = cv2.cvtColor(_shading(alpha, surface, frame, self._light), cv2.COLOR_GRAY2BGR)
             pixels = cv2.multiply(pixels, shade, dst=pixels, scale=1 / 128)
-        _blend(self.image[y1:y2, x1:x2], pixels, alpha)
+        hiding = alpha if surface.opacity == 1 else cv2.convertScaleAbs(alpha, alpha=surface.opacity)
+        _blend(self.image[y1:y2, x1:x2], pixels, hiding)
         self.owner[y1:y2, x1:x2][alpha > 127] = owner
         self._shaded[y1:y2, x1:x2] = cv2.max(self._shaded[y1:y2, x1:x2], alpha)
 
@@ -153,6 +179,9 @@ def _pattern(surface: Surface, frame: np.ndarray, shape) -> np.ndarray:
         pixels[:] = np.clip(surface.color, 0, 255)
     else:
         pixels = _repeat(surface.tile, surface.tile_cm, frame, shape)
+    if surface.weave is not None:
+        weave = _repeat(surface.weave, (surface.weave_cm,) * 2, frame, shape)
+        pixels = cv2.multiply(pixels, cv2.cvtColor(weave, cv2.COLOR_GRAY2BGR), dst=pixels, scale=1 / 128)
     if surface.decal is not None:
         x, y, size = surface.decal_box
         decal = _shrunk(surface.decal, size * scale_of(frame))
@@ -177,19 +206,20 @@ def _shrunk(tile: np.ndarray, pixels: float) -> np.ndarray:
     return tile
 
 
-def _shading(alpha: np.ndarray, surface: Surface, frame: np.ndarray) -> np.ndarray:
+def _shading(alpha: np.ndarray, surface: Surface, frame: np.ndarray, light: Light) -> np.ndarray:
     height, width = alpha.shape
     small = (max(1, width // SHADING_SCALE), max(1, height // SHADING_SCALE))
     solid = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) * (1 / 255)
     radius = max(1.0, surface.relief_cm * scale_of(frame) / SHADING_SCALE)
     size = 2 * int(radius) + 1
     soft = cv2.blur(cv2.blur(solid, (size, size)), (size, size))
-    slope = cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=LIGHT[0] / 8) + cv2.Sobel(
-        soft, cv2.CV_32F, 0, 1, scale=LIGHT[1] / 8
+    slope = cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=light.direction[0] / 8) + cv2.Sobel(
+        soft, cv2.CV_32F, 0, 1, scale=light.direction[1] / 8
     )
-    shade = surface.shade * (1 + surface.relief * (slope * size * 0.6 - 0.35 * (1 - soft)))
+    shade = surface.shade * (1 + surface.relief * light.strength * (slope * size * 0.6 - 0.35 * (1 - soft)))
     if surface.folds is not None and surface.fold_depth:
+        place = frame if surface.folds_place is None else compose(frame, surface.folds_place)
         shrink = np.array([[small[0] / width, 0, 0], [0, small[1] / height, 0]])
-        folds = _repeat(surface.folds, (surface.folds_cm,) * 2, compose(shrink, frame), small[::-1])
+        folds = _repeat(surface.folds, (surface.folds_cm,) * 2, compose(shrink, place), small[::-1])
         shade += surface.fold_depth * folds
     return cv2.resize(np.clip(shade * 128, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)

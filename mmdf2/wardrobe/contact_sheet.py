@@ -9,18 +9,20 @@ from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
 from mmdf2.files import write_bytes
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import Pair, plan_pairs, plan_shots
+from mmdf2.wardrobe.version import CURRENT_VERSION, Version
 
 COLUMNS = (('shop', 2), ('user', 4))
 CAPTION = 18
 
 
-def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
+def write_contact_sheet(path, seed: int = 0, size: int = 180, version: Version = CURRENT_VERSION) -> Path:
     """Writes a JPEG with one row per category: its name, and two shop and four user pictures of one identity.
 
     Args:
         path: The JPEG file. Its folder is created if it is missing.
         seed: Seed of the wardrobe that is shown.
         size: Side of a picture in pixels.
+        version: How the wardrobe is drawn.
 
     Raises:
         ValueError: The file's name does not end in .jpg.
@@ -29,9 +31,9 @@ def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
     if path.suffix.lower() not in ('.jpg', '.jpeg'):
         raise ValueError(f'cannot write {path}: its name must end in .jpg')
     pairs: dict[int, Pair] = {}
-    for pair in plan_pairs('train', 60, seed):
+    for pair in plan_pairs('train', 60, seed, version):
         pairs.setdefault(pair.clothes[0].cut.category_id, pair)
-    blocks = [_block(pairs[category_id], seed, size) for category_id in range(1, NUM_CATEGORIES + 1)]
+    blocks = [_block(pairs[category_id], seed, size, version) for category_id in range(1, NUM_CATEGORIES + 1)]
     blocks.append(np.full_like(blocks[0], 255))
     half = len(blocks) // 2
     sheet = np.concatenate([np.concatenate(blocks[:half]), np.concatenate(blocks[half:])], axis=1)
@@ -40,9 +42,9 @@ def write_contact_sheet(path, seed: int = 0, size: int = 180) -> Path:
     return path
 
 
-def _block(pair, seed, size) -> np.ndarray:
+def _block(pair, seed, size, version) -> np.ndarray:
     (_, shop), (_, user) = COLUMNS
-    shots = [shot for shot in plan_shots('train', [pair], (shop, user), seed) if shot.style == 1]
+    shots = [shot for shot in plan_shots('train', [pair], (shop, user), seed, version) if shot.style == 1]
     cells = [_fit(take(shot, 2 * size)[0], size) for shot in shots]
     caption = np.full((CAPTION, size * len(cells), 3), 255, dtype=np.uint8)
     name = CATEGORIES[pair.clothes[0].cut.category_id - 1].name

@@ -1,5 +1,6 @@
 """Which identities a wardrobe has and which images are made of them; both depend only on the seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,8 @@ from mmdf2.wardrobe.cut import (
 )
 from mmdf2.wardrobe.fabric import sample_fabric
 from mmdf2.wardrobe.scene import Clothing
+from mmdf2.wardrobe.texture import sample_drapery, sample_texture, vary_fabric
+from mmdf2.wardrobe.version import CURRENT_VERSION, Version
 
 SPLITS = ('train', 'validation')
 # The pair_ids of the splits never overlap, so no identity is in both, and no split depends on the size of the other.
@@ -61,6 +64,7 @@ class Shot:
         style: Style of the identity that it is made for.
         source: 'shop' or 'user'.
         seed: Seed of everything that is sampled for the image.
+        version: How the wardrobe is drawn.
     """
 
     image_id: int
@@ -68,9 +72,10 @@ class Shot:
     style: int
     source: str
     seed: tuple[int, ...]
+    version: Version = CURRENT_VERSION
 
 
-def plan_pairs(split: str, identities: int, seed: int) -> list[Pair]:
+def plan_pairs(split: str, identities: int, seed: int, version: Version = CURRENT_VERSION) -> list[Pair]:
     """Plans pairs that have exactly ``identities`` identities in total."""
     pairs: list[Pair] = []
     deck: list[int] = []
@@ -85,6 +90,7 @@ def plan_pairs(split: str, identities: int, seed: int) -> list[Pair]:
             int(deck.pop()),
             left,
         )
+        pair = replace(pair, clothes=enrich(version, (seed, SPLITS.index(split), 2, index), pair.clothes))
         pairs.append(pair)
         left -= len(pair.clothes)
     return pairs
@@ -101,7 +107,27 @@ def _plan_pair(rng, pair_id, category_id, left) -> Pair:
     return Pair(pair_id, tuple(clothes), has_second)
 
 
-def plan_shots(split: str, pairs: list[Pair], images: tuple[int, int], seed: int) -> list[Shot]:
+def enrich(version: Version, seed: tuple[int, ...], clothes: Sequence[Clothing]) -> tuple[Clothing, ...]:
+    """Adds to clothes of version 1 what later versions have; the same cut falls in the same way in every colour."""
+    done = list(clothes)
+    if version.has('cloth'):
+        rng = version.generator(seed, 'cloth')
+        for place, clothing in enumerate(done):
+            taken = [other.fabric for other in done[:place]]
+            fabric, texture = vary_fabric(rng, clothing.fabric, taken), sample_texture(rng, bool(version.textures))
+            done[place] = replace(clothing, fabric=fabric, texture=texture)
+    if version.has('drapery'):
+        rng = version.generator(seed, 'drapery')
+        falls = [sample_drapery(rng) for _ in done]
+        for place, clothing in enumerate(done):
+            first = next(number for number, other in enumerate(done) if other.cut == clothing.cut)
+            done[place] = replace(clothing, drapery=falls[first])
+    return tuple(done)
+
+
+def plan_shots(
+    split: str, pairs: list[Pair], images: tuple[int, int], seed: int, version: Version = CURRENT_VERSION
+) -> list[Shot]:
     """Plans the images of a split; the shop images of a pair come before its user images.
 
     Args:
@@ -109,6 +135,7 @@ def plan_shots(split: str, pairs: list[Pair], images: tuple[int, int], seed: int
         pairs: What ``plan_pairs`` returns.
         images: Numbers of (shop, user) images of each identity.
         seed: The wardrobe's seed.
+        version: How the wardrobe is drawn.
     """
     shots: list[Shot] = []
     for pair in pairs:
@@ -122,6 +149,7 @@ def plan_shots(split: str, pairs: list[Pair], images: tuple[int, int], seed: int
                         style=clothing.style,
                         source=source,
                         seed=tuple(int(e) for e in entropy),
+                        version=version,
                     )
                     shots.append(shot)
     return shots
@@ -164,7 +192,22 @@ def sample_outfit(rng: np.random.Generator, shot: Shot, alone: bool) -> tuple[li
     # A coat is added only if the main garment is a bottom, because it would hide any other.
     if _slot(main) == 'bottom' and rng.random() < 0.15:
         worn['outwear'] = sample_clothing(rng, OUTWEAR_SHARES)
-    place = _slot(main)
+    return _in_order(rng, worn, _slot(main))
+
+
+def sample_company(rng: np.random.Generator) -> list[Clothing]:
+    """Samples what somebody else on the image wears, from the skin outwards."""
+    if rng.random() < 0.25:
+        worn = {'dress': sample_clothing(rng, dict.fromkeys(DRESSES, 1.0))}
+    else:
+        worn = {'top': sample_clothing(rng, TOP_SHARES), 'bottom': sample_clothing(rng, BOTTOM_SHARES)}
+    if rng.random() < 0.2:
+        worn['outwear'] = sample_clothing(rng, OUTWEAR_SHARES)
+    return _in_order(rng, worn, 'dress' if 'dress' in worn else 'top')[0]
+
+
+def _in_order(rng, worn: dict[str, Clothing], place: str) -> tuple[list[Clothing], int]:
+    """Puts clothes in the order from the skin outwards, and finds the place of one of them."""
     order = ['dress', 'bottom', 'top', 'outwear']
     if 'top' in worn and 'bottom' in worn and rng.random() < 0.3:
         order = ['dress', 'top', 'bottom', 'outwear']

@@ -12,10 +12,13 @@ from tqdm import tqdm
 
 from mmdf2.datasets.annotation import to_json_dict
 from mmdf2.files import is_unfinished, usable_cores, write_bytes
+from mmdf2.wardrobe.photo_folder import fingerprint
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import MAX_IDENTITIES, SPLITS, Shot, plan_pairs, plan_shots
+from mmdf2.wardrobe.version import CURRENT_VERSION, Version
 
-DRAWING = 4  # increased whenever the same seed gives other pictures
+# Manifests of version 1 named the drawing by this number, before wardrobes had versions.
+DRAWING_OF_VERSION_1 = 4
 JPEG_QUALITY = 92
 MIN_SIZE, MAX_SIZE = 64, 4096
 
@@ -29,6 +32,7 @@ def make_wardrobe(
     split: str = 'train',
     size: int = 400,
     images_per_identity: tuple[int, int] = (2, 3),
+    version: Version = CURRENT_VERSION,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -46,6 +50,7 @@ def make_wardrobe(
         split: 'train' or 'validation'.
         size: Longer side of the images in pixels, 64 to 4096.
         images_per_identity: Numbers of (shop, user) images made of each identity; further images may show it too.
+        version: How the wardrobe is drawn.
         workers: Number of processes; by default one per core that this process may use.
         progress: Whether to show a progress bar.
 
@@ -53,7 +58,8 @@ def make_wardrobe(
         ``out``.
 
     Raises:
-        ValueError: An argument is out of range, or a split of ``out`` was made with other arguments.
+        ValueError: An argument is out of range, a folder of photos cannot be used, or a split of ``out`` was made with
+            other arguments.
     """
     out = Path(out)
     wanted = {split: identities}
@@ -62,10 +68,23 @@ def make_wardrobe(
             raise ValueError("validation_identities goes with split='train'; with 'validation' give identities alone")
         wanted['validation'] = validation_identities
     _check(wanted, seed, size, images_per_identity, workers)
+    photos = {
+        f'{what}_sha256': fingerprint(folder, what)
+        for what, folder in (('backgrounds', version.backgrounds), ('textures', version.textures))
+        if folder
+    }
     for name, count in wanted.items():
-        _make_split(
-            out / name, name, count, seed, size, tuple(images_per_identity), workers or usable_cores(), progress
-        )
+        recipe = {
+            'version': version.number,
+            **({'without': sorted(version.without)} if version.without else {}),
+            **photos,
+            'split': name,
+            'identities': count,
+            'seed': seed,
+            'size': size,
+            'images_per_identity': list(images_per_identity),
+        }
+        _make_split(out / name, recipe, version, workers or usable_cores(), progress)
     return out
 
 
@@ -85,20 +104,14 @@ def _check(wanted, seed, size, images_per_identity, workers) -> None:
         raise ValueError(f'workers must be 1 or more, got {workers}')
 
 
-def _make_split(folder: Path, split, identities, seed, size, images, workers, progress) -> None:
-    recipe = {
-        'drawing': DRAWING,
-        'split': split,
-        'identities': identities,
-        'seed': seed,
-        'size': size,
-        'images_per_identity': list(images),
-    }
+def _make_split(folder: Path, recipe: dict, version: Version, workers: int, progress: bool) -> None:
     if _claim(folder, recipe):
         return
-    shots = plan_shots(split, plan_pairs(split, identities, seed), images, seed)
+    split, seed = recipe['split'], recipe['seed']
+    pairs = plan_pairs(split, recipe['identities'], seed, version)
+    shots = plan_shots(split, pairs, recipe['images_per_identity'], seed, version)
     missing = [shot for shot in shots if not _annotation_path(folder, shot.image_id).exists()]
-    draw = partial(write_shot, folder, size)
+    draw = partial(write_shot, folder, recipe['size'])
     bar = tqdm(
         total=len(shots),
         initial=len(shots) - len(missing),
@@ -125,6 +138,8 @@ def _claim(folder: Path, recipe: dict) -> bool:
     if path.exists():
         found = json.loads(path.read_text())
         finished = found.pop('finished')
+        if found.pop('drawing', None) == DRAWING_OF_VERSION_1:
+            found = {'version': 1, **found}
         if found != recipe:
             raise ValueError(
                 f'{folder} holds a wardrobe made by {found}, not by {recipe}: choose another folder, or remove that one'
