@@ -188,6 +188,7 @@ def test_mim_search_lists_the_models(distribution, mim, tmp_path):
             assert Path(model['Config']).stem in done.stdout
 
 
+@pytest.mark.slow
 def test_mim_trains_and_tests_a_config_of_the_wheel(distribution, mim, tiny_root, tmp_path):
     """By its name alone, from a folder that has no checkout, on three batches of small images."""
     parts = [f'{mode}_dataloader.dataset' for mode in ('train', 'val', 'test')]

@@ -3,12 +3,14 @@
 import importlib.util
 import json
 
+import pytest
 import torch
 from tiny_run import ROOT, run_tool
 
 from mmdf2.ops import build_info
 
 
+@pytest.mark.slow
 def test_quick_run_prints_tables_and_writes_the_numbers(tmp_path):
     out = tmp_path / 'numbers.json'
     printed = run_tool('benchmark_ops.py', '--quick', '--threads', 1, '--out', out, folder='benchmarks')

@@ -45,6 +45,7 @@ def test_the_table_is_that_of_the_figures(study):
     assert figures['contrastive, weight 1'] != figures['plain'] != figures['flip averaging']
 
 
+@pytest.mark.slow
 def test_a_second_run_repeats_the_first_from_its_features(study):
     folder, printed = study
     before = (folder / 'features.safetensors').stat().st_mtime_ns

@@ -70,6 +70,7 @@ def test_a_model_without_a_matching_stream_is_told_at_the_start(validation):
     tried(validation, boxes, 'bbox_AP', match_head=None)
 
 
+@pytest.mark.slow
 def test_a_figure_by_another_name_and_none_at_all(validation):
     with pytest.raises(UserError, match=r'set default_hooks\.checkpoint\.save_best=bbox_AP, or'):
         tried(validation, save_best=['retrieval_top1', 'bbox_mAP'])

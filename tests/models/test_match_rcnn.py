@@ -352,6 +352,7 @@ def test_tensor_mode():
     assert sum(len(logits) for logits in landmarks) == len(masks) == len(embeddings)
 
 
+@pytest.mark.slow
 def test_a_few_steps_overfit_one_batch():
     model = build_tiny()
     images, samples = make_batch()

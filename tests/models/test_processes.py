@@ -102,7 +102,11 @@ def train(rank, processes, variant):
     return history, gradients, dict(streams.named_parameters()), dict(streams.named_buffers())
 
 
-@pytest.fixture(scope='module', params=VARIANTS)
+# Two of the variants are slow, so `make test` trains with the default alone.
+@pytest.fixture(
+    scope='module',
+    params=[pytest.param(name, marks=[] if name == 'default' else [pytest.mark.slow]) for name in VARIANTS],
+)
 def runs(request):
     """The results of one process, and those of each of several processes."""
     processes = 8 if request.param == 'default' else 2

@@ -235,6 +235,7 @@ def test_a_missing_wardrobe_ends_with_the_command_that_draws_it(tmp_path):
     assert fault.splitlines()[-1] == f'    mim run mmdf2 make_wardrobe {DRAW}'
 
 
+@pytest.mark.slow
 def test_mim_shows_the_sentence_before_its_own_traceback(tmp_path):
     if importlib.util.find_spec('mim') is None:
         pytest.skip('mim is not installed on the original line of OpenMMLab')
@@ -286,6 +287,7 @@ class SecondProcessHook(Hook):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fails', [False, True])
 def test_two_processes_part_in_order(folder, monkeypatch, tmp_path, fails):
     """Training ends without a thread of the group; a fault of one process, in the middle, ends both and is told."""
