@@ -119,7 +119,7 @@ def box_figures(inferencer: ClothesInferencer, photos: list[Photo]) -> dict[str,
     """AP and AP50 of the class 'garment', by pycocotools."""
     truth, found = [], []
     results = inferencer.predict([photo.path for photo in photos])
-    for number, (photo, result) in enumerate(zip(photos, tqdm(results, total=len(photos)), strict=True)):
+    for number, (photo, result) in enumerate(zip(photos, tqdm(results, total=len(photos), disable=None), strict=True)):
         for x1, y1, x2, y2 in photo.boxes.tolist():
             box = [x1, y1, x2 - x1, y2 - y1]
             entry = {'id': len(truth) + 1, 'image_id': number, 'category_id': 1, 'bbox': box, 'iscrowd': 0}

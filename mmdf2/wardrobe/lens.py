@@ -71,10 +71,12 @@ def through_lens(lens: Lens, layers: list[Layer], garments: list[Garment]) -> tu
 
 
 def _dense(outline: np.ndarray) -> np.ndarray:
-    ends = np.roll(outline, -1, axis=0)
-    parts = np.minimum(np.hypot(*(ends - outline).T) / LONGEST_EDGE, 40).astype(int) + 1
-    if parts.max() == 1:
+    edges = np.concatenate([outline[1:], outline[:1]]) - outline
+    # An edge far beyond the image, such as that of a table, does not need many points.
+    parts = np.minimum(np.hypot(edges[:, 0], edges[:, 1]) / LONGEST_EDGE, 40).astype(int) + 1
+    total = int(parts.sum())
+    if total == len(outline):
         return outline
     row = np.repeat(np.arange(len(outline)), parts)
-    step = np.concatenate([np.arange(count) / count for count in parts])[:, None]
-    return outline[row] * (1 - step) + ends[row] * step
+    step = (np.arange(total) - (np.cumsum(parts) - parts)[row]) / parts[row]
+    return outline[row] + step[:, None] * edges[row]

@@ -20,7 +20,7 @@ DRAPERY_KINDS = ('vertical', 'crumpled', 'fine', 'broad', 'diagonal')
 DRAPERY_PER_KIND = 3
 # Weave -> size of one repeat of its map in centimetres, and how much it changes the brightness.
 WEAVES = {
-    'smooth': (20.0, 0.02),
+    'smooth': (20.0, 0.0),
     'twill': (3.0, 0.14),
     'canvas': (2.5, 0.12),
     'rib': (5.0, 0.2),
@@ -147,7 +147,7 @@ def weave_maps() -> dict[str, list[np.ndarray]]:
     x, y = np.meshgrid(np.arange(SIZE) / SIZE, np.arange(SIZE) / SIZE)
     maps: dict[str, list[np.ndarray]] = {}
     for kind, (_, depth) in WEAVES.items():
-        if kind == 'photo':
+        if kind in ('smooth', 'photo'):
             continue
         maps[kind] = []
         for _ in range(3):
@@ -162,7 +162,6 @@ def _weave_height(rng, kind, x, y) -> np.ndarray:
     noise, broad = periodic_noise(rng, SIZE, (40, 40)), periodic_noise(rng, SIZE, (6, 6))
     streaks = periodic_noise(rng, SIZE, (60, 8))
     heights = {
-        'smooth': broad,
         'twill': np.sin(tau * 12 * (x + y)) + 0.8 * noise,
         'canvas': np.sin(tau * 14 * x) * np.sin(tau * 14 * y) + noise,
         'rib': 1.6 * np.abs(np.sin(tau * 4 * x)) - 0.8 + 0.3 * noise,
@@ -204,14 +203,19 @@ def drapery_maps() -> dict[str, list[np.ndarray]]:
     return maps
 
 
-def weave_map(texture: Texture, folder: str) -> tuple[np.ndarray, float]:
+@lru_cache(maxsize=256)
+def weave_map(texture: Texture, folder: str) -> tuple[np.ndarray | None, float]:
     """Finds the map of a texture: (T, T) uint8, 128 for no change, and the size of one repeat in centimetres.
+
+    A smooth cloth has no map.
 
     Args:
         texture: The texture.
         folder: Folder of photos of cloth for the weave 'photo'.
     """
     size, _ = WEAVES[texture.weave]
+    if texture.weave == 'smooth':
+        return None, size
     if texture.weave == 'photo':
         tile = _cloth_photo(nth_photo(folder, texture.map_number))
     else:
