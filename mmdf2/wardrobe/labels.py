@@ -11,8 +11,8 @@ from mmdf2.wardrobe.garment import Garment
 
 # A landmark lies on the edge of its panel: the panel is searched for within this many pixels around the landmark.
 REACH = 2
-# A garment with a larger share of occluded landmarks, such as a top under a closed coat, is not labelled.
-MAX_HIDDEN = 0.65
+# Version -> the share of occluded landmarks above which a garment, such as a top under a closed coat, is not labelled.
+MAX_HIDDEN = {1: 0.65, 2: 0.85}
 # An item that covers a smaller share of the image is not labelled.
 MIN_ITEM_SHARE = 0.0016
 SMALL, LARGE = 0.1, 0.4
@@ -52,6 +52,7 @@ def label_item(
     owner: np.ndarray,
     owners: list[tuple[int, str]],
     view: View,
+    max_hidden: float,
 ) -> Item | None:
     """Annotates one garment.
 
@@ -66,6 +67,7 @@ def label_item(
         owner: (H, W) number of the surface that each pixel shows, from ``Canvas.owner``.
         owners: (item, role) that each of these numbers stands for.
         view: How the wearer is turned.
+        max_hidden: Share of occluded landmarks above which the garment is not labelled.
 
     Returns:
         The item, or None when too little of it can be seen.
@@ -86,7 +88,7 @@ def label_item(
         seen = not garment.hidden[index] and _shows(owner, points[index], numbers)
         code = Visibility.VISIBLE if seen else Visibility.OCCLUDED
         landmarks[index] = (*(points[index] + 0.5), code)  # pixel i spans i to i + 1
-    if (landmarks[:, 2] == Visibility.OCCLUDED).mean() > MAX_HIDDEN:
+    if (landmarks[:, 2] == Visibility.OCCLUDED).mean() > max_hidden:
         return None
     corners = np.concatenate([*polygons, landmarks[inside, :2]])
     x1, y1 = corners.min(axis=0)

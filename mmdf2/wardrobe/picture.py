@@ -12,7 +12,7 @@ from mmdf2.wardrobe.canvas import STUDIO_LIGHT, Canvas
 from mmdf2.wardrobe.figure import Layer
 from mmdf2.wardrobe.garment import Garment
 from mmdf2.wardrobe.geometry import affine, apply, compose
-from mmdf2.wardrobe.labels import label_item
+from mmdf2.wardrobe.labels import MAX_HIDDEN, label_item
 from mmdf2.wardrobe.lens import Lens, sample_lens, through_lens
 from mmdf2.wardrobe.photo import degrade, relight, sample_light, shop_photo, user_photo
 from mmdf2.wardrobe.places import hanger, other_place
@@ -39,7 +39,7 @@ class Habits:
             within the range, and a share of the images uses the range.
         off_center: Share of images in which the framed garments may leave the image.
         roll: Standard deviation of the camera's roll in radians.
-        company: Share of images of a wearer with somebody else beside; version 1 has none.
+        company: Share of images of a wearer with somebody else beside.
     """
 
     views: tuple[float, float, float]
@@ -50,7 +50,7 @@ class Habits:
     area_shares: tuple[tuple[float, float, float], ...]
     off_center: float
     roll: float
-    company: float
+    company: float = 0.0
 
 
 HABITS = {
@@ -63,7 +63,6 @@ HABITS = {
         area_shares=((0.07, 0.15, 0.25), (0.15, 0.4, 0.13), (0.45, 1.0, 0.62)),
         off_center=0.24,
         roll=0.015,
-        company=0.05,
     ),
     'user': Habits(
         views=(0.09, 0.08, 0.07),
@@ -74,9 +73,14 @@ HABITS = {
         area_shares=((0.07, 0.15, 0.22), (0.15, 0.4, 0.1), (0.5, 1.1, 0.68)),
         off_center=0.46,
         roll=0.07,
-        company=0.14,
     ),
 }
+# Version 2 shows more garments that nobody wears, so that a validation split of moderate size holds enough of them.
+MORE_HABITS = {
+    'shop': replace(HABITS['shop'], views=(0.18, 0.08, 0.07), props=(0.7, 0.3, 0.0), company=0.05),
+    'user': replace(HABITS['user'], views=(0.14, 0.085, 0.075), props=(0.28, 0.5, 0.22), company=0.14),
+}
+HABITS_OF_VERSION = {1: HABITS, 2: MORE_HABITS}
 
 
 def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
@@ -90,7 +94,7 @@ def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
         (H, W, 3) uint8 BGR image, and its annotation.
     """
     rng = np.random.default_rng(shot.seed)
-    habits = HABITS[shot.source]
+    habits = HABITS_OF_VERSION[shot.version.number][shot.source]
     best = _attempt(rng, shot, size, habits, 0)
     for number in range(1, ATTEMPTS):
         if best[2] >= MIN_VISIBLE:
@@ -148,7 +152,7 @@ def _attempt(rng, shot, size, habits, number):
     owners = None
     for group in groups:
         owners = paint(canvas, group.layers, camera, owners)
-    items, seen = _annotate(groups, main, place, camera, canvas.owner, owners)
+    items, seen = _annotate(groups, main, place, camera, canvas.owner, owners, MAX_HIDDEN[shot.version.number])
     return canvas.image, items, seen
 
 
@@ -195,7 +199,7 @@ def _with_company(rng, shot, habits, extras, main) -> list[Group]:
     """Sometimes puts somebody else beside the wearer; the groups are in the order of painting."""
     if rng.random() >= habits.company:
         return [main]
-    view = View(yaw=float(rng.choice((-1, 1)) * rng.uniform(0, 1.0)), back=bool(rng.random() < 0.25))
+    view = View(yaw=float(rng.choice((-1, 1)) * rng.uniform(0, 0.7)), back=bool(rng.random() < 0.1))
     other, _ = _dressed(
         rng, shot, replace(habits, props=(1.0, 0.0, 0.0)), extras, view, sample_company(rng), len(main.outfit)
     )
@@ -209,7 +213,7 @@ def _with_company(rng, shot, habits, extras, main) -> list[Group]:
     return [main, other] if in_front else [other, main]
 
 
-def _annotate(groups, main, place, camera, owner, owners) -> tuple[list[Item], float]:
+def _annotate(groups, main, place, camera, owner, owners, max_hidden) -> tuple[list[Item], float]:
     """Labels the garments of all groups.
 
     Returns:
@@ -221,7 +225,7 @@ def _annotate(groups, main, place, camera, owner, owners) -> tuple[list[Item], f
         for index, (clothing, garment) in enumerate(zip(group.outfit, group.garments, strict=True)):
             number += 1
             points = apply(camera, garment.landmarks)
-            item = label_item(number, clothing.style, garment, points, owner, owners, group.view)
+            item = label_item(number, clothing.style, garment, points, owner, owners, group.view, max_hidden)
             if item is None:
                 continue
             items.append(item)

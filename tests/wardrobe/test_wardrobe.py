@@ -17,6 +17,7 @@ from mmdf2.wardrobe.contact_sheet import write_contact_sheet
 from mmdf2.wardrobe.labels import REACH, occlusion_code, scale_code, zoom_code
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import plan_pairs, plan_shots
+from mmdf2.wardrobe.version import VERSIONS, Version
 
 SIZE = 240
 # The published shares of the four attributes, and the largest difference allowed for this small sample.
@@ -29,10 +30,13 @@ PUBLISHED = {
 TOLERANCE = 0.12
 
 
-@pytest.fixture(scope='module')
-def wardrobe(tmp_path_factory):
+@pytest.fixture(scope='module', params=sorted(VERSIONS))
+def wardrobe(request, tmp_path_factory):
     out = tmp_path_factory.mktemp('wardrobe')
-    return make_wardrobe(out, 60, seed=3, validation_identities=8, size=SIZE, workers=2, progress=False)
+    version = Version(request.param)
+    return make_wardrobe(
+        out, 60, seed=3, validation_identities=8, size=SIZE, version=version, workers=2, progress=False
+    )
 
 
 @pytest.fixture(scope='module')
