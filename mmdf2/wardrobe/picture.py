@@ -77,8 +77,8 @@ HABITS = {
 }
 # Version 2 shows more garments that nobody wears, so that a validation split of moderate size holds enough of them.
 MORE_HABITS = {
-    'shop': replace(HABITS['shop'], views=(0.18, 0.08, 0.07), props=(0.7, 0.3, 0.0), company=0.05),
-    'user': replace(HABITS['user'], views=(0.14, 0.085, 0.075), props=(0.28, 0.5, 0.22), company=0.14),
+    'shop': replace(HABITS['shop'], views=(0.17, 0.07, 0.06), props=(0.6, 0.4, 0.0), company=0.05),
+    'user': replace(HABITS['user'], views=(0.13, 0.075, 0.065), props=(0.2, 0.55, 0.25), company=0.14),
 }
 HABITS_OF_VERSION = {1: HABITS, 2: MORE_HABITS}
 

@@ -1,12 +1,10 @@
 """Version 2's places: cluttered backgrounds, photos of a user's folder, mirrors, hangers, beds and floors."""
 
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mmdf2.images import read_image
 from mmdf2.wardrobe.body import as_color
 from mmdf2.wardrobe.canvas import Surface
 from mmdf2.wardrobe.fabric import periodic_noise
@@ -16,8 +14,6 @@ from mmdf2.wardrobe.photo_folder import nth_photo
 from mmdf2.wardrobe.texture import drapery_maps
 
 SHRINK = 2
-PHOTO_SIDE = 1024  # photos of a folder are kept in memory with this longer side
-KEPT_PHOTOS = 48
 
 
 @lru_cache(maxsize=1)
@@ -129,7 +125,7 @@ def _tone(rng) -> np.ndarray:
 
 def photo_of(rng: np.random.Generator, folder: str, width: int, height: int) -> np.ndarray:
     """Cuts a background out of a photo of a folder: (height, width, 3) uint8 BGR."""
-    photo = _photo(nth_photo(folder, int(rng.integers(1 << 31))))
+    photo = nth_photo(folder, int(rng.integers(1 << 31)))
     scale = max(width / photo.shape[1], height / photo.shape[0]) * np.exp(rng.uniform(0, np.log(2)))
     slack = np.array(photo.shape[1::-1]) * scale - (width, height)
     left, top = -slack * rng.random(2)
@@ -137,13 +133,6 @@ def photo_of(rng: np.random.Generator, folder: str, width: int, height: int) -> 
     if rng.random() < 0.5:
         place = np.array([[-scale, 0, width - left], [0, scale, top]])
     return cv2.warpAffine(photo, place, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
-
-
-@lru_cache(maxsize=KEPT_PHOTOS)
-def _photo(path: Path) -> np.ndarray:
-    photo = np.ascontiguousarray(read_image(path)[..., ::-1])
-    factor = PHOTO_SIDE / max(photo.shape[:2])
-    return cv2.resize(photo, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else photo
 
 
 def bedding(rng: np.random.Generator, width: int, height: int) -> np.ndarray:

@@ -5,12 +5,10 @@ All maps repeat without a seam. They are drawn once per process, from seeds of t
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mmdf2.images import read_image
 from mmdf2.wardrobe.fabric import PRINTS, Fabric, periodic_noise
 from mmdf2.wardrobe.photo_folder import nth_photo
 
@@ -203,7 +201,6 @@ def drapery_maps() -> dict[str, list[np.ndarray]]:
     return maps
 
 
-@lru_cache(maxsize=256)
 def weave_map(texture: Texture, folder: str) -> tuple[np.ndarray | None, float]:
     """Finds the map of a texture: (T, T) uint8, 128 for no change, and the size of one repeat in centimetres.
 
@@ -224,10 +221,9 @@ def weave_map(texture: Texture, folder: str) -> tuple[np.ndarray | None, float]:
     return cv2.convertScaleAbs(tile, alpha=texture.strength, beta=128 * (1 - texture.strength)), size * texture.scale
 
 
-@lru_cache(maxsize=64)
-def _cloth_photo(path: Path) -> np.ndarray:
+def _cloth_photo(photo: np.ndarray) -> np.ndarray:
     """The middle of a photo as a map of brightness that repeats: its four mirror images side by side, evenly lit."""
-    gray = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)
     side = min(gray.shape)
     top, left = (gray.shape[0] - side) // 2, (gray.shape[1] - side) // 2
     gray = cv2.resize(gray[top : top + side, left : left + side], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
