@@ -86,6 +86,7 @@ class Body:
         hair_length: y at which the hair ends.
         shoes: BGR colour of the shoes.
         shape: Factors on the trunk's width at the chest, the waist and the hip.
+        tights: BGR colour of tights, or None for bare legs.
     """
 
     build: float
@@ -99,6 +100,7 @@ class Body:
     hair_length: float
     shoes: tuple[float, float, float]
     shape: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    tights: tuple[float, float, float] | None = None
 
     def half_width(self, y) -> np.ndarray:
         """Half the trunk's frontal width at heights ``y`` from the shoulders to the crotch."""

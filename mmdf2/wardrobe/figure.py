@@ -53,12 +53,13 @@ def arm_layers(body: Body, arm: Arm) -> list[Layer]:
 def leg_layers(body: Body) -> list[Layer]:
     """Layers of both legs, with shoes."""
     layers = []
+    surface = Surface(body.tights, relief_cm=3.5, relief=0.5) if body.tights else _skin(body)
     y = np.array([CROTCH_Y - 8, CROTCH_Y + 6, KNEE_Y - 14, KNEE_Y, KNEE_Y + 14, ANKLE_Y])
     widths = np.array([8.0, 8.0, 6.2, 4.9, 5.2, 3.2]) * body.build
     for side in SIDES:
         line = np.stack([body.leg_x(side, y), body.leg_y(y)], axis=1)
         layers.append(
-            Layer(polygon_of(band(spline(line, 3), np.interp(np.linspace(0, 5, 16), range(6), widths))), _skin(body))
+            Layer(polygon_of(band(spline(line, 3), np.interp(np.linspace(0, 5, 16), range(6), widths))), surface)
         )
         ankle = line[-1]
         toe = (side * 2.0 + 7.0 * np.sin(body.view.yaw), 4.0)

@@ -45,6 +45,8 @@ def vary_body(rng: np.random.Generator, body: Body) -> Body:
     )
     if not body.view.worn:
         return body
+    if rng.random() < 0.2:
+        body = replace(body, tights=as_color(np.clip(rng.choice((18, 45, 90)) + rng.normal(0, 8, 3), 5, 200)))
     first, second = (_vary_arm(rng, arm, body) if rng.random() < 0.4 else arm for arm in body.arms)
     factor, knee, foot = STANCES[str(rng.choice(list(STANCES)))]
     if body.view.is_side:
