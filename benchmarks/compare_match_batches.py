@@ -41,6 +41,7 @@ LATE = 0.1
 HEADS = {
     'default': {},
     'norm per process': {'memory': 0},
+    'memory 128': {'memory': 128},
     'no memory': {'memory': 0},
     'LN, no memory': {'norm_cfg': {'type': 'LN'}, 'memory': 0},
     'no norm, no memory': {'norm_cfg': None, 'memory': 0},

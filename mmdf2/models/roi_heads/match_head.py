@@ -62,8 +62,9 @@ class MatchHead(BaseModule):
         contrastive_weight: Weight of ``loss_match_contrastive``, see :func:`contrastive_loss`; 0 switches it off.
         temperature: Temperature of the contrastive loss.
         memory: A batch with fewer garments than this is filled up with those of preceding batches, to compare its own
-            with; 0 for none. The default is the paper's batch of 8 image pairs with 8 proposals per image, which
-            therefore needs few earlier garments. It needs a batch norm.
+            with; 0 for none. The default is two image pairs with 8 proposals per image: with fewer garments hardly
+            anything is learned, and with more the earlier garments, which are of older weights, do more harm than
+            good. It needs a batch norm.
         init_cfg: MMEngine's config of the initial weights of convolutions and linear layers; by default Kaiming's and
             a normal distribution of standard deviation 0.01.
 
@@ -85,7 +86,7 @@ class MatchHead(BaseModule):
         same_category_weight: float = 1.0,
         contrastive_weight: float = 0.0,
         temperature: float = 1.0,
-        memory: int = 128,
+        memory: int = 32,
         init_cfg: dict | list | None = None,
     ) -> None:
         if not sources or len(set(sources)) != len(sources) or not set(sources) <= set(STREAMS):
