@@ -16,15 +16,12 @@ def shop_photo(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def user_photo(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Makes the image one of a phone: colour cast, uneven light, sometimes blur, and noise."""
-    height, width = image.shape[:2]
     cast = 1 + rng.normal(0, 0.045, 3)
     gain = rng.uniform(0.78, 1.12) * cast
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
-    x, y = np.linspace(-0.5, 0.5, width // 8 + 1), np.linspace(-0.5, 0.5, height // 8 + 1)
-    light = 1 + strength * (np.cos(angle) * x[None, :] + np.sin(angle) * y[:, None])
-    scale = np.clip(light[..., None] * gain * 128, 0, 255).astype(np.uint8)
-    scale = cv2.resize(scale, (width, height), interpolation=cv2.INTER_LINEAR)
-    image = cv2.multiply(image, scale, scale=1 / 128)
+    x, y = _positions(image, 8)
+    light = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
+    image = _lit(image, light[..., None] * gain)
     if rng.random() < 0.25:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.3))
     return _noisy(rng, image, rng.uniform(0, 6))
@@ -58,9 +55,9 @@ def relight(rng: np.random.Generator, image: np.ndarray, user: bool) -> np.ndarr
     if rng.random() < 0.6:
         image = _saturated(image, float(np.exp(rng.normal(-0.1, 0.35 * strength))))
     if rng.random() < 0.5 * strength:
-        image = cv2.multiply(image, cv2.merge([_one_sided(rng, image.shape, strength)] * 3), scale=1 / 128)
+        image = _lit(image, _one_sided(rng, *_positions(image, 4), strength))
     if rng.random() < 0.25 * strength:
-        image = cv2.multiply(image, cv2.merge([_flash(rng, image.shape)] * 3), scale=1 / 128)
+        image = _lit(image, _flash(rng, *_positions(image, 4)))
     warmth, tint = rng.normal(0, 0.09 * strength), rng.normal(0, 0.04 * strength)
     gains = np.exp([-warmth, tint, warmth])
     gamma, contrast = np.exp(rng.normal(0, 0.22 * strength)), rng.normal(0, 0.25 * strength)
@@ -76,25 +73,33 @@ def _saturated(image, factor) -> np.ndarray:
     return cv2.transform(image, factor * np.eye(3) + (1 - factor) * gray)
 
 
-def _one_sided(rng, shape, strength) -> np.ndarray:
-    """Light that falls from one side, sometimes with the sharp edge of a shadow: (H, W) uint8, 128 for no change."""
-    height, width = shape[:2]
+def _positions(image, step) -> tuple[np.ndarray, np.ndarray]:
+    """x (1, W / step) and y (H / step, 1) of a coarse grid over an image, -0.5 to 0.5 each."""
+    height, width = image.shape[:2]
+    return np.linspace(-0.5, 0.5, width // step + 1)[None, :], np.linspace(-0.5, 0.5, height // step + 1)[:, None]
+
+
+def _lit(image, light) -> np.ndarray:
+    """Multiplies an image by a coarse map of light, of one channel or of three, in which 1 leaves it as it is."""
+    height, width = image.shape[:2]
+    scale = np.clip(light * 128, 0, 255).astype(np.uint8)
+    scale = cv2.resize(scale, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.multiply(image, scale if scale.ndim == 3 else cv2.merge([scale] * 3), scale=1 / 128)
+
+
+def _one_sided(rng, x, y, strength) -> np.ndarray:
+    """Light that falls from one side, sometimes with the sharp edge of a shadow."""
     angle = rng.uniform(0, 2 * np.pi)
-    x, y = np.linspace(-0.5, 0.5, width // 4 + 1), np.linspace(-0.5, 0.5, height // 4 + 1)
-    along = np.cos(angle) * x[None, :] + np.sin(angle) * y[:, None] + rng.normal(0, 0.15)
+    along = np.cos(angle) * x + np.sin(angle) * y + rng.normal(0, 0.15)
     soft = rng.choice((0.9, 0.5, 0.05))
-    light = 1 + strength * rng.uniform(0.15, 0.5) * np.clip(along / soft, -1, 0.7)
-    return cv2.resize(np.clip(light * 128, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    return 1 + strength * rng.uniform(0.15, 0.5) * np.clip(along / soft, -1, 0.7)
 
 
-def _flash(rng, shape) -> np.ndarray:
-    """A flash: bright where it hits, dark towards the corners; (H, W) uint8, 128 for no change."""
-    height, width = shape[:2]
-    x, y = np.linspace(-0.5, 0.5, width // 4 + 1), np.linspace(-0.5, 0.5, height // 4 + 1)
+def _flash(rng, x, y) -> np.ndarray:
+    """A flash: bright where it hits, dark towards the corners."""
     center = rng.normal(0, 0.15, 2)
-    distance = np.hypot(x[None, :] - center[0], y[:, None] - center[1])
-    light = 0.65 + rng.uniform(0.3, 0.7) * np.exp(-((distance / rng.uniform(0.25, 0.5)) ** 2))
-    return cv2.resize(np.clip(light * 128, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    distance = np.hypot(x - center[0], y - center[1])
+    return 0.65 + rng.uniform(0.3, 0.7) * np.exp(-((distance / rng.uniform(0.25, 0.5)) ** 2))
 
 
 def degrade(rng: np.random.Generator, image: np.ndarray, user: bool) -> np.ndarray:

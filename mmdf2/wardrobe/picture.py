@@ -18,7 +18,7 @@ from mmdf2.wardrobe.photo import degrade, relight, sample_light, shop_photo, use
 from mmdf2.wardrobe.places import hanger, other_place
 from mmdf2.wardrobe.plan import Shot, enrich, sample_company, sample_outfit
 from mmdf2.wardrobe.props import CARRIED, PROPS, sample_props
-from mmdf2.wardrobe.scene import Clothing, Variety, build_layers, dress, moved, paint
+from mmdf2.wardrobe.scene import Clothing, build_layers, cloth_surface, dress, moved, paint
 from mmdf2.wardrobe.variety import head_cover, vary_body
 
 ATTEMPTS = 4
@@ -75,12 +75,14 @@ HABITS = {
         roll=0.07,
     ),
 }
-# Version 2 shows more garments that nobody wears, so that a validation split of moderate size holds enough of them.
-MORE_HABITS = {
-    'shop': replace(HABITS['shop'], views=(0.17, 0.07, 0.06), props=(0.6, 0.4, 0.0), company=0.05),
-    'user': replace(HABITS['user'], views=(0.13, 0.075, 0.065), props=(0.2, 0.55, 0.25), company=0.14),
+HABITS_OF_VERSION = {
+    1: HABITS,
+    # More garments that nobody wears, so that a validation split of moderate size holds enough of them.
+    2: {
+        'shop': replace(HABITS['shop'], views=(0.17, 0.07, 0.06), props=(0.6, 0.4, 0.0), company=0.05),
+        'user': replace(HABITS['user'], views=(0.13, 0.075, 0.065), props=(0.2, 0.55, 0.25), company=0.14),
+    },
 }
-HABITS_OF_VERSION = {1: HABITS, 2: MORE_HABITS}
 
 
 def take(shot: Shot, size: int) -> tuple[np.ndarray, ImageAnnotation]:
@@ -179,8 +181,8 @@ def _dressed(rng, shot, habits, extras, view, outfit, first_item) -> tuple[Group
     if version.has('bodies'):
         body = vary_body(extras['bodies'], body)
     garments = [dress(clothing.cut, body) for clothing in outfit]
-    variety = Variety(version.textures, extras['drapery'])
-    layers = build_layers(body, outfit, garments, rng.random() < habits.locks, first_item, variety)
+    cloths = [cloth_surface(clothing, version.textures, extras['drapery']) for clothing in outfit]
+    layers = build_layers(body, outfit, garments, cloths, rng.random() < habits.locks, first_item)
     if view.worn:
         if version.has('bodies'):
             layers += head_cover(extras['bodies'], body)

@@ -5,6 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from mmdf2.wardrobe.backgrounds import SHRINK
 from mmdf2.wardrobe.body import as_color
 from mmdf2.wardrobe.canvas import Surface
 from mmdf2.wardrobe.fabric import periodic_noise
@@ -12,8 +13,6 @@ from mmdf2.wardrobe.figure import Layer
 from mmdf2.wardrobe.geometry import band, polygon_of, spline
 from mmdf2.wardrobe.photo_folder import nth_photo
 from mmdf2.wardrobe.texture import drapery_maps
-
-SHRINK = 2
 
 
 @lru_cache(maxsize=1)
@@ -110,10 +109,15 @@ def _surface(rng, rows, columns, color, depth) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     slope = np.cos(angle) * np.linspace(-1, 1, columns)[None, :] + np.sin(angle) * np.linspace(-1, 1, rows)[:, None]
     light = np.float32(1 + 0.15 * slope) + np.float32(depth) * patch
-    bright = cv2.convertScaleAbs(np.clip(light, 0, 2), alpha=127.5)
     flat = np.empty((rows, columns, 3), dtype=np.uint8)
     flat[:] = np.clip(color, 0, 255)
-    return cv2.multiply(flat, cv2.merge([bright] * 3), scale=1 / 127.5)
+    return _shaded(flat, light)
+
+
+def _shaded(pixels, light) -> np.ndarray:
+    """Multiplies (H, W, 3) pixels by an (H, W) map of light from 0 to 2."""
+    bright = cv2.convertScaleAbs(np.clip(light, 0, 2), alpha=127.5)
+    return cv2.multiply(pixels, cv2.merge([bright] * 3), scale=1 / 127.5)
 
 
 def _tone(rng) -> np.ndarray:
@@ -151,8 +155,8 @@ def bedding(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )
-    bright = cv2.convertScaleAbs(1 + rng.uniform(0.03, 0.16) * folds, alpha=127.5)
-    return cv2.multiply(_surface(rng, height, width, _tone(rng), 0.03), cv2.merge([bright] * 3), scale=1 / 127.5)
+    light = 1 + rng.uniform(0.03, 0.16) * folds
+    return _shaded(_surface(rng, height, width, _tone(rng), 0.03), light)
 
 
 def hanger(rng: np.random.Generator) -> list[Layer]:

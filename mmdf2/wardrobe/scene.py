@@ -47,28 +47,6 @@ class Clothing:
     drapery: Drapery | None = None
 
 
-@dataclass(frozen=True)
-class Variety:
-    """What one image adds to the clothes that are worn on it.
-
-    Attributes:
-        textures: Folder of photos of cloth, or ''.
-        rng: Random generator of the places of the folds, or None where no cloth has drapery.
-    """
-
-    textures: str = ''
-    rng: np.random.Generator | None = None
-
-    def folds_place(self) -> np.ndarray:
-        """Samples where the folds of a garment lie on this image: a (2, 3) map of the cloth's centimetres."""
-        assert self.rng is not None
-        scale = float(np.exp(self.rng.normal(0, 0.2)))
-        return affine(scale, self.rng.normal(0, 0.35), self.rng.uniform(-60, 60, 2), self.rng.choice((-1.0, 1.0)))
-
-
-NO_VARIETY = Variety()
-
-
 def dress(cut: Cut, body: Body) -> Garment:
     """Puts a garment of any category on a wearer."""
     if cut.category_id in BOTTOMS:
@@ -80,9 +58,9 @@ def build_layers(
     body: Body,
     outfit: list[Clothing],
     garments: list[Garment],
+    cloths: list[Surface],
     locks: bool,
     first_item: int = 0,
-    variety: Variety = NO_VARIETY,
 ) -> list[Layer]:
     """Lists all layers of a wearer and the clothes, from back to front.
 
@@ -90,21 +68,15 @@ def build_layers(
         body: The wearer.
         outfit: The clothes, from the skin outwards.
         garments: The same clothes, put on the wearer.
+        cloths: What the same clothes are made of, from ``cloth_surface``.
         locks: Whether long hair falls over the shoulders in front.
         first_item: Number of the first garment among all garments of the image.
-        variety: What this image adds to the clothes.
     """
     worn = body.view.worn
-    cloth = []
-    for index, (clothing, garment) in enumerate(zip(outfit, garments, strict=True), first_item):
-        place = variety.folds_place() if clothing.drapery else None
-        surfaces = [_surface(panel, clothing, variety.textures, place) for panel in garment.panels]
-        cloth.append(
-            [
-                _panel_layer(panel, clothing, index, surface)
-                for panel, surface in zip(garment.panels, surfaces, strict=True)
-            ]
-        )
+    cloth = [
+        [_panel_layer(panel, clothing, index, surface) for panel in garment.panels]
+        for index, (clothing, garment, surface) in enumerate(zip(outfit, garments, cloths, strict=True), first_item)
+    ]
 
     def chosen(*roles):
         return [layer for layers in cloth for layer in layers if layer.role in roles]
@@ -132,56 +104,67 @@ def build_layers(
 
 
 def moved(layer: Layer, place: np.ndarray) -> Layer:
-    """Moves a layer by a (2, 3) map of the scene."""
+    """Moves a layer by a (2, 3) map, which also scales the widths of its strokes."""
+    scale = scale_of(place)
     return replace(
         layer,
         outline=apply(place, layer.outline),
         frame=compose(place, layer.frame),
-        strokes=[(apply(place, points), color, width) for points, color, width in layer.strokes],
+        strokes=[(apply(place, points), color, width * scale) for points, color, width in layer.strokes],
     )
 
 
-def _panel_layer(panel: Panel, clothing: Clothing, index: int, surface: Surface) -> Layer:
-    strokes = [(stroke.points, _tone(stroke.tone, clothing.fabric), stroke.width) for stroke in panel.strokes]
+def _panel_layer(panel: Panel, clothing: Clothing, index: int, cloth: Surface) -> Layer:
+    cut, fabric = clothing.cut, clothing.fabric
+    surface = replace(
+        cloth,
+        decal=logo_decal(fabric) if panel.logo else None,
+        decal_box=(8.5, 22.0, 8.0) if cut.category_id in OUTWEAR else (0.0, 28.0, fabric.logo_cm),
+        relief_cm=4.0 if panel.role.startswith('sleeve') else 7.0,
+        shade=panel.shade,
+        opacity=cloth.opacity if panel.role != 'inside' else 1.0,
+    )
     return Layer(
         outline=panel.outline,
         surface=surface,
         frame=panel.frame,
-        strokes=strokes,
+        strokes=[(stroke.points, _tone(stroke.tone, fabric), stroke.width) for stroke in panel.strokes],
         item=index,
         role=panel.role,
         tucked=panel.role.startswith('sleeve'),
     )
 
 
-def _surface(panel: Panel, clothing: Clothing, textures: str, folds_place: np.ndarray | None) -> Surface:
-    cut, fabric = clothing.cut, clothing.fabric
-    tile, tile_cm = print_tile(fabric)
-    logo = logo_decal(fabric) if panel.logo else None
+def cloth_surface(clothing: Clothing, textures: str, rng: np.random.Generator) -> Surface:
+    """Makes the surface that all panels of a garment share on one image.
+
+    Args:
+        clothing: The garment.
+        textures: Folder of photos of cloth, or ''.
+        rng: Random generator of where the folds of its drapery lie; not used without drapery.
+    """
+    cut = clothing.cut
+    tile, tile_cm = print_tile(clothing.fabric)
     surface = Surface(
-        color=fabric.base,
+        color=clothing.fabric.base,
         tile=tile,
         tile_cm=tile_cm,
-        decal=logo,
-        decal_box=(8.5, 22.0, 8.0) if cut.category_id in OUTWEAR else (0.0, 28.0, fabric.logo_cm),
         folds=fold_maps()[cut.folds][cut.fold_map],
         fold_depth=FOLD_DEPTH[cut.folds],
-        relief_cm=4.0 if panel.role.startswith('sleeve') else 7.0,
         relief=0.6,
-        shade=panel.shade,
     )
     if clothing.texture:
         weave, weave_cm = weave_map(clothing.texture, textures)
-        opacity = clothing.texture.opacity if panel.role != 'inside' else 1.0
-        surface = replace(surface, weave=weave, weave_cm=weave_cm, opacity=opacity)
+        surface = replace(surface, weave=weave, weave_cm=weave_cm, opacity=clothing.texture.opacity)
     if clothing.drapery:
         drapery = clothing.drapery
+        scale = float(np.exp(rng.normal(0, 0.2)))
         surface = replace(
             surface,
             folds=drapery_maps()[drapery.kind][drapery.map_number],
             folds_cm=drapery.size_cm,
             fold_depth=drapery.depth,
-            folds_place=folds_place,
+            folds_place=affine(scale, rng.normal(0, 0.35), rng.uniform(-60, 60, 2), rng.choice((-1.0, 1.0))),
         )
     return surface
 
@@ -213,14 +196,14 @@ def paint(
     """
     owners = list(owners or [(-1, '')])
     others = len(owners)
-    scale = scale_of(camera)
     chest = apply(camera, CHEST)
     for layer in layers:
         key = (layer.item, layer.role)
         if key not in owners:
             owners.append(key)
-        outline, frame = apply(camera, layer.outline), compose(camera, layer.frame)
-        over = [number for number, (item, _) in enumerate(owners) if item > layer.item and number >= others]
-        strokes = [(apply(camera, points), color, width * scale) for points, color, width in layer.strokes]
-        canvas.paint(outline, layer.surface, frame, owners.index(key), strokes, over if layer.tucked else [], chest)
+        over = []
+        if layer.tucked:
+            over = [number for number, (item, _) in enumerate(owners) if item > layer.item and number >= others]
+        seen = moved(layer, camera)
+        canvas.paint(seen.outline, seen.surface, seen.frame, owners.index(key), seen.strokes, over, chest)
     return owners
