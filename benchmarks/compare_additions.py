@@ -9,13 +9,11 @@ each of its additions; choose some of them by --rows. What is done stays in DIR,
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from mmdf2.engine import read_config
-from mmdf2.files import usable_cores
+from mmdf2.engine.launching import config_of_run, last_checkpoint, launch_training
 from mmdf2.wardrobe import make_wardrobe
 from mmdf2.wardrobe.version import ADDITIONS, Version
 
@@ -60,28 +58,15 @@ def main() -> None:
 
 
 def train(folder: Path, version: Version, args: argparse.Namespace) -> Path:
-    """Draws a wardrobe and trains on it, in two processes if there are two cores; returns the checkpoint."""
-    config = read_config(CONFIG)
+    """Draws a wardrobe and trains on it; returns the checkpoint. What the training prints is in train.log."""
     make_wardrobe(folder / 'wardrobe', args.identities, args.seed, size=320, version=version)
-    config.work_dir = str(folder)
-    config.randomness = dict(seed=args.seed)
-    config.data_root = str(folder / 'wardrobe')
-    config.val_dataloader = config.val_evaluator = config.val_cfg = None
-    config.train_cfg.pop('val_interval', None)
-    config.train_dataloader.dataset.data_root = config.data_root
+    config = config_of_run(CONFIG, folder, args.seed)
     if args.backbone:
         config.model.backbone.init_cfg.checkpoint = args.backbone
-    checkpoint = folder / f'epoch_{config.train_cfg.max_epochs}.pth'
-    if checkpoint.exists():
-        return checkpoint
-    processes = min(2, usable_cores())
-    config.train_dataloader.batch_size //= processes
-    config.dump(folder / 'config.py')
-    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-    tool = [ROOT / 'tools/train.py', folder / 'config.py', '--work-dir', folder, '--resume', '--launcher', 'pytorch']
-    environment = os.environ | {'OMP_NUM_THREADS': str(max(1, usable_cores() // processes))}
-    with open(folder / 'train.log', 'ab') as log:
-        subprocess.run([sys.executable, *launch, *map(str, tool)], check=True, env=environment, stdout=log, stderr=log)
+    checkpoint = last_checkpoint(config)
+    if not checkpoint.exists():
+        with open(folder / 'train.log', 'ab') as log:
+            launch_training(config, ROOT / 'tools/train.py', log)
     return checkpoint
 
 

@@ -30,6 +30,8 @@ from tqdm import tqdm
 from mmdf2.apis import ClothesInferencer
 from mmdf2.categories import Visibility
 from mmdf2.datasets.annotation import read_annotation
+from mmdf2.datasets.listing import list_split
+from mmdf2.datasets.prepare import image_size
 from mmdf2.files import write_json
 from mmdf2.images import read_image
 
@@ -64,12 +66,10 @@ class Photo:
 
 def deepfashion2_photos(split: Path) -> Iterator[Photo]:
     """Reads photos in the layout of DeepFashion2."""
-    for path in sorted((split / 'annos').glob('*.json')):
-        image = next((split / 'image').glob(f'{path.stem}.*'))
-        height, width = read_image(image).shape[:2]
-        items = read_annotation(path, (width, height)).items
+    for files in list_split(split.parent, split.name).images:
+        items = read_annotation(files.annotation, image_size(files.image)).items
         labels = np.array([item.label for item in items])
-        yield Photo(image, np.array([item.bbox for item in items]), labels, [item.landmarks for item in items])
+        yield Photo(files.image, np.array([item.bbox for item in items]), labels, [item.landmarks for item in items])
 
 
 def clothing_co_parsing_photos(root: Path, every: int) -> Iterator[Photo]:

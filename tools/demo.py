@@ -9,10 +9,7 @@ where it stopped. A finished one is not trained again unless --fresh is given or
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,16 +19,16 @@ if __name__ == '__main__':
     start('The same command continues where this one stopped.')
 
 import numpy as np
-import torch
 from mmengine.config import Config
 
 from mmdf2.analysis.retrieval_errors import rows_of_results
 from mmdf2.apis import ClothesInferencer
 from mmdf2.datasets.prepare import open_or_prepare
-from mmdf2.engine import guard_checkpoint_loading, read_config, run_test
+from mmdf2.engine import guard_checkpoint_loading, run_test
+from mmdf2.engine.launching import config_of_run, last_checkpoint, launch_training
 from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.report.tables import summary_table, write_report
-from mmdf2.files import usable_cores, write_json, write_text
+from mmdf2.files import write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.visualization import draw_instance_data, draw_items, draw_retrieval_rows
 from mmdf2.wardrobe import make_wardrobe
@@ -94,17 +91,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the recipe and points it at this run's wardrobe and folder."""
-    config = read_config(args.config)
-    config.work_dir = str(args.work_dir)
-    config.randomness = dict(seed=args.seed)
-    root = config.data_root = str(args.work_dir / 'wardrobe')
-    # The demo tests once, at the end.
-    config.val_dataloader = config.val_evaluator = config.val_cfg = None
-    config.train_cfg.pop('val_interval', None)
-    for loader in (config.train_dataloader, config.test_dataloader):
-        loader.dataset.data_root = root
+    config = config_of_run(args.config, args.work_dir, args.seed)
+    config.test_dataloader.dataset.data_root = config.data_root
     for evaluator in config.test_evaluator:
-        evaluator.data_root = root
+        evaluator.data_root = config.data_root
         evaluator.outfile_prefix = str(args.work_dir / 'results')
     return config
 
@@ -126,39 +116,17 @@ def begin(args: argparse.Namespace, config: Config) -> None:
 
 def train(config: Config) -> tuple[Path, float]:
     """Trains, continues, or finds the training done; returns the checkpoint and the seconds that it took in all."""
-    work_dir = Path(config.work_dir)
-    checkpoint = work_dir / f'epoch_{config.train_cfg.max_epochs}.pth'
-    clock = work_dir / 'train_seconds.json'
+    checkpoint = last_checkpoint(config)
+    clock = Path(config.work_dir) / 'train_seconds.json'
     before = json.loads(clock.read_text()) if clock.exists() else 0.0
     if not checkpoint.exists():
         start = time.monotonic()
         try:
-            run_training(config)
+            launch_training(config, TOOLS / 'train.py')
         finally:
             before += time.monotonic() - start
             write_json(clock, before)
     return checkpoint, before
-
-
-def run_training(config: Config) -> None:
-    """Runs tools/train.py, in one process on a GPU, and without a GPU in two processes with half of the cores each.
-
-    Two processes with half a batch each use two cores better than one process with two threads, because RoIAlign, the
-    proposals and MMDetection's Python do not run in parallel.
-    """
-    config = config.copy()
-    processes = 1 if torch.cuda.is_available() else min(2, usable_cores())
-    config.train_dataloader.batch_size //= processes
-    path = Path(config.work_dir) / 'config.py'
-    config.dump(path)
-    tool = [str(TOOLS / 'train.py'), str(path), '--work-dir', config.work_dir, '--resume']
-    environment = dict(os.environ)
-    if processes > 1:
-        launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-        tool = [*launch, *tool, '--launcher', 'pytorch']
-        environment['OMP_NUM_THREADS'] = str(max(1, usable_cores() // processes))
-    if subprocess.run([sys.executable, *tool], check=False, env=environment).returncode:
-        raise UserError('training stopped with the error above; cure it and start the same command again.')
 
 
 def test(config: Config, checkpoint: Path) -> dict[str, float]:
