@@ -64,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Draws the wardrobe, or only its contact sheet."""
     args = parse_args(argv)
-    version = Version(args.version, tuple(args.without), args.backgrounds, args.textures)
+    version = Version(args.version, without=tuple(args.without), backgrounds=args.backgrounds, textures=args.textures)
     if args.contact_sheet:
         print(f'wrote {write_contact_sheet(args.contact_sheet, args.seed, version=version)}')
         return

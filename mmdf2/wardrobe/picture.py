@@ -194,7 +194,7 @@ def _dressed(rng, shot, habits, extras, view, outfit, first_item) -> tuple[Group
     if version.has('camera'):
         lens = sample_lens(extras['camera'], view.worn)
         layers, garments = through_lens(lens, layers, garments)
-    return Group(view, body, outfit, garments, layers), lens
+    return Group(view=view, body=body, outfit=outfit, garments=garments, layers=layers), lens
 
 
 def _with_company(rng, shot, habits, extras, main) -> list[Group]:
