@@ -53,12 +53,12 @@ def relight(rng: np.random.Generator, image: np.ndarray, user: bool) -> np.ndarr
     """
     strength = 1.0 if user else 0.4
     if rng.random() < 0.6:
-        image = _saturated(image, float(np.exp(rng.normal(-0.1, 0.35 * strength))))
+        image = _saturated(image, float(np.exp(rng.normal(-0.25, 0.35 * strength))))
     if rng.random() < 0.5 * strength:
         image = _lit(image, _one_sided(rng, *_positions(image, 4), strength))
     if rng.random() < 0.25 * strength:
         image = _lit(image, _flash(rng, *_positions(image, 4)))
-    warmth, tint = rng.normal(0, 0.09 * strength), rng.normal(0, 0.04 * strength)
+    warmth, tint = rng.normal(0, 0.07 * strength), rng.normal(0, 0.025 * strength)
     gains = np.exp([-warmth, tint, warmth])
     gamma, contrast = np.exp(rng.normal(0, 0.22 * strength)), rng.normal(0, 0.25 * strength)
     level = np.linspace(0, 1, 256)[:, None] ** gamma * gains

@@ -42,7 +42,7 @@ def other_place(rng: np.random.Generator, background: np.ndarray, source: str, w
     height, width = background.shape[:2]
     if not worn:
         chosen = bedding(rng, width, height) if rng.random() < (0.7 if source == 'user' else 0.3) else background
-    elif rng.random() < (0.75 if source == 'user' else 0.2):
+    elif rng.random() < (0.85 if source == 'user' else 0.35):
         if photos and rng.random() < 0.7:
             chosen = photo_of(rng, photos, width, height)
         else:
@@ -55,16 +55,28 @@ def other_place(rng: np.random.Generator, background: np.ndarray, source: str, w
 def clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Draws things of all sizes that cover each other, as behind people on photos: (height, width, 3) uint8 BGR."""
     columns, rows = width // SHRINK + 1, height // SHRINK + 1
-    image = np.ascontiguousarray(_surface(rng, rows, columns, _tone(rng), 0.25 * rng.random()))
+    image = np.ascontiguousarray(_surface(rng, rows, columns, _tone(rng), rng.uniform(0.03, 0.2)))
+    if rng.random() < 0.5:
+        horizon = int(rows * rng.uniform(0.3, 0.9))
+        image[horizon:] = _ground(rng, rows - horizon, columns)
     palette = [_tone(rng) for _ in range(6)]
-    count = int(rng.choice((0, 8, 25, 70), p=(0.12, 0.28, 0.35, 0.25)))
+    count = int(rng.choice((0, 8, 25, 70), p=(0.08, 0.22, 0.4, 0.3)))
     sizes = np.sort(np.exp(rng.uniform(np.log(0.03), np.log(0.7), count)))[::-1] * max(rows, columns)
     for size in sizes:
         _thing(rng, image, size, palette[rng.integers(len(palette))])
-    blur = rng.choice((0.0, 0.0, 1.0, 2.5, 5.0))
+    blur = rng.choice((0.0, 0.0, 0.0, 0.7, 1.5, 3.0, 5.0))
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _ground(rng, rows, columns) -> np.ndarray:
+    """A floor or a street seen at a slant: its texture grows towards the lower edge; (rows, columns, 3) uint8."""
+    flat = _surface(rng, columns, columns, _tone(rng), rng.uniform(0.03, 0.2))
+    inset = columns * rng.uniform(0.2, 0.45)
+    source = np.array([[inset, 0], [columns - inset, 0], [columns, columns], [0, columns]], dtype=np.float32)
+    target = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], dtype=np.float32)
+    return cv2.warpPerspective(flat, cv2.getPerspectiveTransform(source, target), (columns, rows))
 
 
 def _thing(rng, image, size, color) -> None:
@@ -94,7 +106,7 @@ def _thing(rng, image, size, color) -> None:
         return
     mask = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
     cv2.fillPoly(mask, [outline - np.array([x1, y1], dtype=np.int32) * 16], 255, cv2.LINE_8, 4)
-    cv2.copyTo(_surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.05, 0.3)), mask, image[y1:y2, x1:x2])
+    cv2.copyTo(_surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.03, 0.25)), mask, image[y1:y2, x1:x2])
 
 
 def _surface(rng, rows, columns, color, depth) -> np.ndarray:
@@ -121,10 +133,12 @@ def _shaded(pixels, light) -> np.ndarray:
 
 
 def _tone(rng) -> np.ndarray:
-    """A BGR colour as things around people have: most are pale or dark, few are bright."""
+    """A BGR colour as things around people have: pale, gray or dark, mostly a little warm; few are bright."""
     gray = rng.uniform(20, 245)
-    cast = rng.normal(0, 10 if rng.random() < 0.7 else 45, 3)
-    return np.clip(gray + cast, 5, 250)
+    if rng.random() < 0.12:
+        return np.clip(gray + rng.normal(0, 45, 3), 5, 250)
+    warmth, tint = rng.normal(0.08, 0.16), rng.normal(0, 0.035)
+    return np.clip(gray * np.array([1 - warmth, 1 + tint, 1 + warmth]) + rng.normal(0, 4, 3), 5, 250)
 
 
 def photo_of(rng: np.random.Generator, folder: str, width: int, height: int) -> np.ndarray:

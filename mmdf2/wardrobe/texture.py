@@ -31,7 +31,7 @@ WEAVES = {
     'fleece': (8.0, 0.18),
     'photo': (30.0, 1.0),
 }
-WEAVE_SHARES = (0.26, 0.1, 0.06, 0.08, 0.1, 0.06, 0.04, 0.12, 0.08, 0.04, 0.06)
+WEAVE_SHARES = (0.4, 0.08, 0.05, 0.06, 0.08, 0.05, 0.03, 0.1, 0.06, 0.04, 0.05)
 # BGR colours that clothes have most often, and their shares.
 COMMON_COLORS = {
     (28, 26, 26): 0.24,
@@ -92,7 +92,7 @@ def sample_texture(rng: np.random.Generator, has_photos: bool) -> Texture:
         weave=weave,
         map_number=int(rng.integers(1 << 16)),
         scale=float(np.exp(rng.normal(0, 0.25))),
-        strength=float(rng.uniform(0.5, 1.4)),
+        strength=float(rng.uniform(0.3, 1.1)),
         opacity=float(rng.uniform(0.6, 0.9)) if rng.random() < 0.07 else 1.0,
     )
 
@@ -116,19 +116,30 @@ def vary_fabric(rng: np.random.Generator, fabric: Fabric, taken: list[Fabric]) -
         taken: The cloths of the other styles of the same cut, from which this one is to differ.
     """
     period = float(np.exp(rng.uniform(np.log(1.5), np.log(24))))
+    kind = _vary_print(rng, fabric.print)
+    second = _common_color(rng) if rng.random() < 0.5 else fabric.second
     base = fabric.base
-    if fabric.print not in ('denim', 'camouflage') and rng.random() < 0.65:
+    if kind not in ('denim', 'camouflage') and rng.random() < 0.75:
         for _ in range(8):
             base = _common_color(rng)
-            others = [*(other.base for other in taken if other.print == fabric.print), fabric.second, fabric.third]
+            others = [*(other.base for other in taken if other.print == kind), fabric.third]
+            if kind != 'plain':
+                others.append(second)
             if all(np.abs(np.subtract(base, other)).sum() > 90 for other in others):
                 break
         else:
-            base = fabric.base
-    kind = fabric.print
-    if kind in PRINTS[2:] and rng.random() < 0.3:
-        kind = str(rng.choice(('stripes', 'plaid', 'flowers', 'pinstripes')))
-    return replace(fabric, base=base, print=kind, period_cm=period)
+            base, second = fabric.base, fabric.second
+    return replace(fabric, base=base, second=second, print=kind, period_cm=period)
+
+
+def _vary_print(rng, kind: str) -> str:
+    """Half of the printed cloths become plain, as most clothes are; the others more often have a frequent print."""
+    if kind not in PRINTS[2:]:
+        return kind
+    lot = rng.random()
+    if lot < 0.5:
+        return 'plain'
+    return str(rng.choice(('stripes', 'plaid', 'flowers', 'pinstripes'))) if lot < 0.65 else kind
 
 
 def _common_color(rng) -> tuple[int, int, int]:
