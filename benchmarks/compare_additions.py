@@ -13,6 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmdf2.command_line import start
+
+if __name__ == '__main__':
+    start('The same command goes on where this one stopped.')
+
 from mmdf2.engine.launching import config_of_run, last_checkpoint, launch_training
 from mmdf2.wardrobe import make_wardrobe
 from mmdf2.wardrobe.version import ADDITIONS, Version

@@ -10,8 +10,12 @@ subset.
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+from mmdf2.command_line import UserError, start
+
+if __name__ == '__main__':
+    start()
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -42,14 +46,14 @@ def trends(reports: list[dict]) -> dict[str, dict]:
     """Table -> its rank correlations with the paper, mean figures and least counts.
 
     Raises:
-        ValueError: A report has no figure of a subset.
+        UserError: A report has no figure of a subset.
     """
     found = {}
     for table, (task, figure) in TABLES.items():
-        rows = [[report[task][column] for column in SUBSETS if column in report[task]] for report in reports]
+        rows = [[report[task][column] for column in SUBSETS if column in report.get(task, {})] for report in reports]
         values = np.array([[np.nan if cell[figure] is None else cell[figure] for cell in row] for row in rows], float)
         if values.shape != (len(reports), len(SUBSETS)) or np.isnan(values).any():
-            raise ValueError(f'{table}: a report lacks the {figure} of a subset; make it with --subsets')
+            raise UserError(f'{table}: a report lacks the {figure} of a subset; make it with --subsets.')
         paper = published_figures(task, figure)
         found[table] = {
             'correlations': [float(spearmanr(row, paper).statistic) for row in values],
@@ -65,15 +69,27 @@ def trends(reports: list[dict]) -> dict[str, dict]:
     return found
 
 
+def read_report(path: Path) -> dict:
+    """Reads the tables.json of one seed.
+
+    Raises:
+        UserError: It is no report.
+    """
+    try:
+        report = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is not JSON ({error}); give the tables.json of a run.') from error
+    if not isinstance(report, dict):
+        raise UserError(f'{path} holds no report, but a {type(report).__name__}; give the tables.json of a run.')
+    return report
+
+
 def main(argv: list[str] | None = None) -> None:
     """Prints the correlations and the figures they are made of, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('reports', type=Path, nargs='+', help='tables.json of each seed')
     args = parser.parse_args(argv)
-    try:
-        found = trends([json.loads(path.read_text()) for path in args.reports])
-    except (ValueError, KeyError) as error:
-        sys.exit(f'compare_trends.py: {error}')
+    found = trends([read_report(path) for path in args.reports])
     print('| table | rank correlation with the paper, per seed | of the mean |\n| --- | --- | --- |')
     for table, row in found.items():
         seeds = ' / '.join(f'{value:.2f}' for value in row['correlations'])

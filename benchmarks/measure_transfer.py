@@ -16,6 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmdf2.command_line import UserError, start
+
+if __name__ == '__main__':
+    start()
+
 import cv2
 import numpy as np
 import torch
@@ -105,6 +110,9 @@ def main() -> None:
         photos = list(deepfashion2_photos(args.photos))
     else:
         photos = list(clothing_co_parsing_photos(args.clothing_co_parsing, args.every))
+    if not photos:
+        folder = args.photos or args.clothing_co_parsing
+        raise UserError(f'{folder} holds no annotated photo; give the folder of the dataset that --help describes.')
     inferencer = ClothesInferencer(args.config, args.checkpoint)
     figures = {'photos': len(photos), 'garments': sum(len(photo.boxes) for photo in photos)}
     figures |= box_figures(inferencer, photos)

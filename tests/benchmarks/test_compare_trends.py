@@ -46,3 +46,11 @@ def test_counts_of_items_and_of_queries_are_printed(tmp_path):
     printed = run_tool('compare_trends.py', path, folder='benchmarks')
     assert printed.count('| items | ' + ' | '.join(['300'] * 12)) == 4
     assert printed.count('| items | ' + ' | '.join(['40'] * 12)) == 2
+
+
+def test_what_is_no_report_is_named(tmp_path):
+    assert 'check the path' in boxes(tmp_path / 'missing.json', expect=1)
+    for content, complaint in (('{', 'is not JSON'), ('[]', 'holds no report, but a list'), ('{}', 'make it with')):
+        path = tmp_path / 'report.json'
+        path.write_text(content)
+        assert complaint in boxes(path, expect=1)

@@ -89,3 +89,8 @@ def test_a_model_is_measured_on_photos_of_both_kinds(tmp_path, tiny_root, street
     run_tool('measure_transfer.py', *model, '--clothing-co-parsing', street, '--out', out, folder='benchmarks')
     figures = json.loads(out.read_text())
     assert (figures['photos'], figures['garments']) == (2, 2)
+
+    (street / 'annotations/pixel-level').rename(street / 'elsewhere')
+    for missing in (('--clothing-co-parsing', street), ('--clothing-co-parsing', street / 'nowhere')):
+        printed = run_tool('measure_transfer.py', *model, *missing, folder='benchmarks', expect=1)
+        assert str(missing[1]) in printed and 'Traceback' not in printed
