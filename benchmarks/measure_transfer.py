@@ -79,7 +79,8 @@ def deepfashion2_photos(split: Path) -> Iterator[Photo]:
 
 def clothing_co_parsing_photos(root: Path, every: int) -> Iterator[Photo]:
     """Reads every n-th photo of Clothing Co-Parsing that has a class per pixel; each tag's pixels are one garment."""
-    names = [str(entry[0]) for entry in loadmat(root / 'label_list.mat')['label_list'][0]]
+    with open(root / 'label_list.mat', 'rb') as file:  # loadmat does not say which file is missing
+        names = [str(entry[0]) for entry in loadmat(file)['label_list'][0]]
     wanted = [number for number, name in enumerate(names) if name in GARMENT_TAGS]
     for path in sorted((root / 'annotations/pixel-level').glob('*.mat'))[::every]:
         classes = loadmat(path)['groundtruth']
