@@ -115,8 +115,10 @@ class Canvas:
         cv2.fillPoly(alpha, [_fixed(outline - (x1, y1))], 255, cv2.LINE_AA, SHIFT)
         if len(over):
             above = np.zeros_like(alpha)
-            cv2.fillPoly(above, [_fixed(zone - (x1, y1))], 255, cv2.LINE_8, SHIFT)
-            alpha[(above > 0) & np.isin(self.owner[y1:y2, x1:x2], over)] = 0
+            cv2.fillPoly(above, [_fixed(zone - (x1, y1))], 1, cv2.LINE_8, SHIFT)
+            stays = np.zeros(256, dtype=np.uint8)
+            stays[list(over)] = 1
+            alpha[(above & cv2.LUT(self.owner[y1:y2, x1:x2], stays)) > 0] = 0
         frame = compose(np.array([[1.0, 0, -x1], [0, 1, -y1]]), frame)
         if surface.shadow:
             self._cast_shadow(region, alpha, surface.shadow, margin / 2)

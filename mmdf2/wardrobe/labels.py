@@ -112,4 +112,6 @@ def label_item(
 def _shows(owner, point, numbers) -> bool:
     x, y = np.round(point).astype(int)
     window = owner[max(0, y - REACH) : y + REACH + 1, max(0, x - REACH) : x + REACH + 1]
-    return bool(np.isin(window, numbers).any())
+    wanted = np.zeros(256, dtype=bool)
+    wanted[numbers] = True
+    return bool(wanted[window].any())
