@@ -6,8 +6,8 @@ import numpy as np
 from mmdf2.categories import Visibility
 from mmdf2.codecs.polygons import mask_to_polygons
 from mmdf2.datasets.annotation import Item
-from mmdf2.wardrobe.body import View
-from mmdf2.wardrobe.garment import Garment
+from mmdf2.wardrobe.garments.garment import Garment
+from mmdf2.wardrobe.people.body import View
 
 # A landmark lies on the edge of its panel: the panel is searched for within this many pixels around the landmark.
 REACH = 2

@@ -6,20 +6,20 @@ import numpy as np
 
 from mmdf2.categories import Visibility
 from mmdf2.datasets.annotation import ImageAnnotation, Item
-from mmdf2.wardrobe import backgrounds
-from mmdf2.wardrobe.body import ANKLE_Y, Body, View, sample_body
+from mmdf2.wardrobe.camera.lens import Lens, sample_lens, through_lens
+from mmdf2.wardrobe.camera.photo import degrade, relight, sample_light, shop_photo, user_photo
 from mmdf2.wardrobe.canvas import STUDIO_LIGHT, Canvas
-from mmdf2.wardrobe.figure import Layer
-from mmdf2.wardrobe.garment import Garment
+from mmdf2.wardrobe.garments.garment import Garment
 from mmdf2.wardrobe.geometry import affine, apply, compose
 from mmdf2.wardrobe.labels import MAX_HIDDEN, label_item
-from mmdf2.wardrobe.lens import Lens, sample_lens, through_lens
-from mmdf2.wardrobe.photo import degrade, relight, sample_light, shop_photo, user_photo
-from mmdf2.wardrobe.places import hanger, other_place
+from mmdf2.wardrobe.people.body import ANKLE_Y, Body, View, sample_body
+from mmdf2.wardrobe.people.figure import Layer
+from mmdf2.wardrobe.people.props import CARRIED, PROPS, sample_props
+from mmdf2.wardrobe.people.variety import head_cover, vary_body
+from mmdf2.wardrobe.places import backgrounds
+from mmdf2.wardrobe.places.clutter import hanger, other_place
 from mmdf2.wardrobe.plan import Shot, enrich, sample_company, sample_outfit
-from mmdf2.wardrobe.props import CARRIED, PROPS, sample_props
 from mmdf2.wardrobe.scene import Clothing, build_layers, cloth_surface, dress, moved, paint
-from mmdf2.wardrobe.variety import head_cover, vary_body
 
 ATTEMPTS = 4
 MIN_VISIBLE = 0.3  # share of the main garment's landmarks that should be seen

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmdf2.wardrobe.cut import (
+from mmdf2.wardrobe.cloth.fabric import sample_fabric
+from mmdf2.wardrobe.cloth.texture import sample_drapery, sample_texture, vary_fabric
+from mmdf2.wardrobe.garments.cut import (
     BOTTOMS,
     DRESSES,
     LONG_OUTWEAR,
@@ -22,9 +24,7 @@ from mmdf2.wardrobe.cut import (
     VEST,
     sample_cut,
 )
-from mmdf2.wardrobe.fabric import sample_fabric
 from mmdf2.wardrobe.scene import Clothing
-from mmdf2.wardrobe.texture import sample_drapery, sample_texture, vary_fabric
 from mmdf2.wardrobe.version import CURRENT_VERSION, Version
 
 SPLITS = ('train', 'validation')

@@ -4,12 +4,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmdf2.wardrobe.body import ARMPIT_Y, Arm, Body
-from mmdf2.wardrobe.bottoms import dress_bottom
 from mmdf2.wardrobe.canvas import Canvas, Surface
-from mmdf2.wardrobe.cut import BOTTOMS, OUTWEAR, Cut
-from mmdf2.wardrobe.fabric import Fabric, fold_maps, logo_decal, print_tile
-from mmdf2.wardrobe.figure import (
+from mmdf2.wardrobe.cloth.fabric import Fabric, fold_maps, logo_decal, print_tile
+from mmdf2.wardrobe.cloth.texture import Drapery, Texture, drapery_maps, weave_map
+from mmdf2.wardrobe.garments.bottoms import dress_bottom
+from mmdf2.wardrobe.garments.cut import BOTTOMS, OUTWEAR, Cut
+from mmdf2.wardrobe.garments.garment import Garment, Panel
+from mmdf2.wardrobe.garments.outwear import dress_outwear
+from mmdf2.wardrobe.garments.uppers import dress_upper
+from mmdf2.wardrobe.geometry import affine, apply, compose, scale_of
+from mmdf2.wardrobe.people.body import ARMPIT_Y, Arm, Body
+from mmdf2.wardrobe.people.figure import (
     Layer,
     arm_layers,
     hair_behind,
@@ -18,11 +23,6 @@ from mmdf2.wardrobe.figure import (
     leg_layers,
     trunk_layer,
 )
-from mmdf2.wardrobe.garment import Garment, Panel
-from mmdf2.wardrobe.geometry import affine, apply, compose, scale_of
-from mmdf2.wardrobe.outwear import dress_outwear
-from mmdf2.wardrobe.texture import Drapery, Texture, drapery_maps, weave_map
-from mmdf2.wardrobe.uppers import dress_upper
 
 CHEST = np.array([[-99.0, -99.0], [99.0, -99.0], [99.0, ARMPIT_Y - 2], [-99.0, ARMPIT_Y - 2]])  # above the armpits
 FOLD_DEPTH = {'soft': 0.07, 'draped': 0.09, 'crumpled': 0.07}

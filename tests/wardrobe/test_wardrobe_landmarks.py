@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmdf2.categories import CATEGORIES
-from mmdf2.wardrobe.body import SIDES, View, sample_body
-from mmdf2.wardrobe.cut import BOTTOMS, LONG_SLEEVED, OUTWEAR, SHORT_SLEEVED, SHORTS, SKIRT, sample_cut
+from mmdf2.wardrobe.garments.cut import BOTTOMS, LONG_SLEEVED, OUTWEAR, SHORT_SLEEVED, SHORTS, SKIRT, sample_cut
+from mmdf2.wardrobe.people.body import SIDES, View, sample_body
 from mmdf2.wardrobe.scene import dress
 
 IDS = [category.name for category in CATEGORIES]

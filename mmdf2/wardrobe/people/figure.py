@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmdf2.wardrobe.body import ANKLE_Y, CROTCH_Y, HIP_Y, KNEE_Y, SIDES, Arm, Body
 from mmdf2.wardrobe.canvas import Surface
-from mmdf2.wardrobe.fabric import fold_maps
-from mmdf2.wardrobe.garment import IDENTITY
+from mmdf2.wardrobe.cloth.fabric import fold_maps
+from mmdf2.wardrobe.garments.garment import IDENTITY
+from mmdf2.wardrobe.garments.sleeves import bare_arm
 from mmdf2.wardrobe.geometry import band, ellipse, polygon_of, spline
-from mmdf2.wardrobe.sleeves import bare_arm
+from mmdf2.wardrobe.people.body import ANKLE_Y, CROTCH_Y, HIP_Y, KNEE_Y, SIDES, Arm, Body
 
 
 @dataclass

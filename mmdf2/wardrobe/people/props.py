@@ -4,10 +4,10 @@
 
 import numpy as np
 
-from mmdf2.wardrobe.body import HAIRS, Body, as_color
 from mmdf2.wardrobe.canvas import Surface
-from mmdf2.wardrobe.figure import Layer
 from mmdf2.wardrobe.geometry import affine, apply, band, ellipse, polygon_of, spline
+from mmdf2.wardrobe.people.body import HAIRS, Body, as_color
+from mmdf2.wardrobe.people.figure import Layer
 
 
 def _color(rng) -> tuple[float, float, float]:

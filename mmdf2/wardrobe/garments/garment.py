@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmdf2.wardrobe.cut import Cut
+from mmdf2.wardrobe.garments.cut import Cut
 
 IDENTITY = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 

@@ -5,11 +5,11 @@
 import numpy as np
 
 from mmdf2.categories import category_by_id
-from mmdf2.wardrobe.body import ANKLE_Y, CROTCH_Y, HIP_Y, KNEE_Y, SIDES, Body
-from mmdf2.wardrobe.cut import SHORTS, SKIRT, Cut
-from mmdf2.wardrobe.garment import Garment, LandmarkList, Panel, Stroke, button
+from mmdf2.wardrobe.garments.cut import SHORTS, SKIRT, Cut
+from mmdf2.wardrobe.garments.garment import Garment, LandmarkList, Panel, Stroke, button
+from mmdf2.wardrobe.garments.uppers import hem_line
 from mmdf2.wardrobe.geometry import along, spline
-from mmdf2.wardrobe.uppers import hem_line
+from mmdf2.wardrobe.people.body import ANKLE_Y, CROTCH_Y, HIP_Y, KNEE_Y, SIDES, Body
 
 LEG_HALF_WIDTHS = ((CROTCH_Y, KNEE_Y - 18, KNEE_Y, KNEE_Y + 16, ANKLE_Y), (8.2, 6.6, 5.2, 5.2, 3.5))
 

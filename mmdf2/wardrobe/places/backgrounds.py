@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from mmdf2.wardrobe.fabric import periodic_noise
+from mmdf2.wardrobe.cloth.fabric import periodic_noise
 
 _GRAIN = periodic_noise(np.random.default_rng(7), 256, (40, 40))
 _WOOD = periodic_noise(np.random.default_rng(8), 256, (3, 50))

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from mmdf2.wardrobe.canvas import Light
-from mmdf2.wardrobe.fabric import periodic_noise
+from mmdf2.wardrobe.cloth.fabric import periodic_noise
 
 _NOISE = periodic_noise(np.random.default_rng(9), 512, (400, 400))
 

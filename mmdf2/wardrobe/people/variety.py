@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmdf2.wardrobe.body import HAIRS, SIDES, SKINS, Arm, Body, arm_joints, as_color
 from mmdf2.wardrobe.canvas import Surface
-from mmdf2.wardrobe.figure import Layer
 from mmdf2.wardrobe.geometry import affine, apply, ellipse, spline
+from mmdf2.wardrobe.people.body import HAIRS, SIDES, SKINS, Arm, Body, arm_joints, as_color
+from mmdf2.wardrobe.people.figure import Layer
 
 # Name -> ((least, most) angle of the upper arm from the vertical, (least, most) bend of the forearm, factor on the
 # forearm's length in the image), in degrees as in ``body.ARM_POSES``; the last number is the pose's weight.

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.wardrobe.body import FOREARM, SHOULDER, UPPER_ARM, Arm
-from mmdf2.wardrobe.cut import Cut
-from mmdf2.wardrobe.garment import Panel, Stroke
+from mmdf2.wardrobe.garments.cut import Cut
+from mmdf2.wardrobe.garments.garment import Panel, Stroke
 from mmdf2.wardrobe.geometry import affine, along, band, ellipse, hull, polygon_of, spline
+from mmdf2.wardrobe.people.body import FOREARM, SHOULDER, UPPER_ARM, Arm
 
 STRAIGHT = 0.7  # a sleeve is one piece if the cosine of the bend at the elbow is larger
 ARM_HALF_WIDTHS = (4.4, 3.8, 2.8)  # at the shoulder, elbow and wrist

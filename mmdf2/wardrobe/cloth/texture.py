@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from mmdf2.wardrobe.fabric import PRINTS, Fabric, periodic_noise
+from mmdf2.wardrobe.cloth.fabric import PRINTS, Fabric, periodic_noise
 from mmdf2.wardrobe.photo_folder import nth_photo
 
 SIZE = 128

@@ -5,14 +5,14 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from mmdf2.wardrobe.backgrounds import SHRINK
-from mmdf2.wardrobe.body import as_color
 from mmdf2.wardrobe.canvas import Surface
-from mmdf2.wardrobe.fabric import periodic_noise
-from mmdf2.wardrobe.figure import Layer
+from mmdf2.wardrobe.cloth.fabric import periodic_noise
+from mmdf2.wardrobe.cloth.texture import drapery_maps
 from mmdf2.wardrobe.geometry import band, polygon_of, spline
+from mmdf2.wardrobe.people.body import as_color
+from mmdf2.wardrobe.people.figure import Layer
 from mmdf2.wardrobe.photo_folder import nth_photo
-from mmdf2.wardrobe.texture import drapery_maps
+from mmdf2.wardrobe.places.backgrounds import SHRINK
 
 
 @lru_cache(maxsize=1)

@@ -5,8 +5,7 @@
 import numpy as np
 
 from mmdf2.categories import category_by_id
-from mmdf2.wardrobe.body import ARMPIT_Y, HIP_Y, SIDES, WAIST_Y, Body
-from mmdf2.wardrobe.cut import (
+from mmdf2.wardrobe.garments.cut import (
     LONG_DRESS,
     LONG_TOP,
     SHORT_DRESS,
@@ -18,9 +17,10 @@ from mmdf2.wardrobe.cut import (
     VEST_DRESS,
     Cut,
 )
-from mmdf2.wardrobe.garment import Garment, LandmarkList, Panel, Stroke, button
+from mmdf2.wardrobe.garments.garment import Garment, LandmarkList, Panel, Stroke, button
+from mmdf2.wardrobe.garments.sleeves import armpit_of, long_sleeve, short_sleeve
 from mmdf2.wardrobe.geometry import along, band, polygon_of, spline
-from mmdf2.wardrobe.sleeves import armpit_of, long_sleeve, short_sleeve
+from mmdf2.wardrobe.people.body import ARMPIT_Y, HIP_Y, SIDES, WAIST_Y, Body
 
 # Fractions of the line from armpit to hem at which its landmarks lie, as in the published figure.
 SIDE_FRACTIONS = {

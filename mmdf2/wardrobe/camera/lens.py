@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmdf2.wardrobe.body import ANKLE_Y
-from mmdf2.wardrobe.figure import Layer
-from mmdf2.wardrobe.garment import Garment
+from mmdf2.wardrobe.garments.garment import Garment
+from mmdf2.wardrobe.people.body import ANKLE_Y
+from mmdf2.wardrobe.people.figure import Layer
 
 LONGEST_EDGE = 5.0  # centimetres; longer edges get points in between, so that they bend
 

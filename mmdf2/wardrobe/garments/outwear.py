@@ -5,12 +5,12 @@
 import numpy as np
 
 from mmdf2.categories import category_by_id
-from mmdf2.wardrobe.body import ARMPIT_Y, SIDES, Body
-from mmdf2.wardrobe.cut import LONG_OUTWEAR, SHORT_OUTWEAR, Cut
-from mmdf2.wardrobe.garment import Garment, LandmarkList, Panel, Stroke, button
+from mmdf2.wardrobe.garments.cut import LONG_OUTWEAR, SHORT_OUTWEAR, Cut
+from mmdf2.wardrobe.garments.garment import Garment, LandmarkList, Panel, Stroke, button
+from mmdf2.wardrobe.garments.sleeves import armpit_of, long_sleeve, short_sleeve
+from mmdf2.wardrobe.garments.uppers import collar_panel, hem_line, shoulder_y, side_line
 from mmdf2.wardrobe.geometry import along, ellipse, spline
-from mmdf2.wardrobe.sleeves import armpit_of, long_sleeve, short_sleeve
-from mmdf2.wardrobe.uppers import collar_panel, hem_line, shoulder_y, side_line
+from mmdf2.wardrobe.people.body import ARMPIT_Y, SIDES, Body
 
 SIDE_FRACTIONS = {SHORT_OUTWEAR: (0.25, 0.61), LONG_OUTWEAR: (0.2, 0.6)}
 OPENING_FRACTIONS = (0.45, 0.68)

@@ -1,0 +1,1 @@
+"""The camera: lenses, light, and what a photograph loses."""

@@ -1,0 +1,1 @@
+"""Cloth: colours, prints, weaves and how it falls."""

@@ -1,0 +1,1 @@
+"""Wearers: bodies, what of them is seen, and what they carry."""

@@ -1,0 +1,1 @@
+"""Places: what is behind the wearers, or under what nobody wears."""
