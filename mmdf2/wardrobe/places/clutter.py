@@ -14,6 +14,8 @@ from mmdf2.wardrobe.people.figure import Layer
 from mmdf2.wardrobe.photo_folder import nth_photo
 from mmdf2.wardrobe.places.backgrounds import SHRINK
 
+SMALLEST_SURFACE = 150  # pixels; smaller things are of one colour
+
 
 @lru_cache(maxsize=1)
 def _surfaces() -> list[np.ndarray]:
@@ -80,8 +82,24 @@ def _ground(rng, rows, columns) -> np.ndarray:
 
 
 def _thing(rng, image, size, color) -> None:
+    """Draws one thing of about ``size`` pixels somewhere on an image, flat or with a surface of its own."""
     rows, columns = image.shape[:2]
-    center = rng.uniform((0, 0), (columns, rows))
+    outline = np.round(_outline(rng, size, rng.uniform((0, 0), (columns, rows))) * 16).astype(np.int32)
+    shade = np.clip(np.array(color) * rng.uniform(0.75, 1.2) + rng.normal(0, 6, 3), 0, 255)
+    x, y, w, h = cv2.boundingRect(np.round(outline / 16).astype(np.int32))
+    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w + 1, columns), min(y + h + 1, rows)
+    if x2 <= x1 or y2 <= y1:
+        return
+    if (x2 - x1) * (y2 - y1) < SMALLEST_SURFACE or rng.random() < 0.4:
+        cv2.fillPoly(image, [outline], shade.tolist(), cv2.LINE_AA, 4)
+        return
+    mask = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
+    cv2.fillPoly(mask, [outline - np.array([x1, y1], dtype=np.int32) * 16], 255, cv2.LINE_8, 4)
+    cv2.copyTo(_surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.03, 0.25)), mask, image[y1:y2, x1:x2])
+
+
+def _outline(rng, size, center) -> np.ndarray:
+    """A box, a disc or a ragged piece: (P, 2) points; most boxes stand upright, as furniture and houses do."""
     aspect = np.exp(rng.normal(0, 0.6))
     half = np.array([size * np.sqrt(aspect), size / np.sqrt(aspect)]) / 2
     angle = rng.normal(0, 0.08) if rng.random() < 0.7 else rng.uniform(0, np.pi)
@@ -95,18 +113,7 @@ def _thing(rng, image, size, color) -> None:
         t = np.sort(rng.uniform(0, 2 * np.pi, 7))
         corners = np.stack([np.cos(t), np.sin(t)], axis=1) * rng.uniform(0.5, 1.1, (7, 1))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    outline = np.round(((corners * half) @ turn + center) * 16).astype(np.int32)
-    shade = np.clip(np.array(color) * rng.uniform(0.75, 1.2) + rng.normal(0, 6, 3), 0, 255)
-    x, y, w, h = cv2.boundingRect(np.round(outline / 16).astype(np.int32))
-    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w + 1, columns), min(y + h + 1, rows)
-    if x2 <= x1 or y2 <= y1:
-        return
-    if (x2 - x1) * (y2 - y1) < 150 or rng.random() < 0.4:
-        cv2.fillPoly(image, [outline], shade.tolist(), cv2.LINE_AA, 4)
-        return
-    mask = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
-    cv2.fillPoly(mask, [outline - np.array([x1, y1], dtype=np.int32) * 16], 255, cv2.LINE_8, 4)
-    cv2.copyTo(_surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.03, 0.25)), mask, image[y1:y2, x1:x2])
+    return (corners * half) @ turn + center
 
 
 def _surface(rng, rows, columns, color, depth) -> np.ndarray:
