@@ -1,13 +1,16 @@
 """The gallery in this process: exact search by the compiled operator, approximate search by faiss."""
 
+import contextlib
+import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import (
     Gallery,
+    GalleryError,
     Hit,
     check_count,
     check_k,
@@ -17,7 +20,7 @@ from mmdf2.retrieval.gallery import (
     checked_ids,
 )
 from mmdf2.retrieval.items import GalleryItem, ItemTable
-from mmdf2.retrieval.local.folder import GalleryContent, read_folder, write_folder
+from mmdf2.retrieval.local.folder import GalleryContent, read_folder, saved_state, write_folder, writing
 from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
 from mmdf2.retrieval.local.partition import ChunkedRows, Partition, search_partitions
 from mmdf2.retrieval.similarity import Similarity
@@ -41,6 +44,7 @@ class FaissGallery(Gallery):
 
     def __init__(self, similarity: Similarity, model: str = '', folder=None) -> None:
         self._folder = folder
+        self._writing = threading.RLock()
         self._set(
             GalleryContent(
                 similarity=similarity,
@@ -68,6 +72,7 @@ class FaissGallery(Gallery):
         content = read_folder(folder, verify)
         check_similarity(folder, content.model, content.similarity, similarity)
         gallery = cls.__new__(cls)
+        gallery._writing = threading.RLock()
         gallery._set(content)
         gallery._folder = folder
         return gallery
@@ -75,7 +80,7 @@ class FaissGallery(Gallery):
     def _set(self, content: GalleryContent) -> None:
         self.similarity, self.model = content.similarity, content.model
         self._items, self._next_id = content.items, content.next_id
-        self._writing = threading.RLock()
+        self._saved, self._unsaved = content.saved, False
         ends = np.cumsum(content.counts)
         self._partitions = [
             Partition(content.similarity, content.vectors[begin:end], content.ids[begin:end])
@@ -95,6 +100,7 @@ class FaissGallery(Gallery):
         with self._writing:
             first = self._next_id
             self._next_id += count
+            self._unsaved = True
             return first
 
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
@@ -104,6 +110,7 @@ class FaissGallery(Gallery):
         numbers = np.array(checked_ids(ids, items), dtype=np.int64)
         labels = np.array([item.category_id - 1 for item in items], dtype=np.int64)
         with self._writing:
+            self._unsaved = True
             old = self.present(numbers.tolist())
             # The items first, so that whatever a search finds has its item.
             self._items.put(numbers.tolist(), items)
@@ -120,6 +127,7 @@ class FaissGallery(Gallery):
         """See ``Gallery.remove``."""
         ids = np.fromiter((int(number) for number in ids), dtype=np.int64)
         with self._writing:
+            self._unsaved = True
             count = sum(partition.remove(ids) for partition in self._partitions)
             self._items.remove(ids.tolist())
         return count
@@ -197,17 +205,25 @@ class FaissGallery(Gallery):
     def save(self, folder=None) -> None:
         """Writes the gallery into a folder, in place of what was there; a kill leaves the old gallery or the new one.
 
+        It waits while another process writes there.
+
         Args:
             folder: Where to write. None for the folder that the gallery was loaded from or last saved to.
 
         Raises:
-            GalleryError: The folder holds files that belong to no gallery.
+            GalleryError: The folder holds files that belong to no gallery, or it cannot be locked, or it is the one
+                that the gallery came from and another process has changed it since.
             ValueError: No folder is given, and the gallery came from none.
         """
-        folder = folder if folder is not None else self._folder
+        came_from = self._folder
+        own = came_from is not None and (folder is None or os.path.realpath(folder) == os.path.realpath(came_from))
+        folder = folder if folder is not None else came_from
         if folder is None:
             raise ValueError('this gallery came from no folder: give one to save it in')
-        with self._writing:
+        # The folder first, as in ``changing``: the other order would let two threads wait for each other.
+        with writing(folder), self._writing:
+            if own:
+                self._refuse_changes(folder)
             parts = [partition.arrays for partition in self._partitions]
             content = GalleryContent(
                 similarity=self.similarity,
@@ -218,8 +234,40 @@ class FaissGallery(Gallery):
                 items=self._items,
                 next_id=self._next_id,
             )
-            write_folder(folder, content)
+            self._saved, self._unsaved = write_folder(folder, content), False
             self._folder = folder
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator['FaissGallery']:
+        """See ``Gallery.changing``. An index has to be built again when others have saved changes."""
+        if self._folder is None:
+            raise ValueError('this gallery came from no folder: save it in one first')
+        with writing(self._folder):
+            with self._writing:
+                self._take_up_changes()
+            yield self
+            self.save()
+
+    def _take_up_changes(self) -> None:
+        """Reads what others have saved since this gallery was read or saved."""
+        if saved_state(self._folder) == self._saved:
+            return
+        if self._unsaved or self._saved is None:
+            self._refuse_changes(self._folder)
+        content = read_folder(self._folder)
+        check_similarity(self._folder, content.model, content.similarity, self.similarity)
+        self._set(content)
+
+    def _refuse_changes(self, folder) -> None:
+        """GalleryError when saving would undo what others have saved in the folder that this gallery came from."""
+        if saved_state(folder) == self._saved:
+            return
+        if self._saved is None:
+            raise GalleryError(f'{folder} is a gallery already, which another process has built; add to that one')
+        raise GalleryError(
+            f'{folder} was changed by another process after this gallery was read, and saving this one would undo '
+            'that; open the gallery anew and change it within `with gallery.changing():`'
+        )
 
 
 def _rows_of(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:
