@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mmdf2 import __version__
@@ -44,13 +43,11 @@ from mmdf2.datasets.store import (
     write_manifest,
 )
 from mmdf2.files import AnyPath, locked, open_for_replacement, replace_folder, sha256, usable_cores, write_json
+from mmdf2.images import image_size as size_of_image
 
 IMAGES_PER_PART = 512
 # So many parts are compared sooner by one process than others are started.
 FEW_PARTS = 4
-# The EXIF tag of the orientation, and its values that exchange width and height.
-ORIENTATION_TAG = 0x0112
-SWAPPED_ORIENTATIONS = (5, 6, 7, 8)
 
 
 class PrepareError(RuntimeError):
@@ -282,25 +279,20 @@ def prepare(
     return report
 
 
-def image_size(path: AnyPath) -> tuple[int, int]:
-    """(width, height) of an image file from its header, as decoders show it: with its orientation tag applied.
+def image_size(path: AnyPath, whole: bool = False) -> tuple[int, int]:
+    """(width, height) of an image file, upright; with ``whole``, the whole image is decoded, which finds any damage.
 
     Raises:
-        AnnotationError: The file is missing or is no image.
+        AnnotationError: The file is missing or cannot be read as an image.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = 'exif' in image.info and image.getexif().get(ORIENTATION_TAG) in SWAPPED_ORIENTATIONS
+        return size_of_image(path, whole)
     except FileNotFoundError:
         raise AnnotationError(Problem('missing image', path.name, f'no file {path}')) from None
-    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+    except OSError as error:
         detail = str(error).replace(str(path), path.name)
         raise AnnotationError(Problem('unreadable image', path.name, detail)) from error
-    if width < 1 or height < 1:
-        raise AnnotationError(Problem('unreadable image', path.name, f'its size is {width} x {height}'))
-    return (height, width) if turned else (width, height)
 
 
 def make_part(part: Part) -> int:
