@@ -165,7 +165,7 @@ class Partition:
             vectors = ChunkedRows([state.vectors[np.flatnonzero(kept)]])
             rows, tail = moved[state.rows], int(kept[: state.tail].sum())
             index = state.index and state.index.restricted(rows >= 0)
-            self._replace(PartitionState(vectors, state.ids[kept], index, rows, tail))
+            self._replace(replace(state, vectors=vectors, ids=state.ids[kept], index=index, rows=rows, tail=tail))
             return int((~kept).sum())
 
     def _replace(self, state: PartitionState) -> None:
