@@ -109,7 +109,7 @@ def test_the_hook_draws_upright_images_and_names_those_that_it_cannot_read(tmp_p
     assert [path.name for path in (tmp_path / 'now' / 'pictures').iterdir()] == ['input.png']
     picture = read_image(tmp_path / 'now' / 'pictures' / 'input.png')
     assert picture.shape == (100, 240, 3)
-    assert (picture == GREY).all(axis=-1).mean() > 0.5
+    assert (picture[:8, :8] == GREY).all()
 
 
 def test_the_hook_draws_every_so_many_batches_of_validation(tmp_path):
