@@ -332,6 +332,11 @@ def _mount_of(path: AnyPath) -> tuple[str, set[str]]:
     return '', {''}
 
 
+def printable(path: AnyPath) -> str:
+    """A path for messages and for JSON; bytes of a name that are not UTF-8 stand as ``\\xe9``."""
+    return os.fsencode(path).decode('utf-8', 'backslashreplace')
+
+
 def usable_cores() -> int:
     """Counts the CPU cores that this process may use: all of the machine, or those that it is confined to."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

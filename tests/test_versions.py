@@ -29,8 +29,8 @@ def expected(name: str):
 
 @pytest.fixture
 def copied_dataset(tmp_path) -> Path:
-    """A copy of the dataset and its store, to be changed."""
-    return Path(shutil.copytree(DATASET, tmp_path / 'dataset'))
+    """A copy of the dataset and its store, to be opened or changed, where the config looks for it from tmp_path."""
+    return Path(shutil.copytree(DATASET, tmp_path / DATASET.relative_to(ROOT)))
 
 
 def set_version(store: Path, version) -> None:
@@ -92,11 +92,11 @@ def numbers(value, name: str = '') -> dict[str, float | None]:
     return {path: number for key, inner in value.items() for path, number in numbers(inner, f'{name}/{key}').items()}
 
 
-def test_result_files_evaluate_to_the_same_report(tmp_path):
+def test_result_files_evaluate_to_the_same_report(copied_dataset, tmp_path):
     options = [
         w for kind in RESULT_KINDS for w in (f'--{kind.replace("_", "-")}', OLD / f'results/results.{kind}.json')
     ]
-    run_tool('evaluate.py', '--gt', DATASET, *options, '--subsets', '--out', tmp_path / 'report.json')
+    run_tool('evaluate.py', '--gt', copied_dataset, *options, '--subsets', '--out', tmp_path / 'report.json')
     found, wanted = (
         numbers({task: cells for task, cells in report.items() if task != 'about'})
         for report in (json.loads((tmp_path / 'report.json').read_text()), expected('report.json'))
@@ -127,9 +127,10 @@ def test_checkpoint_finds_the_same_garments():
                 np.testing.assert_allclose(*values, rtol=0, atol=tolerance)
 
 
+@pytest.mark.usefixtures('copied_dataset')
 def test_config_and_checkpoint_test_to_the_same_figures(tmp_path):
     options = ('--work-dir', tmp_path, '--subsets', '--dump', tmp_path / 'dump')
-    run_tool('test.py', CONFIG, CHECKPOINT, *options, cwd=ROOT)
+    run_tool('test.py', CONFIG, CHECKPOINT, *options, cwd=tmp_path)
     found, wanted = metrics(tmp_path), expected('metrics.json')
     assert set(wanted) <= set(found)
     for name, value in wanted.items():
@@ -141,10 +142,11 @@ def test_config_and_checkpoint_test_to_the_same_figures(tmp_path):
         assert all(set(one) <= set(other) for one, other in zip(old, new, strict=True)), kind
 
 
+@pytest.mark.usefixtures('copied_dataset')
 def test_training_resumes_from_the_checkpoint(tmp_path):
     options = ('--work-dir', tmp_path, '--resume', CHECKPOINT, '--cfg-options', 'train_cfg.max_epochs=161')
     options += ('default_hooks.logger.interval=1',)
-    output = run_tool('train.py', CONFIG, *options, cwd=ROOT)
+    output = run_tool('train.py', CONFIG, *options, cwd=tmp_path)
     assert 'resumed epoch: 160, iter: 480' in output
     entries = [entry for entry in logged(tmp_path) if 'loss' in entry]
     assert [entry['iter'] for entry in entries] == [481, 482, 483]

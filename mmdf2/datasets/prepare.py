@@ -2,7 +2,7 @@
 
 The split is cut into parts of a few hundred images. Each part is read, checked, packed into columns and put on the
 disk whole; then the parts are joined into the store's columns. :func:`open_or_prepare` and :func:`open_annotation` are
-how everything else comes to a store.
+how everything else comes to a store, and they refuse one that the split's files would no longer make.
 """
 
 import contextlib
@@ -12,46 +12,42 @@ import multiprocessing
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike
-from PIL import Image
 from tqdm import tqdm
 
 from mmdf2 import __version__
 from mmdf2.datasets.annotation import TREATMENTS, AnnotationError, Problem, read_annotation
-from mmdf2.datasets.listing import ImageFiles, Listing, files_digest, list_split, signature
+from mmdf2.datasets.freshness import differing_files, is_known, remember, unknown_parts
+from mmdf2.datasets.listing import ImageFiles, Listing, list_split, signature, split_stamp
 from mmdf2.datasets.store import (
-    IMAGE_COLUMNS,
-    ITEM_COLUMNS,
     MANIFEST,
-    OFFSETS_OF_COUNTS,
     PROBLEMS,
-    ROW_COLUMNS,
-    SHAPE_COLUMNS,
     STORED_COLUMNS,
     VERSION,
-    Column,
     ImageRecord,
     Store,
     StoreError,
     is_store,
+    join_parts,
+    pack,
     read_manifest,
     remedy,
     write_manifest,
 )
 from mmdf2.files import AnyPath, locked, open_for_replacement, replace_folder, sha256, usable_cores, write_json
+from mmdf2.images import image_size as size_of_image
 
 IMAGES_PER_PART = 512
-# The EXIF tag of the orientation, and its values that exchange width and height.
-ORIENTATION_TAG = 0x0112
-SWAPPED_ORIENTATIONS = (5, 6, 7, 8)
+# So many parts are compared sooner by one process than others are started.
+FEW_PARTS = 4
 
 
 class PrepareError(RuntimeError):
@@ -111,15 +107,14 @@ def open_or_prepare(root: AnyPath, split: str, store: AnyPath | None = None) -> 
     folder = store_folder(root, split, store)
     if not folder.exists():
         prepare(root, split, store)
-    opened = Store.open(folder)
-    check_fresh(opened.manifest, root, split, folder)
-    return opened
+    return open_fresh(folder, root, split)
 
 
 def open_annotation(path: AnyPath, split: str = 'validation') -> tuple[Store, Path]:
     """Opens the annotation that a path means: a store, a split's folder or the dataset's folder.
 
-    A store that is missing is prepared first.
+    A store that is missing is prepared first. One that is there is compared with the files of its split, if these are
+    beside it or where they were when it was made.
 
     Args:
         path: The folder of a store; a split's folder, with ``image`` and ``annos`` in it; or the dataset's folder,
@@ -135,7 +130,8 @@ def open_annotation(path: AnyPath, split: str = 'validation') -> tuple[Store, Pa
     """
     path = Path(path)
     if (path / MANIFEST).is_file():
-        return Store.open(path), path.parent / path.name.removesuffix('.store') / 'image'
+        root, split = _origin(path)
+        return open_fresh(path, root, split), Path(root, split, 'image')
     if (path / 'annos').is_dir():
         path = path.absolute()
         return open_or_prepare(path.parent, path.name), path / 'image'
@@ -152,21 +148,74 @@ def store_folder(root: AnyPath, split: str, store: AnyPath | None = None) -> Pat
     return Path(store) if store is not None else Path(root, f'{split}.store')
 
 
-def check_fresh(manifest: dict[str, Any], root: AnyPath, split: str, folder: AnyPath) -> None:
-    """Refuses a store of other files than the split has now; without annotation files nothing can be compared.
+def open_fresh(folder: AnyPath, root: AnyPath, split: str) -> Store:
+    """Opens a store that the files of its split still make; without annotation files nothing can be compared.
+
+    Files of other sizes or times than before are read and compared with the store's rows. If these are the same, the
+    new times are kept for the next opening.
 
     Raises:
-        StoreError: The store is stale, or of another split.
+        StoreError: The store is damaged, stale, or of another split.
+        FileNotFoundError: The split has annotation files but no folder of images.
     """
-    if manifest['source'].get('split') != split:
-        raise StoreError(f'store {folder} is of split {manifest["source"].get("split")!r}, not {split!r}')
+    store = Store.open(folder)
+    if store.manifest['source'].get('split') != split:
+        raise StoreError(f'store {folder} is of split {store.manifest["source"].get("split")!r}, not {split!r}')
     if not Path(root, split, 'annos').is_dir():
-        return
-    if manifest['source'].get('files') != files_digest(root, split):
+        return store
+    if is_known(store, split_stamp(root, split)):
+        return store
+    listing = list_split(root, split)
+    if store.manifest['source'].get('files') != listing.digest:
         raise StoreError(
             f'store {folder} is stale: the files in {Path(root, split)} are not those that it was made from; '
-            f'{remedy(folder)}'
+            f'{remedy(folder, (root, split))}'
         )
+    with contextlib.ExitStack() as stack:
+        # Processes that open the store together read the files once. Where no lock can be made, each reads them.
+        with contextlib.suppress(PrepareError):
+            stack.enter_context(_locked(Path(folder)))
+        store = Store.open(folder)
+        _compare(store, listing, root, split)
+    return store
+
+
+def _compare(store: Store, listing: Listing, root: AnyPath, split: str) -> None:
+    """Compares files with a store; StoreError, which names one of them, when they would make other rows."""
+    parts = _plan(listing, _parts_folder(store.folder))
+    signatures = [signature(part.images) for part in parts]
+    unknown = [parts[number] for number in unknown_parts(store, signatures)]
+    compare = partial(_differing_in_part, store.folder)
+    workers = usable_cores() if len(unknown) > FEW_PARTS else 1
+    changed: list[str] = []
+    for found in _map_parts(compare, unknown, workers, f'comparing {split} with its store'):
+        changed += found
+    if changed:
+        others = f' and {len(changed) - 1} others were' if len(changed) > 1 else ' was'
+        raise StoreError(
+            f'store {store.folder} is stale: {Path(root, split, min(changed))}{others} changed after it was made; '
+            f'{remedy(store.folder, (root, split))}'
+        )
+    try:
+        remember(store.folder, listing.stamp, signatures)
+    except OSError as error:
+        print(f'{store.folder} cannot be written ({error}): the next opening will look at the files of the split again')
+
+
+def _differing_in_part(folder: Path, part: Part) -> list[str]:
+    return differing_files(folder, part.images, read_columns)
+
+
+def _origin(folder: Path) -> tuple[Path, str]:
+    """The dataset's folder and the split that a store was made from, as far as that can be told."""
+    manifest = read_manifest(folder)
+    split, recorded = manifest['source'].get('split'), manifest.get('root')
+    if not isinstance(split, str):
+        raise StoreError(f'{folder / MANIFEST} does not name the split; {remedy(folder)} --force')
+    beside = [place.parent for place in (folder, folder.resolve()) if place.name == f'{split}.store']
+    candidates = [*beside, *([Path(recorded)] if isinstance(recorded, str) else [])]
+    found = [root for root in candidates if (root / split / 'annos').is_dir()]
+    return (found or candidates or [folder.parent])[0], split
 
 
 def prepare(
@@ -196,11 +245,12 @@ def prepare(
     """
     folder = store_folder(root, split, store)
     listing = list_split(root, split)
-    parts = _plan(listing, folder.with_name(f'.{folder.name}.parts'))
+    parts = _plan(listing, _parts_folder(folder))
+    signatures = [signature(part.images) for part in parts]
     with _locked(folder):
         if not parts:
             _fail(listing.problems, folder, f'{Path(root, split)} holds no image with an annotation')
-        source = {'split': split, 'files': listing.digest, 'contents': _contents(parts)}
+        source = {'split': split, 'files': listing.digest, 'contents': _contents(signatures)}
         if not force and folder.exists():
             manifest = read_manifest(folder)
             if manifest['source'] == source and not (strict and manifest['problems']):
@@ -215,35 +265,34 @@ def prepare(
         elif folder.exists() and not is_store(folder):
             raise StoreError(f'{folder} holds something else than a store; move it away first')
         parts[0].path.parent.mkdir(parents=True, exist_ok=True)
-        _make_parts(parts, workers or usable_cores(), split)
+        for _ in _map_parts(make_part, parts, workers or usable_cores(), f'preparing {split}'):
+            pass
         problems = listing.problems + [problem for part in parts for problem in _part_problems(part)]
         if strict and problems:
             _fail(problems, folder, f'{Path(root, split)} has problems, and strict was asked for')
-        report = _finish(folder, parts, problems, source)
+        about: dict[str, Any] = {'source': source, 'stamp': listing.stamp, 'parts': signatures}
+        if folder.absolute() != store_folder(root, split).absolute():
+            about['root'] = str(Path(root).absolute())
+        report = _finish(folder, parts, problems, about)
         shutil.rmtree(parts[0].path.parent)
         _failure_list(folder).unlink(missing_ok=True)
     return report
 
 
-def image_size(path: AnyPath) -> tuple[int, int]:
-    """(width, height) of an image file from its header, as decoders show it: with its orientation tag applied.
+def image_size(path: AnyPath, whole: bool = False) -> tuple[int, int]:
+    """(width, height) of an image file, upright; with ``whole``, the whole image is decoded, which finds any damage.
 
     Raises:
-        AnnotationError: The file is missing or is no image.
+        AnnotationError: The file is missing or cannot be read as an image.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = 'exif' in image.info and image.getexif().get(ORIENTATION_TAG) in SWAPPED_ORIENTATIONS
+        return size_of_image(path, whole)
     except FileNotFoundError:
         raise AnnotationError(Problem('missing image', path.name, f'no file {path}')) from None
-    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+    except OSError as error:
         detail = str(error).replace(str(path), path.name)
         raise AnnotationError(Problem('unreadable image', path.name, detail)) from error
-    if width < 1 or height < 1:
-        raise AnnotationError(Problem('unreadable image', path.name, f'its size is {width} x {height}'))
-    return (height, width) if turned else (width, height)
 
 
 def make_part(part: Part) -> int:
@@ -256,13 +305,7 @@ def make_part(part: Part) -> int:
     if _state_on_disk(part) == state:
         return len(part.images)
     problems: list[Problem] = []
-    records = []
-    for files in part.images:
-        try:
-            records.append(_read_image_record(files, problems))
-        except AnnotationError as error:
-            problems.append(error.problem)
-    columns: dict[str, Any] = {**pack(records)}
+    columns: dict[str, Any] = {**read_columns(part.images, problems)}
     with open_for_replacement(part.path.with_suffix('.npz'), 'wb') as file:
         np.savez(file, **columns)
     # The JSON file comes last: with it the part counts as made.
@@ -271,55 +314,16 @@ def make_part(part: Part) -> int:
     return len(part.images)
 
 
-def pack(images: list[ImageRecord]) -> dict[str, np.ndarray]:
-    """Packs annotation into the columns of one part.
-
-    Returns:
-        Every column of ``IMAGE_COLUMNS``, ``ITEM_COLUMNS`` and ``SHAPE_COLUMNS``, counts included.
-    """
-    items = [(image, item) for image in images for item in image.items]
-    columns = {}
-    for name, column in IMAGE_COLUMNS.items():
-        columns[name] = _rows(column, [column.content(image) for image in images])
-    for name, column in ITEM_COLUMNS.items():
-        columns[name] = _rows(column, [column.content(image, item) for image, item in items])
-    for name, column in SHAPE_COLUMNS.items():
-        rows_of_items = [column.content(image, item) for image, item in items]
-        columns[name] = _rows(column, np.concatenate([_rows(column, []), *rows_of_items]))
-    return columns
-
-
-def join_parts(part_paths: list[Path], folder: Path) -> None:
-    """Writes the store's ``.npy`` files from the parts, in their order, with one part in memory at a time.
-
-    Args:
-        part_paths: ``.npz`` files of what ``pack`` returns.
-        folder: An existing folder.
-    """
-    lengths = dict.fromkeys(ROW_COLUMNS, 0)
-    counts: dict[str, list[np.ndarray]] = {name: [np.zeros(1, '<i8')] for name in OFFSETS_OF_COUNTS}
-    for part in _load(part_paths):
-        for name in ROW_COLUMNS:
-            lengths[name] += len(part[name])
-        for name, found in counts.items():
-            found.append(part[name])
-
-    for name, offsets in OFFSETS_OF_COUNTS.items():
-        np.save(folder / f'{offsets}.npy', np.cumsum(np.concatenate(counts[name])))
-    files = {
-        name: np.lib.format.open_memmap(
-            folder / f'{name}.npy', 'w+', np.dtype(column.dtype), (lengths[name], *column.shape)
-        )
-        for name, column in ROW_COLUMNS.items()
-    }
-    starts = dict.fromkeys(ROW_COLUMNS, 0)
-    for part in _load(part_paths):
-        for name, file in files.items():
-            rows = part[name]
-            file[starts[name] : starts[name] + len(rows)] = rows
-            starts[name] += len(rows)
-    for file in files.values():
-        file.flush()
+def read_columns(images: list[ImageFiles], problems: list[Problem] | None = None) -> dict[str, np.ndarray]:
+    """Reads the files of some images and packs what is usable; ``problems`` collects what is wrong with the rest."""
+    problems = [] if problems is None else problems
+    records = []
+    for files in images:
+        try:
+            records.append(_read_image_record(files, problems))
+        except AnnotationError as error:
+            problems.append(error.problem)
+    return pack(records)
 
 
 def _plan(listing: Listing, folder: Path) -> list[Part]:
@@ -330,24 +334,31 @@ def _plan(listing: Listing, folder: Path) -> list[Part]:
     ]
 
 
-def _contents(parts: list[Part]) -> str:
-    return hashlib.sha256(''.join(signature(part.images) for part in parts).encode()).hexdigest()
+def _parts_folder(folder: Path) -> Path:
+    return folder.with_name(f'.{folder.name}.parts')
 
 
-def _make_parts(parts: list[Part], workers: int, split: str) -> None:
+def _contents(signatures: list[str]) -> str:
+    return hashlib.sha256(''.join(signatures).encode()).hexdigest()
+
+
+def _map_parts(function: Callable[[Part], Any], parts: list[Part], workers: int, description: str) -> Iterator[Any]:
+    """Calls a function with each part and yields what it returns, in any order."""
     total = sum(len(part.images) for part in parts)
-    with tqdm(total=total, unit='image', desc=f'preparing {split}', disable=None) as progress:
+    with tqdm(total=total, unit='image', desc=description, disable=None) as progress:
         if workers == 1 or len(parts) == 1:
             for part in parts:
-                progress.update(make_part(part))
+                yield function(part)
+                progress.update(len(part.images))
             return
         # Spawned, since forking a process that has already started torch's threads can hang.
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(min(workers, len(parts)), mp_context=context) as executor:
-            futures = [executor.submit(make_part, part) for part in parts]
+            futures = {executor.submit(function, part): len(part.images) for part in parts}
             try:
                 for future in as_completed(futures):
-                    progress.update(future.result())
+                    yield future.result()
+                    progress.update(futures[future])
             except BrokenProcessPool as error:
                 raise PrepareError(
                     'a worker process was killed (out of memory?); what is done is kept: run it again, if need be with '
@@ -385,17 +396,7 @@ def _state_on_disk(part: Part) -> str | None:
         return None
 
 
-def _rows(column: Column, values: ArrayLike) -> np.ndarray:
-    return np.asarray(values, dtype=column.dtype).reshape(-1, *column.shape)
-
-
-def _load(paths: list[Path]) -> Iterator[Any]:
-    for path in paths:
-        with np.load(path, allow_pickle=False) as part:
-            yield part
-
-
-def _finish(folder: Path, parts: list[Part], problems: list[Problem], source: dict[str, str]) -> Report:
+def _finish(folder: Path, parts: list[Part], problems: list[Problem], about: dict[str, Any]) -> Report:
     beside = folder.with_name(f'.{folder.name}.making')
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
@@ -408,7 +409,7 @@ def _finish(folder: Path, parts: list[Part], problems: list[Problem], source: di
         _fail(problems, folder, 'not one image is usable')
     columns = {name: {'rows': rows[name], 'sha256': sha256(beside / f'{name}.npy')} for name in STORED_COLUMNS}
     manifest = {'images': rows['image_ids'], 'items': rows['item_ids'], 'problems': counts}
-    write_manifest(beside, {**manifest, 'source': source, 'columns': columns})
+    write_manifest(beside, {**manifest, **about, 'columns': columns})
     replace_folder(beside, folder)
     return Report(
         folder=folder,

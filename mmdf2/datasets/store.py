@@ -8,7 +8,7 @@ begin.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdf2.categories import SOURCE_NAMES, identity_code
 from mmdf2.datasets.annotation import Item
@@ -242,6 +243,26 @@ class Store:
         points = _exact(self.points[bounds[0] : bounds[-1]])
         return [points[a - bounds[0] : b - bounds[0]] for a, b in pairwise(bounds)]
 
+    def columns(self, first: int, last: int) -> dict[str, np.ndarray]:
+        """The columns of the images of rows ``first`` to ``last - 1``, with counts in place of offsets.
+
+        These are the columns that :func:`pack` makes of the same images.
+        """
+        items = slice(*self.item_offsets[[first, last]].tolist())
+        landmarks = slice(*self.landmark_offsets[[items.start, items.stop]].tolist())
+        polygons = slice(*self.polygon_offsets[[items.start, items.stop]].tolist())
+        points = slice(*self.point_offsets[[polygons.start, polygons.stop]].tolist())
+        own = {'landmarks': landmarks, 'points': points}
+        levels = {'item_counts': slice(first, last), 'point_counts': polygons}
+        rows: dict[str, np.ndarray] = {}
+        for name in _COLUMNS:
+            if name in OFFSETS_OF_COUNTS:
+                level = levels.get(name, items)
+                rows[name] = np.diff(getattr(self, OFFSETS_OF_COUNTS[name])[level.start : level.stop + 1])
+            else:
+                rows[name] = getattr(self, name)[slice(first, last) if name in IMAGE_COLUMNS else own.get(name, items)]
+        return rows
+
     def verify(self) -> None:
         """Compares every column with the hash in the manifest; StoreError at the first that differs."""
         for name in STORED_COLUMNS:
@@ -265,9 +286,69 @@ class Store:
         return rows.view(np.ndarray)
 
 
-def remedy(folder: AnyPath) -> str:
-    """The command that makes the store in ``folder``, whose place by default is ``ROOT/<split>.store``."""
+def pack(images: list[ImageRecord]) -> dict[str, np.ndarray]:
+    """Packs annotation into the columns of one part.
+
+    Returns:
+        Every column of ``IMAGE_COLUMNS``, ``ITEM_COLUMNS`` and ``SHAPE_COLUMNS``, counts included.
+    """
+    items = [(image, item) for image in images for item in image.items]
+    columns = {}
+    for name, column in IMAGE_COLUMNS.items():
+        columns[name] = _rows(column, [column.content(image) for image in images])
+    for name, column in ITEM_COLUMNS.items():
+        columns[name] = _rows(column, [column.content(image, item) for image, item in items])
+    for name, column in SHAPE_COLUMNS.items():
+        rows_of_items = [column.content(image, item) for image, item in items]
+        columns[name] = _rows(column, np.concatenate([_rows(column, []), *rows_of_items]))
+    return columns
+
+
+def join_parts(part_paths: list[Path], folder: Path) -> None:
+    """Writes the store's ``.npy`` files from the parts, in their order, with one part in memory at a time.
+
+    Args:
+        part_paths: ``.npz`` files of what ``pack`` returns.
+        folder: An existing folder.
+    """
+    lengths = dict.fromkeys(ROW_COLUMNS, 0)
+    counts: dict[str, list[np.ndarray]] = {name: [np.zeros(1, '<i8')] for name in OFFSETS_OF_COUNTS}
+    for part in _load(part_paths):
+        for name in ROW_COLUMNS:
+            lengths[name] += len(part[name])
+        for name, found in counts.items():
+            found.append(part[name])
+
+    for name, offsets in OFFSETS_OF_COUNTS.items():
+        np.save(folder / f'{offsets}.npy', np.cumsum(np.concatenate(counts[name])))
+    files = {
+        name: np.lib.format.open_memmap(
+            folder / f'{name}.npy', 'w+', np.dtype(column.dtype), (lengths[name], *column.shape)
+        )
+        for name, column in ROW_COLUMNS.items()
+    }
+    starts = dict.fromkeys(ROW_COLUMNS, 0)
+    for part in _load(part_paths):
+        for name, file in files.items():
+            rows = part[name]
+            file[starts[name] : starts[name] + len(rows)] = rows
+            starts[name] += len(rows)
+    for file in files.values():
+        file.flush()
+
+
+def remedy(folder: AnyPath, origin: tuple[AnyPath, str] | None = None) -> str:
+    """The command that makes the store in ``folder``, whose place by default is ``ROOT/<split>.store``.
+
+    Args:
+        folder: The folder of the store.
+        origin: The dataset's folder and the split, where they are known.
+    """
     folder = Path(folder)
+    if origin is not None:
+        root, split = origin
+        place = '' if folder.resolve() == Path(root, f'{split}.store').resolve() else f' --store {folder}'
+        return f'run: python tools/prepare_deepfashion2.py {root} --split {split}{place}'
     split = folder.name.removesuffix('.store')
     if folder.name != split and (folder.parent / split).is_dir():
         return f'run: python tools/prepare_deepfashion2.py {folder.parent} --split {split}'
@@ -322,3 +403,13 @@ def is_store(folder: AnyPath) -> bool:
 def _exact(coordinates: np.ndarray) -> np.ndarray:
     # Rounding in float64 gives back the decimals that float32 could not hold.
     return np.round(coordinates.astype(np.float64), 3)
+
+
+def _rows(column: Column, values: ArrayLike) -> np.ndarray:
+    return np.asarray(values, dtype=column.dtype).reshape(-1, *column.shape)
+
+
+def _load(paths: list[Path]) -> Iterator[Any]:
+    for path in paths:
+        with np.load(path, allow_pickle=False) as part:
+            yield part

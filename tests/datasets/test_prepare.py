@@ -11,7 +11,17 @@ from PIL import Image, ImageOps
 
 from mmdf2.datasets import prepare as prepare_module
 from mmdf2.datasets.annotation import AnnotationError, ImageAnnotation, read_annotation
-from mmdf2.datasets.prepare import PrepareError, image_size, open_annotation, open_or_prepare, prepare
+from mmdf2.datasets.deepfashion2 import DeepFashion2Dataset
+from mmdf2.datasets.freshness import CHECKED, differing_files
+from mmdf2.datasets.listing import list_split, signature
+from mmdf2.datasets.prepare import (
+    PrepareError,
+    image_size,
+    open_annotation,
+    open_or_prepare,
+    prepare,
+    read_columns,
+)
 from mmdf2.datasets.store import Store, StoreError
 
 
@@ -274,6 +284,154 @@ def test_stale_store_is_refused(root):
         open_or_prepare(root, 'train')
     prepare(root, 'train')
     assert len(open_or_prepare(root, 'train')) == 23
+
+
+OPENERS = {
+    'dataset and split': lambda root: open_or_prepare(root, 'train'),
+    'dataset': lambda root: open_annotation(root, 'train')[0],
+    'split': lambda root: open_annotation(root / 'train')[0],
+    'store': lambda root: open_annotation(root / 'train.store')[0],
+    'link to the store': lambda root: open_annotation(linked(root))[0],
+    'dataset of MMDetection': lambda root: DeepFashion2Dataset(root).store,
+}
+
+
+def linked(root):
+    link = root / 'link'
+    if not link.exists():
+        link.symlink_to(root / 'train.store')
+    return link
+
+
+def move_box(path):
+    """Changes one digit in a file and gives it back its time of change, as some tools do."""
+    before, text = path.stat(), path.read_text()
+    data = json.loads(text)
+    x1 = data['item1']['bounding_box'][0]
+    data['item1']['bounding_box'][0] = x1 + (1 if x1 % 10 < 9 else -1)
+    path.write_text(json.dumps(data))
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize('opener', OPENERS.values(), ids=OPENERS)
+def test_a_correction_in_place_is_noticed_however_the_store_is_opened(root, opener):
+    prepare(root, 'train')
+    assert len(opener(root)) == 24
+    move_box(root / 'train' / 'annos' / '000017.json')
+    for _ in range(2):
+        with pytest.raises(
+            StoreError, match=r'stale: .*train/annos/000017\.json was changed after.*\n?.*--split train'
+        ):
+            opener(root)
+    prepare(root, 'train')
+    assert_store_equals_files(opener(root), root, 'train')
+
+
+def test_a_correction_is_noticed_by_a_store_in_another_place(root, tmp_path):
+    elsewhere = tmp_path / 'elsewhere' / 'x'
+    prepare(root, 'train', elsewhere)
+    assert len(open_annotation(elsewhere)[0]) == 24
+    assert open_annotation(elsewhere)[1] == root / 'train' / 'image'
+    move_box(root / 'train' / 'annos' / '000017.json')
+    with pytest.raises(StoreError, match=r'stale: .*000017\.json was changed'):
+        open_annotation(elsewhere)
+
+
+def test_other_images_are_noticed(root, small_parts):
+    shutil.copy(root / 'train' / 'image' / '000009.jpg', root / 'whole.jpg')
+    (root / 'train' / 'image' / '000009.jpg').write_bytes(b'')
+    assert prepare(root, 'train').problems == {'unreadable image': 1}
+    Image.new('RGB', (100, 60)).save(root / 'train' / 'image' / '000001.jpg')
+    with pytest.raises(StoreError, match=r'stale: .*image/000001\.jpg was changed'):
+        open_or_prepare(root, 'train')
+    shutil.copy(root / 'whole.jpg', root / 'train' / 'image' / '000009.jpg')
+    with pytest.raises(StoreError, match=r'stale: .*annos/000009\.json and 1 others were changed'):
+        open_or_prepare(root, 'train')
+
+
+def test_a_copy_with_other_times_is_compared_once(root, small_parts, tmp_path, monkeypatch):
+    prepare(root, 'train')
+    copy = tmp_path / 'copy'
+    shutil.copytree(root / 'train', copy / 'train', copy_function=shutil.copyfile)
+    shutil.copytree(root / 'train.store', copy / 'train.store', copy_function=shutil.copyfile)
+    compared = []
+
+    def counting(folder, images, read):
+        compared.append(images[0].image_id)
+        return differing_files(folder, images, read)
+
+    monkeypatch.setattr(prepare_module, 'differing_files', counting)
+    monkeypatch.setattr(prepare_module, 'FEW_PARTS', 99)
+    assert_store_equals_files(open_or_prepare(copy, 'train'), copy, 'train')
+    assert compared == [1, 6, 11, 16, 21]
+    for _ in range(2):
+        open_or_prepare(copy, 'train')
+    assert compared == [1, 6, 11, 16, 21]
+    move_box(copy / 'train' / 'annos' / '000017.json')
+    with pytest.raises(StoreError, match=r'000017\.json was changed'):
+        open_or_prepare(copy, 'train')
+    assert compared[5:] == [16]
+    assert len(open_or_prepare(root, 'train')) == 24
+    prepare(copy, 'train')
+    assert_store_equals_files(open_or_prepare(copy, 'train'), copy, 'train')
+    assert len(compared) == 6
+
+
+def touch_all(root):
+    for path in (root / 'train' / 'annos').iterdir():
+        os.utime(path)
+
+
+def test_what_is_kept_of_a_check_counts_for_its_own_store_only(root):
+    prepare(root, 'train')
+    kept = root / 'train.store' / CHECKED
+    touch_all(root)
+    open_or_prepare(root, 'train')
+    good = json.loads(kept.read_text())
+    move_box(root / 'train' / 'annos' / '000001.json')
+    listing = list_split(root, 'train')
+    lie = {**good, 'stamp': listing.stamp, 'parts': [signature(listing.images)]}
+    for content in ('', '[]', '7', '{"parts": 1}', '[' * 100000, '\udcff', json.dumps({**lie, 'manifest': '0' * 64})):
+        kept.write_text(content, errors='surrogateescape')
+        with pytest.raises(StoreError, match=r'000001\.json was changed'):
+            open_or_prepare(root, 'train')
+
+
+def test_a_store_that_cannot_be_written_is_compared_each_time(root, capsys):
+    prepare(root, 'train')
+    (root / 'train.store' / CHECKED).mkdir()
+    touch_all(root)
+    for _ in range(2):
+        assert_store_equals_files(open_or_prepare(root, 'train'), root, 'train')
+        assert 'train.store cannot be written' in capsys.readouterr().out
+
+
+OPEN_AND_COUNT = """
+import sys
+from mmdf2.datasets.prepare import open_or_prepare
+print(len(open_or_prepare(sys.argv[1], 'train')))
+"""
+
+
+def test_two_processes_compare_a_copy(root):
+    prepare(root, 'train')
+    touch_all(root)
+    started = [python(OPEN_AND_COUNT, root) for _ in range(2)]
+    assert [process.communicate()[0].split()[-1] for process in started] == ['24', '24']
+    assert [process.returncode for process in started] == [0, 0]
+    kept = json.loads((root / 'train.store' / CHECKED).read_text())
+    assert kept['stamp'] == list_split(root, 'train').stamp
+
+
+def test_columns_of_a_store_are_those_of_the_files(root):
+    store, images = open_or_prepare(root, 'train'), list_split(root, 'train').images
+    for first, last in ((0, 24), (0, 1), (5, 17), (23, 24), (7, 7)):
+        wanted, found = read_columns(images[first:last]), store.columns(first, last)
+        assert wanted.keys() == found.keys()
+        for name, column in wanted.items():
+            assert (found[name].dtype, found[name].shape) == (column.dtype, column.shape), name
+            assert np.array_equal(found[name], column), name
 
 
 def test_store_of_another_split_is_refused(tiny_root, tmp_path):
