@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmdf2.retrieval.local.folder import LOCK
 from mmdf2.retrieval.local import gallery as faiss_gallery
+from mmdf2.retrieval.local.folder import LOCK
 from mmdf2.retrieval.local.gallery import FaissGallery
 from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings, best_columns, divided
 
