@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mmdf2.retrieval import FaissGallery, GalleryItem, MilvusGallery
-
 from mmdf2.retrieval.milvus import rows as milvus_rows
 
 from ..made_gallery import assert_same_hits, brute_force, make_articles, make_embeddings, make_items, make_similarity
