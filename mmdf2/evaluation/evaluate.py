@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmdf2 import __version__
 from mmdf2.evaluation.coco import evaluate_task
-from mmdf2.evaluation.files.detections import OWN_LABELS, read_detections
+from mmdf2.evaluation.files.detections import read_detections
 from mmdf2.evaluation.files.retrieval import read_pairs, read_retrieved_lists
 from mmdf2.evaluation.records import COLUMNS, OVERALL, EvaluationError
 from mmdf2.evaluation.report.figures import (
@@ -135,11 +135,7 @@ def _about(given: dict[str, Path], gt: AnyPath | None, split: str, source: Truth
         about['ground_truth'] = str(gt)
         about['split'] = split if source.store else None
         about['images'], about['items'] = len(truth.image_ids), len(truth.labels)
-        if source.labels != OWN_LABELS:
-            about['notes'].append(
-                "the ground truth's own categories have other ids than DeepFashion2's: its category_id, and those of "
-                'results of detection, are taken by name'
-            )
+        about['notes'] += source.notes()
     return about
 
 

@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 
 from mmdf2.categories import MAX_LANDMARKS, Source, Visibility
 from mmdf2.datasets.prepare import open_annotation
-from mmdf2.datasets.store import Store
+from mmdf2.datasets.store import PROBLEMS, Store
 from mmdf2.evaluation.coco import box_iou
 from mmdf2.evaluation.files.detections import OWN_LABELS
 from mmdf2.evaluation.files.ground_truth import read_coco_truth
@@ -48,6 +48,19 @@ class TruthSource:
         truth = self.ground_truth
         rows = np.flatnonzero(~(self._landmarks()[..., 2] == Visibility.VISIBLE).any(axis=1))
         return frozenset(zip(truth.item_image_ids[rows].tolist(), truth.labels[rows].tolist(), strict=True))
+
+    def notes(self) -> list[str]:
+        """Sentences for a report: what the figures do not cover, and categories with other ids."""
+        notes = []
+        if self.store is not None and (problems := self.store.manifest['problems']):
+            counts = ', '.join(f'{count} x {kind}' for kind, count in problems.items())
+            notes.append(f'the annotation has problems ({counts}), see {self.store.folder / PROBLEMS}')
+        if self.labels != OWN_LABELS:
+            notes.append(
+                "the ground truth's own categories have other ids than DeepFashion2's: its category_id, and those of "
+                'results of detection, are taken by name'
+            )
+        return notes
 
     def _landmarks(self) -> np.ndarray:
         if self.ground_truth.landmarks is None:
