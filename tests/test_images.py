@@ -2,9 +2,11 @@
 
 import math
 import os
+import re
 import struct
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -353,3 +355,17 @@ def test_unknown_suffix_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r'use \.jpg or \.png'):
         write_image(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_else_in_the_project_opens_image_files():
+    root = Path(__file__).resolve().parents[1]
+    opener = re.compile(
+        r'\b(cv2\.imread|mmcv\.im\w+|Image\.open|imfrombytes|imageio|LoadImageFromFile|LoadImageFromWeb)\b(?!``)'
+    )
+    found = {
+        path.relative_to(root).as_posix()
+        for folder in ('mmdf2', 'tools', 'benchmarks', 'scripts', 'configs')
+        for path in (root / folder).rglob('*.py')
+        if opener.search(path.read_text())
+    }
+    assert found == {'mmdf2/images.py'}

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         set_up_metrics(config, '--subsets', subsets=True)
     if args.show_dir:
         config.default_hooks.visualization = {
-            'type': 'DetVisualizationHook',
+            'type': 'mmdf2.ClothesVisualizationHook',
             'draw': True,
             'test_out_dir': str(Path(args.show_dir).absolute()),
         }

@@ -11,7 +11,7 @@ default_hooks = dict(
     epoch_seed=dict(type='mmdf2.EpochSeedHook'),
     statistics=dict(type='mmdf2.SharedStatisticsHook'),
     validation_trial=dict(type='mmdf2.ValidationTrialHook'),
-    visualization=dict(type='DetVisualizationHook'),
+    visualization=dict(type='mmdf2.ClothesVisualizationHook'),
 )
 
 env_cfg = dict(

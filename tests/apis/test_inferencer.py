@@ -17,7 +17,7 @@ from mmdf2.engine import CheckpointError
 from mmdf2.images import read_image
 
 PIPELINE = [
-    {'type': 'LoadImageFromFile', 'backend_args': None},
+    {'type': 'mmdf2.LoadImage', 'backend_args': None},
     {'type': 'mmdf2.Resize', 'scale': (96, 64), 'keep_ratio': True},
     {'type': 'mmdf2.LoadClothesAnnotations', 'with_mask': False},
     {'type': 'mmdf2.PackClothesInputs'},

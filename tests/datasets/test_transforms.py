@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -6,17 +7,21 @@ import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
+from mmengine.config import Config
+from PIL import Image
 
 from mmdf2.categories import CATEGORIES, FLIP_PERMUTATIONS, LANDMARK_COUNTS
 from mmdf2.datasets.deepfashion2 import DeepFashion2Dataset
 from mmdf2.datasets.transforms import (
     LoadClothesAnnotations,
+    LoadImage,
     PackClothesInputs,
     RandomAffine,
     RandomCrop,
     RandomFlip,
     Resize,
 )
+from mmdf2.images import ImageError, image_size, read_image
 from mmdf2.registry import TRANSFORMS
 
 WIDTH, HEIGHT = 120, 90
@@ -297,7 +302,7 @@ def test_item_without_mask_is_ignored_as_mmdet_does():
 
 def test_test_pipeline_keeps_annotation_in_the_original_image(tiny_root):
     steps = [
-        {'type': 'LoadImageFromFile'},
+        {'type': 'mmdf2.LoadImage'},
         {'type': 'mmdf2.Resize', 'scale': (200, 200), 'keep_ratio': True},
         {'type': 'mmdf2.LoadClothesAnnotations', 'with_mask': False},
         {'type': 'mmdf2.PackClothesInputs'},
@@ -335,3 +340,65 @@ def test_bad_options_are_refused():
         RandomAffine(scaling_ratio_range=(1.2, 0.8))
     with pytest.raises(ValueError, match='prob'):
         RandomAffine(prob=2)
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+PHOTO = np.random.default_rng(8).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+
+
+def made_files(folder):
+    """Image files of all kinds, and what they show by the arrays that they were made of: (H, W, 3) RGB."""
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    grey = PHOTO[..., 0].astype(np.uint16) * 257
+    hidden = np.dstack([PHOTO, np.where(np.arange(80) < 40, 0, 255)[None].repeat(48, 0)]).astype(np.uint8)
+    images = {
+        'turned.png': (Image.fromarray(np.ascontiguousarray(np.rot90(PHOTO, -1))), {'exif': exif}, PHOTO),
+        'deep.png': (Image.fromarray(grey), {}, PHOTO[..., :1].repeat(3, axis=2)),
+        'hidden.png': (Image.fromarray(hidden), {}, np.where(hidden[..., 3:] > 0, PHOTO, 255)),
+        'palette.png': (Image.fromarray(PHOTO).quantize(256), {}, None),
+        'plain.jpg': (Image.fromarray(PHOTO), {'quality': 100, 'subsampling': 0}, PHOTO),
+        'turned.jpg': (
+            Image.fromarray(PHOTO).transpose(Image.Transpose.ROTATE_270),
+            {'exif': exif, 'quality': 100},
+            None,
+        ),
+        'ink.jpg': (Image.fromarray(PHOTO).convert('CMYK'), {'quality': 100}, PHOTO),
+    }
+    for name, (image, options, expected) in images.items():
+        image.save(folder / name, **options)
+        yield folder / name, expected
+
+
+def test_pipelines_see_what_the_inferencer_sees(tmp_path):
+    for path, expected in made_files(tmp_path / 'images'):
+        results = LoadImage()({'img_path': str(path)})
+        assert results['img'].dtype == np.uint8 and results['img'].flags.c_contiguous
+        assert results['img_shape'] == results['ori_shape'] == (48, 80) == image_size(path)[::-1]
+        np.testing.assert_array_equal(results['img'][..., ::-1], read_image(path))
+        if expected is not None:
+            np.testing.assert_allclose(results['img'][..., ::-1], expected, atol=0 if path.suffix == '.png' else 24)
+
+
+def test_images_come_through_a_file_backend(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / 'a.png')
+    read = LoadImage(backend_args={'backend': 'local'})({'img_path': str(tmp_path / 'a.png')})['img']
+    np.testing.assert_array_equal(read[..., ::-1], PHOTO)
+
+
+def test_an_image_that_is_cut_short_is_no_grey_image(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / 'cut.jpg')
+    data = (tmp_path / 'cut.jpg').read_bytes()
+    (tmp_path / 'cut.jpg').write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=r'cut\.jpg is not a readable image'):
+        LoadImage()({'img_path': str(tmp_path / 'cut.jpg')})
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('[!_]*/*.py')), ids=lambda path: path.stem)
+def test_all_configs_read_images_in_the_one_way(path):
+    config = Config.fromfile(str(path))
+    for part in ('train', 'val', 'test'):
+        steps = [step.type for step in config[f'{part}_dataloader'].dataset.pipeline]
+        assert steps[0] == 'mmdf2.LoadImage' and steps.count('mmdf2.LoadImage') == 1
+        assert not [step for step in steps if 'LoadImageFrom' in step]

@@ -22,6 +22,13 @@ def make_embeddings(rng, count, width=32, offset=0.0):
     return (identities[rows] + rng.normal(size=(count, width)) * 0.3 + offset).astype(np.float32)
 
 
+def make_articles(rng, articles, photos, width=32):
+    """(articles, width) centres, the near-duplicate embeddings around each of them, and each embedding's article."""
+    centres = rng.normal(size=(articles, width))
+    numbers = np.repeat(np.arange(articles), photos)
+    return centres, (centres[numbers] + rng.normal(size=(len(numbers), width)) * 0.01).astype(np.float32), numbers
+
+
 def make_items(rng, count, categories=(1, 2, 8)):
     """Items with a field each, by which they can be told apart."""
     return [

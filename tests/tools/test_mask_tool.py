@@ -3,6 +3,9 @@
 import json
 import shutil
 
+import pytest
+from made_photos import write_photos
+from PIL import Image, ImageOps
 from tiny_run import run_tool
 
 from mmdf2.datasets.annotation import read_annotation
@@ -41,6 +44,33 @@ def test_fills_missing_masks_and_leaves_the_others(tiny_root, tmp_path):
     for one, two in zip(before.items, after.items, strict=True):
         assert [p.tolist() for p in one.segmentation] == [p.tolist() for p in two.segmentation]
     assert not (tmp_path / 'out' / 'annos' / '000002.json').exists()
+
+
+@pytest.mark.parametrize('kind', ['jpg', 'png', 'xmp'])
+def test_boxes_on_a_photo_that_lies_on_its_side_stay_as_they_are(tmp_path, kind):
+    root = write_photos(tmp_path / 'data')
+    path = root / 'validation' / 'image' / '000265.jpg'
+    with Image.open(path) as photo:
+        assert photo.size == (750, 560) and ImageOps.exif_transpose(photo).size == (560, 750)
+        photo.load()
+        stored, exif = photo.copy(), photo.getexif()
+    path.unlink()
+    if kind == 'xmp':
+        xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+        stored.save(path, xmp=xmp)
+    else:
+        stored.save(path.with_suffix(f'.{kind}'), exif=exif)
+    annotation = root / 'validation' / 'annos' / '000265.json'
+    given = json.loads(annotation.read_text())
+    assert given['item1']['bounding_box'][3] > 560  # beyond the height of the photo as it is stored
+    del given['item1']['segmentation']
+    annotation.write_text(json.dumps(given))
+    printed = run_tool('mask_tool.py', root, '--out', tmp_path / 'out', '--fill')
+    filled = json.loads((tmp_path / 'out' / 'annos' / '000265.json').read_text())
+    assert 'problem' not in printed
+    assert filled['item1']['bounding_box'] == given['item1']['bounding_box']
+    assert filled['item1']['landmarks'] == given['item1']['landmarks']
+    assert max(y for polygon in filled['item1']['segmentation'] for y in polygon[1::2]) > 560
 
 
 def test_a_missing_folder_ends_with_one_line(tmp_path):

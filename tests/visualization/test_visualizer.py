@@ -1,19 +1,20 @@
-"""The visualizer, called with data samples and by MMDetection's hook."""
+"""The visualizer, called with data samples and by the hook."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
 from mmengine.structures import InstanceData
+from PIL import Image
 
 from mmdf2.images import read_image, write_image
-from mmdf2.visualization import ClothesVisualizer
+from mmdf2.registry import HOOKS
+from mmdf2.visualization import ClothesVisualizationHook, ClothesVisualizer
 
 GREY = 127
 
@@ -88,14 +89,37 @@ def test_found_by_name_and_writes_to_backends(tmp_path, scope):
     assert [path.name for path in tmp_path.rglob('*.png')] == ['val_img_7.png']
 
 
-def test_works_with_the_visualization_hook(tmp_path):
-    write_image(tmp_path / 'input.png', np.full((100, 120, 3), GREY, np.uint8))
+def test_the_hook_draws_upright_images_and_names_those_that_it_cannot_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = np.full((120, 100), GREY * 257, np.uint16)
+    Image.fromarray(lying).save(tmp_path / 'input.png', exif=exif)
+    (tmp_path / 'broken.png').write_bytes(b'no image')
     ClothesVisualizer.get_instance('for the hook')
-    hook = DetVisualizationHook(draw=True, test_out_dir='pictures', score_thr=0.5)
-    sample = make_sample()
-    sample.set_metainfo({'img_path': str(tmp_path / 'input.png')})
+    hook = HOOKS.build(
+        {'type': 'mmdf2.ClothesVisualizationHook', 'draw': True, 'test_out_dir': 'pictures', 'score_thr': 0.5}
+    )
+    assert isinstance(hook, ClothesVisualizationHook)
+    samples = [make_sample(), make_sample()]
+    for sample, name in zip(samples, ('broken.png', 'input.png'), strict=True):
+        sample.set_metainfo({'img_path': str(tmp_path / name)})
     runner = SimpleNamespace(work_dir=str(tmp_path), timestamp='now', iter=0)
     for index in range(2):
-        hook.after_test_iter(runner, index, {}, [sample])
+        hook.after_test_iter(runner, index, {}, samples)
+    assert [path.name for path in (tmp_path / 'now' / 'pictures').iterdir()] == ['input.png']
     picture = read_image(tmp_path / 'now' / 'pictures' / 'input.png')
     assert picture.shape == (100, 240, 3)
+    assert (picture[:8, :8] == GREY).all()
+
+
+def test_the_hook_draws_every_so_many_batches_of_validation(tmp_path):
+    write_image(tmp_path / 'input.png', np.full((100, 120, 3), GREY, np.uint8))
+    drawn = []
+    ClothesVisualizer.get_instance('for the hook')
+    hook = ClothesVisualizationHook(draw=True, interval=3)
+    hook._visualizer = SimpleNamespace(add_datasample=lambda name, image, step, **options: drawn.append((name, step)))
+    sample = make_sample()
+    sample.set_metainfo({'img_path': str(tmp_path / 'input.png')})
+    for index in range(7):
+        hook.after_val_iter(SimpleNamespace(iter=10), index, {}, [sample])
+    assert drawn == [('val_img', 12), ('val_img', 15)]

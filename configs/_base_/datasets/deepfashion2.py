@@ -4,7 +4,7 @@ dataset_type = 'mmdf2.DeepFashion2Dataset'
 backend_args = None
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='mmdf2.LoadImage', backend_args=backend_args),
     dict(type='mmdf2.LoadClothesAnnotations'),
     dict(type='mmdf2.Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='mmdf2.RandomFlip', prob=0.5),
@@ -13,7 +13,7 @@ train_pipeline = [
 # Annotations are loaded after resizing, so they stay in the coordinates of the original image: retrieval with
 # ground-truth boxes needs them so. Masks are not loaded, because items without a mask would be ignored.
 test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='mmdf2.LoadImage', backend_args=backend_args),
     dict(type='mmdf2.Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='mmdf2.LoadClothesAnnotations', with_mask=False),
     dict(type='mmdf2.PackClothesInputs'),

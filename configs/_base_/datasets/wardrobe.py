@@ -7,14 +7,14 @@ image_size = (224, 224)
 batch_size = 8
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='mmdf2.LoadImage', backend_args=None),
     dict(type='mmdf2.LoadClothesAnnotations'),
     dict(type='mmdf2.Resize', scale=image_size, keep_ratio=True),
     dict(type='mmdf2.RandomFlip', prob=0.5),
     dict(type='mmdf2.PackClothesInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='mmdf2.LoadImage', backend_args=None),
     dict(type='mmdf2.Resize', scale=image_size, keep_ratio=True),
     dict(type='mmdf2.LoadClothesAnnotations', with_mask=False),
     dict(type='mmdf2.PackClothesInputs'),

@@ -1,10 +1,47 @@
-"""The first and the last transform of a pipeline: from instances to arrays, and from arrays to the inputs of models."""
+"""The first and the last transforms of a pipeline: reading images and annotation, and packing the inputs of models."""
 
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
+from mmengine.fileio import get
 
 from mmdf2.categories import MAX_LANDMARKS
+from mmdf2.images import decode_image
 from mmdf2.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Reads the image as ``mmdf2.images`` does, so that training and testing see the pixels that the inferencer sees.
+
+    mmcv's ``LoadImageFromFile`` fills what is missing of a cut file with grey, makes transparent parts black or
+    whatever colour they hide, and does not know all orientations that Pillow does.
+
+    It adds ``img`` (H, W, 3) uint8 BGR, and ``img_shape`` and ``ori_shape``, both (H, W).
+
+    Args:
+        backend_args: Arguments of MMEngine's file backend, for files that are not on a disk.
+
+    Raises:
+        ImageError: The file cannot be read as an image.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Adds the image at ``img_path`` to ``results``."""
+        path = results['img_path']
+        image = decode_image(self._content(path), path, 'BGR')
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _content(self, path: str) -> bytes:
+        if self.backend_args is not None or '://' in path:
+            return get(path, backend_args=self.backend_args)
+        with open(path, 'rb') as file:
+            return file.read()
 
 
 @TRANSFORMS.register_module()

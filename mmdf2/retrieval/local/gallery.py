@@ -1,7 +1,9 @@
 """The gallery in this process: exact search by the compiled operator, approximate search by faiss."""
 
+import contextlib
+import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
 from mmdf2.retrieval.local.partition import ChunkedRows, Partition, search_partitions
 from mmdf2.retrieval.similarity import Similarity
 
+_LOGGER = logging.getLogger(__name__)
 _WHOLE_VECTORS = 4_000_000  # most items of a category whose index holds whole vectors, a second time beside the file
 _CODE_BYTES = 64
 
@@ -30,8 +33,9 @@ class FaissGallery(Gallery):
     """A gallery in memory, or memory-mapped from its folder.
 
     Each category is a partition of its own, so that a search within some categories reads nothing else. Searches are
-    exact until ``build_index``; after it, items added since are still searched exactly. Any number of threads may
-    search while one adds or removes.
+    exact until ``build_index``; after it, items added since are still searched exactly, and removed ones are left out
+    before candidates are chosen. When many were added or removed, a warning asks for a new index. Any number of threads
+    may search while one adds or removes.
 
     Args:
         similarity: The match head's similarity.
@@ -98,12 +102,15 @@ class FaissGallery(Gallery):
             return first
 
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
-        """See ``Gallery.put``. Ids below the largest one of their category take the category's index away."""
+        """See ``Gallery.put``.
+
+        Ids below the largest one of their category take the category's index away, which a warning says.
+        """
         embeddings = checked_embeddings(embeddings, self.similarity.width)
         check_count(embeddings, items)
         numbers = np.array(checked_ids(ids, items), dtype=np.int64)
         labels = np.array([item.category_id - 1 for item in items], dtype=np.int64)
-        with self._writing:
+        with self._change():
             old = self.present(numbers.tolist())
             # The items first, so that whatever a search finds has its item.
             self._items.put(numbers.tolist(), items)
@@ -119,20 +126,63 @@ class FaissGallery(Gallery):
     def remove(self, ids: Iterable[int]) -> int:
         """See ``Gallery.remove``."""
         ids = np.fromiter((int(number) for number in ids), dtype=np.int64)
-        with self._writing:
+        with self._change():
             count = sum(partition.remove(ids) for partition in self._partitions)
             self._items.remove(ids.tolist())
         return count
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """One writer at a time, who is told of indexes that the change takes away or makes slow."""
+        with self._writing:
+            before = [partition.state for partition in self._partitions]
+            yield
+            for category, (old, partition) in enumerate(zip(before, self._partitions, strict=True), start=1):
+                new = partition.state
+                if old.index is not None and new.index is None:
+                    _LOGGER.warning(
+                        'category %d has no index any more, since items were put between others: its searches are '
+                        'exact until build_index()',
+                        category,
+                    )
+                elif new.is_outdated and not old.is_outdated:
+                    _LOGGER.warning(
+                        'the index of category %d was built of %d items, of which %d are left, and %d items were added '
+                        'since: build_index() makes its searches fast again',
+                        category,
+                        len(new.rows),
+                        new.tail,
+                        len(new.ids) - new.tail,
+                    )
+
+    def outdated_indexes(self) -> list[int]:
+        """category_ids whose index ``build_index`` should build again.
+
+        Since such an index was built, at least half as many items were removed and added as it was built of. Searches
+        still find what they found before, but they take longer.
+        """
+        return [category for category, part in enumerate(self._partitions, start=1) if part.state.is_outdated]
 
     def search(self, embeddings, k: int = 20, categories: Iterable[int] | None = None) -> list[list[Hit]]:
         """See ``Gallery.search``."""
         embeddings, chosen = checked_embeddings(embeddings, self.similarity.width), checked_categories(categories)
         check_k(k)
-        scores, ids = self.search_ids(embeddings, k, chosen)
-        items = self._items.get(np.unique(ids[ids >= 0]).tolist())
-        # Another thread may have removed an item between the two reads.
+        hits = self._hits(embeddings, k, chosen)
+        if hits is None:
+            with self._writing:
+                hits = self._hits(embeddings, k, chosen)
+        assert hits is not None, 'nobody removes items while this thread may write'
+        return hits
+
+    def _hits(self, embeddings: np.ndarray, k: int, categories: list[int]) -> list[list[Hit]] | None:
+        """The hits of checked queries; None when another thread has removed one of them meanwhile."""
+        scores, ids = self.search_ids(embeddings, k, categories)
+        found = np.unique(ids[ids >= 0]).tolist()
+        items = self._items.get(found)
+        if len(items) < len(found):
+            return None
         return [
-            [Hit(number, score, items[number]) for score, number in zip(line, numbers, strict=True) if number in items]
+            [Hit(number, score, items[number]) for score, number in zip(line, numbers, strict=True) if number >= 0]
             for line, numbers in zip(scores.tolist(), ids.tolist(), strict=True)
         ]
 
@@ -151,15 +201,16 @@ class FaissGallery(Gallery):
         Args:
             settings: How to build the indexes. None for inverted lists of whole vectors, and of 64 bytes per item in
                 categories of more than 4 million items.
-            least_items: Partitions of fewer items stay exact.
+            least_items: Categories of fewer items stay exact, and with codes those of fewer than 256 items.
 
         Raises:
             ImportError: faiss is not installed.
         """
         for partition in self._partitions:
-            large = len(partition) >= max(least_items, 1)
             codes = None if len(partition) <= _WHOLE_VECTORS else _CODE_BYTES
-            partition.build_index((settings or ListSettings(code_bytes=codes)) if large else None)
+            chosen = settings or ListSettings(code_bytes=codes)
+            large = len(partition) >= max(least_items, chosen.least_items)
+            partition.build_index(chosen if large else None)
 
     def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, D) embeddings and (n,) ids of a category; they must not be written to."""

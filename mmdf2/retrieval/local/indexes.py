@@ -5,8 +5,13 @@ Two kinds are there. :class:`InvertedLists` is what galleries build by themselve
 the mean of ``s(a, b)`` over a list with that mean and variance. Within the lists faiss scans the space of inner
 products, with whole vectors or with a product quantiser's codes. :class:`NeighbourGraph` is a graph (HNSW) over the
 space of distances. :mod:`mmdf2.retrieval.similarity` derives both spaces, and why indexes over plain embeddings fail.
+
+An index is never changed. Its method ``restricted`` gives one that shares its memory and leaves out removed items
+before candidates are chosen, so that near duplicates of a removed item cannot take the places of the items behind them.
 """
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +24,7 @@ _KMEANS_ITERATIONS = 8
 _PROBES_PER_ROOT, _LEAST_PROBES = 4, 64
 _CODEBOOK_SIZE = 256  # centroids of each part of a product quantiser, whose code is one byte
 _ROWS_AT_ONCE = 65536
+_LARGEST_EFFORT = 0.25  # share of a graph's places from which on it is quicker to compare all of them
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,15 @@ class ListSettings:
         """Number of lists that a query searches when there are ``lists`` of them."""
         return min(self.probes or max(round(_PROBES_PER_ROOT * lists**0.5), _LEAST_PROBES), lists)
 
+    @property
+    def least_items(self) -> int:
+        """Fewest items that such an index can be built of: codes have to be learnt from some."""
+        return 1 if self.code_bytes is None else _CODEBOOK_SIZE
+
+    def candidates_of(self, k: int) -> int:
+        """Number of items that are scored again for ``k`` wanted hits."""
+        return k * (self.candidates or (4 if self.code_bytes is None else 20))
+
 
 @dataclass(frozen=True)
 class GraphSettings:
@@ -60,15 +75,24 @@ class GraphSettings:
     effort: int = 384
     candidates: int = 4
 
+    @property
+    def least_items(self) -> int:
+        """Fewest items that such an index can be built of."""
+        return 1
+
 
 class InvertedLists:
     """Inverted lists over (n, D) embeddings, whose places are 0 to n - 1.
 
     Args:
         similarity: The learned similarity.
-        vectors: (n, D) float32, n >= 1; may be memory-mapped.
+        vectors: (n, D) float32, n >= settings.least_items; may be memory-mapped.
         settings: How to build and search.
         seed: Seed of k-means and of the choice of its training points.
+
+    Attributes:
+        sizes: (lists,) int64, number of items that a search can find in each list.
+        shares: (lists,) float64, those items over the items that the list was built of; 0 for a list that was empty.
 
     Raises:
         ImportError: faiss is not installed.
@@ -82,17 +106,21 @@ class InvertedLists:
         count = len(vectors)
         lists = settings.lists or max(1, round(min(count / _ITEMS_PER_LIST, 4 * np.sqrt(count))))
         self.lists = min(lists, max(1, count // 4))
-        rows = np.sort(rng.choice(count, min(count, _TRAINING_POINTS_PER_LIST * self.lists), replace=False))
+        clusters = max(self.lists, 0 if settings.code_bytes is None else _CODEBOOK_SIZE)
+        rows = np.sort(rng.choice(count, min(count, _TRAINING_POINTS_PER_LIST * clusters), replace=False))
         sample = np.asarray(vectors[rows])
         self.space = InnerProductSpace.fitted(similarity, sample)
-        points = self.space.items(sample)
+        columns = self.space.items(sample)
         # A product quantiser cuts vectors into equal parts, so columns of zeros are added until they are.
-        self._padding = 0 if settings.code_bytes is None else -points.shape[1] % settings.code_bytes
-        self._coarse = _cluster(points[:, :-1], self.lists, seed)
+        self._padding = 0 if settings.code_bytes is None else -columns.shape[1] % settings.code_bytes
+        self._coarse = _cluster(columns[:, :-1], self.lists, seed)
         # faiss does not own its quantiser, so a reference to it is kept.
-        self._quantizer = faiss.IndexFlatIP(points.shape[1] + self._padding)
-        self._index = self._empty_index(points, seed)
+        self._quantizer = faiss.IndexFlatIP(columns.shape[1] + self._padding)
+        self._index = self._empty_index(columns, seed)
+        self._selector: PlaceSelector | None = None
         self._means = self._fill(vectors)
+        self.sizes = np.array([self._index.get_list_size(number) for number in range(self.lists)], dtype=np.int64)
+        self.shares = (self.sizes > 0).astype(np.float64)
 
     def _empty_index(self, points: np.ndarray, seed: int):
         """faiss's inverted lists without items; ``points`` train the codes."""
@@ -153,36 +181,49 @@ class InvertedLists:
         places, lists = (np.ascontiguousarray(value, dtype=np.int64) for value in (places, lists))
         self._index.add_core(len(columns), pointer(columns), pointer(places), pointer(lists), None)
 
+    def restricted(self, kept: np.ndarray) -> 'InvertedLists':
+        """The same lists without some places, which then use up neither probes nor candidates.
+
+        Args:
+            kept: (n,) bool, whether a place can be found.
+        """
+        index, lists = copy.copy(self), self._index.invlists
+        index._selector = PlaceSelector(kept)
+        sizes = [(lists.get_ids(number), lists.list_size(number)) for number in range(self.lists)]
+        view = _import_faiss().rev_swig_ptr
+        index.sizes = np.array([kept[view(ids, size)].sum() if size else 0 for ids, size in sizes], dtype=np.int64)
+        index.shares = index.sizes / np.maximum([size for _, size in sizes], 1)
+        return index
+
     def list_scores(self, queries) -> np.ndarray:
         """(m, lists) mean similarity of each query (m, D) and each list's items; very low for empty lists."""
         products = self.space.queries(queries) @ self._means.T
         return self.space.scores(products, queries)
 
-    def search(self, queries, k: int, chosen=None) -> np.ndarray:
+    def search(self, queries, k: int, chosen: np.ndarray) -> np.ndarray:
         """Finds candidates.
 
         Args:
             queries: (m, D).
             k: Hits wanted in the end.
-            chosen: (m, probes) int64 lists that each query searches, -1 for none. By default they are those of the best
-                mean similarity.
+            chosen: (m, probes) int64 lists that each query searches, -1 for none; see ``share_probes``.
 
         Returns:
             (m, c) int64 places, -1 where there are fewer.
         """
-        if chosen is None:
-            chosen = best_columns(self.list_scores(queries), self.settings.probes_of(self.lists))
-        candidates = self.settings.candidates or (4 if self.settings.code_bytes is None else 20)
-        return self._search(self._padded(self.space.queries(queries)), k * candidates, chosen)
-
-    def _search(self, columns: np.ndarray, count: int, chosen: np.ndarray) -> np.ndarray:
         faiss = _import_faiss()
-        chosen = np.ascontiguousarray(chosen, dtype=np.int64)
+        columns = self._padded(self.space.queries(queries))
+        count = min(self.settings.candidates_of(k), int(self.sizes.sum()))
         products, places = np.empty((len(columns), count), np.float32), np.empty((len(columns), count), np.int64)
+        if not places.size:
+            return places
+        chosen = np.ascontiguousarray(chosen, dtype=np.int64)
         arrays = (columns, chosen, np.zeros(chosen.shape, np.float32), products, places)
         columns_at, chosen_at, nearness_at, products_at, places_at = map(faiss.swig_ptr, arrays)
         # The number of probes is that of this call. faiss's Python method would take the index's own.
         parameters = faiss.IVFSearchParameters(nprobe=chosen.shape[1])
+        if self._selector is not None:
+            parameters.sel = self._selector.faiss_selector
         self._index.search_preassigned_c(
             len(columns), columns_at, count, chosen_at, nearness_at, products_at, places_at, False, parameters
         )
@@ -208,6 +249,17 @@ class NeighbourGraph:
         self._index.hnsw.efConstruction = settings.build_effort
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
             self._index.add(self.space.items(np.asarray(vectors[start : start + _ROWS_AT_ONCE])))
+        self._kept = PlaceSelector(np.ones(len(vectors), bool))
+
+    def restricted(self, kept: np.ndarray) -> 'NeighbourGraph':
+        """The same graph, in which some places show the way and are never found.
+
+        Args:
+            kept: (n,) bool, whether a place can be found.
+        """
+        index = copy.copy(self)
+        index._kept = PlaceSelector(kept)
+        return index
 
     def search(self, queries, k: int) -> np.ndarray:
         """Finds candidates.
@@ -219,9 +271,57 @@ class NeighbourGraph:
         Returns:
             (m, c) int64 places, -1 where there are fewer.
         """
-        wanted = k * self.settings.candidates
-        effort = _import_faiss().SearchParametersHNSW(efSearch=max(self.settings.effort, 2 * wanted))
-        return self._index.search(self.space.queries(queries), wanted, params=effort)[1]
+        columns, wanted = self.space.queries(queries), min(k * self.settings.candidates, self._kept.count)
+        places = np.full((len(columns), wanted), -1)
+        if not places.size:
+            return places
+        least = effort = max(self.settings.effort, 2 * wanted)
+        left = np.arange(len(columns))
+        # A query that meets many places that were left out looks further, until it has met as many others as it should.
+        while len(left) and effort <= self._index.ntotal * _LARGEST_EFFORT:
+            found = self._nearest(columns[left], effort)
+            kept = self._kept.contains(found)
+            enough = kept.sum(axis=1) >= least
+            order = np.argsort(~kept[enough], axis=1, kind='stable')[:, :wanted]
+            places[left[enough]] = np.take_along_axis(found[enough], order, axis=1)
+            left, effort = left[~enough], 2 * effort
+        if len(left):
+            places[left] = self._nearest_of_all(columns[left], wanted)
+        return places
+
+    def _nearest(self, columns: np.ndarray, count: int) -> np.ndarray:
+        """(m, count) places that the graph finds, those that were left out among them, by rising distance."""
+        effort = _import_faiss().SearchParametersHNSW(efSearch=count)
+        return self._index.search(columns, count, params=effort)[1]
+
+    def _nearest_of_all(self, columns: np.ndarray, count: int) -> np.ndarray:
+        """(m, count) nearest places that were not left out, by comparing all of them."""
+        faiss = _import_faiss()
+        every = faiss.downcast_index(self._index.storage)
+        return every.search(columns, count, params=faiss.SearchParameters(sel=self._kept.faiss_selector))[1]
+
+
+class PlaceSelector:
+    """The places of an index that a search can find.
+
+    Args:
+        kept: (n,) bool, whether a place can be found.
+
+    Attributes:
+        count: Number of places that can be found.
+        faiss_selector: The same for faiss's searches.
+    """
+
+    def __init__(self, kept: np.ndarray) -> None:
+        self._kept, self.count = kept, int(kept.sum())
+        # faiss reads the bits where they lie, so a reference to them is kept.
+        self._bits = np.packbits(kept, bitorder='little')
+        faiss = _import_faiss()
+        self.faiss_selector = faiss.IDSelectorBitmap(len(self._bits), faiss.swig_ptr(self._bits))
+
+    def contains(self, places: np.ndarray) -> np.ndarray:
+        """Whether each place of an array can be found; False for -1."""
+        return (places >= 0) & self._kept[places]
 
 
 def best_columns(scores, count: int) -> np.ndarray:
@@ -236,20 +336,71 @@ def best_columns(scores, count: int) -> np.ndarray:
     return np.ascontiguousarray(np.take_along_axis(chosen, order, axis=1), dtype=np.int64)
 
 
-def share_probes(scores: list[np.ndarray], probes: int) -> list[np.ndarray]:
-    """Divides each query's probes among several indexes, whose lists are scored on the same scale.
+def share_probes(indexes: Sequence[InvertedLists], queries, k: int) -> list[np.ndarray]:
+    """Chooses the lists that each query searches, among those of all indexes together.
 
     Args:
-        scores: (m, lists) scores of each index's lists.
-        probes: Number of lists, of all indexes together, that a query searches.
+        indexes: At least one index, all of one similarity.
+        queries: (m, D).
+        k: Hits wanted in the end.
 
     Returns:
         For each index (m, p) int64 lists to search, -1 where a query searches fewer.
     """
-    best = best_columns(np.concatenate(scores, axis=1), probes)
-    ends = np.cumsum([columns.shape[1] for columns in scores])
+    best = best_lists(
+        scores=np.concatenate([index.list_scores(queries) for index in indexes], axis=1),
+        probes=max(index.settings.probes_of(sum(index.lists for index in indexes)) for index in indexes),
+        shares=np.concatenate([index.shares for index in indexes]),
+        sizes=np.concatenate([index.sizes for index in indexes]),
+        items=max(index.settings.candidates_of(k) for index in indexes),
+    )
+    return divided(best, [index.lists for index in indexes])
+
+
+def best_lists(scores: np.ndarray, probes: int, shares: np.ndarray, sizes: np.ndarray, items: int) -> np.ndarray:
+    """The best lists of each query, as many as it needs to meet ``probes`` whole lists and ``items`` items.
+
+    A list of which half of the items are left counts as half a probe. So a query whose best lists have lost their items
+    searches more of them, and sees as many items as it would in a new index.
+
+    Args:
+        scores: (m, lists) scores of the lists.
+        probes: Number of lists that a query searches if all items are left.
+        shares: (lists,) share of each list's items that are left, 0 to 1.
+        sizes: (lists,) number of them.
+        items: Number of items that a query searches at least. If there are not as many, it searches all lists.
+
+    Returns:
+        (m, p) int64, -1 where a query searches fewer.
+    """
+    scores = np.where(shares > 0, scores, -np.inf)
+    # The tolerance is for sums of shares, which are rounded.
+    least_share, least_items = min(probes, shares.sum()) - 1e-6, min(items, sizes.sum())
+    count = min(probes, scores.shape[1])
+    while True:
+        best = best_columns(scores, count)
+        enough = (shares[best].cumsum(axis=1) >= least_share) & (sizes[best].cumsum(axis=1) >= least_items)
+        if count == scores.shape[1] or enough[:, -1].all():
+            break
+        count = min(2 * count, scores.shape[1])
+    # A query searches its lists up to the first one that makes them enough.
+    unneeded = np.column_stack([np.zeros(len(best), bool), enough[:, :-1]])
+    return np.where(unneeded | (shares[best] == 0), -1, best)
+
+
+def divided(best: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """Divides chosen lists among several indexes.
+
+    Args:
+        best: (m, p) int64 lists, numbered through all indexes; -1 for none.
+        counts: Number of lists of each index.
+
+    Returns:
+        For each index (m, q) int64 numbers of its own lists, -1 where a query searches fewer.
+    """
+    ends = np.cumsum(counts)
     shares = []
-    for begin, end in zip(ends - [columns.shape[1] for columns in scores], ends, strict=True):
+    for begin, end in zip(ends - counts, ends, strict=True):
         own = (best >= begin) & (best < end)
         # The lists of this index come first, in their order.
         order = np.argsort(~own, axis=1, kind='stable')[:, : max(int(own.sum(axis=1).max(initial=0)), 1)]

@@ -88,6 +88,12 @@ class PartitionState:
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     tail: int = 0
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether at least half as many items were removed and added since as the index was built of."""
+        changed = len(self.rows) - self.tail + len(self.ids) - self.tail
+        return self.index is not None and 2 * changed >= len(self.rows)
+
 
 class Partition:
     """Embeddings and ids, by rising id.
@@ -157,8 +163,9 @@ class Partition:
             # The new row of each old one, and at the end what -1 stands for.
             moved = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
             vectors = ChunkedRows([state.vectors[np.flatnonzero(kept)]])
-            tail = int(kept[: state.tail].sum())
-            self._replace(replace(state, vectors=vectors, ids=state.ids[kept], rows=moved[state.rows], tail=tail))
+            rows, tail = moved[state.rows], int(kept[: state.tail].sum())
+            index = state.index and state.index.restricted(rows >= 0)
+            self._replace(replace(state, vectors=vectors, ids=state.ids[kept], index=index, rows=rows, tail=tail))
             return int((~kept).sum())
 
     def _replace(self, state: PartitionState) -> None:
@@ -213,17 +220,15 @@ def _search_lists(
     similarity: Similarity, indexed: list[tuple[PartitionState, InvertedLists]], queries: np.ndarray, k: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Scores and ids found in each partition that has inverted lists."""
-    shares: list[np.ndarray | None] = [None] * len(indexed)
+    if not indexed or not len(queries):
+        return []
     found = []
-    if len(indexed) > 1:
-        lists = sum(index.lists for _, index in indexed)
-        probes = max(index.settings.probes_of(lists) for _, index in indexed)
-        shares = [*share_probes([index.list_scores(queries) for _, index in indexed], probes)]
+    shares = share_probes([index for _, index in indexed], queries, k)
     for (state, index), chosen in zip(indexed, shares, strict=True):
         # Most queries have probes in one or two partitions only.
-        rows = np.arange(len(queries)) if chosen is None else np.flatnonzero((chosen >= 0).any(axis=1))
+        rows = np.flatnonzero((chosen >= 0).any(axis=1))
         if len(rows):
-            places = index.search(queries[rows], k, None if chosen is None else chosen[rows])
+            places = index.search(queries[rows], k, chosen[rows])
             part = _score_places(similarity, state, queries[rows], places)
             scores = np.full((len(queries), places.shape[1]), -np.inf)
             ids = np.full(scores.shape, -1)
@@ -247,7 +252,7 @@ def _search_exactly(similarity: Similarity, state: PartitionState, queries, k: i
 
 
 def _score_places(similarity: Similarity, state: PartitionState, queries, places) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and ids of an index's candidates (m, c); -inf and -1 for those of place -1 and for removed ones."""
+    """Scores and ids of an index's candidates (m, c); -inf and -1 for those of place -1."""
     rows = np.where(places < 0, -1, state.rows[places])
     return _score_rows(similarity, state.vectors, queries, rows), np.where(rows < 0, -1, state.ids[rows])
 

@@ -8,7 +8,7 @@ import pytest
 
 from mmdf2.retrieval.local import gallery as faiss_gallery
 from mmdf2.retrieval.local.gallery import FaissGallery
-from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings, share_probes
+from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings, best_columns, divided
 
 from ..made_gallery import brute_force, make_embeddings, make_items, make_similarity
 
@@ -173,10 +173,10 @@ def test_more_lists_are_probed_where_there_are_more():
 
 def test_probes_go_to_the_best_lists_of_all():
     scores = [np.array([[5.0, 1.0, 4.0], [0.0, -1.0, -2.0]]), np.array([[3.0, 9.0], [2.0, 1.0]])]
-    first, second = share_probes(scores, 3)
+    first, second = divided(best_columns(np.concatenate(scores, axis=1), 3), [3, 2])
     assert first.tolist() == [[0, 2], [0, -1]]
     assert second.tolist() == [[1, -1], [0, 1]]
-    whole = share_probes(scores, 50)
+    whole = divided(best_columns(np.concatenate(scores, axis=1), 50), [3, 2])
     assert whole[0].tolist() == [[0, 2, 1], [0, 1, 2]] and whole[1].tolist() == [[1, 0], [0, 1]]
 
 
