@@ -24,7 +24,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from mmdf2.engine import load_checkpoint_file, read_config
+from mmdf2.engine import load_checkpoint_file, load_weights, read_config
 from mmdf2.files import write_json
 
 # Low enough for weights that were not trained.
@@ -60,7 +60,7 @@ def main(argv=None):
     config = read_config(args.config)
     init_default_scope(config.get('default_scope', 'mmdet'))
     torch.manual_seed(0)
-    weights = load_checkpoint_file(config.load_from)['state_dict'] if config.get('load_from') else {}
+    weights = load_checkpoint_file(config.load_from) if config.get('load_from') else None
     models = {'Match R-CNN': config.model, 'Mask R-CNN': mask_rcnn_of(config.model)}
     contenders = {
         f'{name}{" with amp" if amp else ""}': Contender(model, weights, config.optim_wrapper, args.device, amp)
@@ -134,7 +134,9 @@ class Contender:
         self.device = device
         self.model = MODELS.build(model)
         self.model.init_weights()
-        self.model.load_state_dict(weights, strict=False)
+        if weights:
+            # Mask R-CNN takes the parts that it has in common with Match R-CNN.
+            load_weights(self.model, weights, 'load_from', other_model=True)
         self.model.to(device).train()
         self.optimizer = build_optim_wrapper(self.model, wrapper_of(optimizer, device, amp))
         self.seconds, self.waits, self.images, self.peak = [], [], [], 0

@@ -6,9 +6,13 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
+# How the files of torch.save begin: a ZIP archive, or the pickle that versions before 1.6 wrote.
+_BEGINNINGS = (b'PK\x03\x04', b'\x80\x02')
 
 
 class CheckpointError(RuntimeError):
@@ -35,40 +39,53 @@ def load_checkpoint_file(path, map_location=None) -> dict:
         raise FileNotFoundError(
             f'{path}: there is no such checkpoint; give a file that training wrote, such as work_dirs/NAME/epoch_1.pth'
         )
+    with open(path, 'rb') as file:
+        beginning = file.read(40)
+    if not beginning.startswith(_BEGINNINGS):
+        found = f'begins with {beginning[:20]!r}' if beginning else 'is empty (0 bytes)'
+        raise CheckpointError(
+            f'{path} is not a checkpoint, or it is damaged: it {found}; if it was downloaded, download it again, else '
+            'give a file that training wrote'
+        )
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except UnpicklingError as error:
-        reason = str(error).splitlines()[-1] if 'Unsupported' not in str(error) else _unsupported(str(error))
-        raise CheckpointError(
-            f'{path} is not read, since it holds more than data ({reason}). If you trust its author, load it with '
-            "torch and save its 'state_dict' alone"
-        ) from error
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way
+        # torch's messages differ between versions. An operand that it does not know is no pickle at all.
+        lines = str(error).strip().splitlines() or ['no reason given']
+        reason = next((line for line in lines if 'unsupported' in line.lower()), lines[0]).strip().rstrip('.')
+        if isinstance(error, UnpicklingError) and 'operand' not in reason:
+            reason = reason[max(reason.lower().rfind('unsupported'), 0) :].split(' was not')[0]
+            raise CheckpointError(
+                f'{path} is not read, since it holds more than data ({reason}), and reading that could run any '
+                "program; ask its author for a file with the 'state_dict' alone"
+            ) from error
         raise CheckpointError(
-            f'{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {error}); give a file that '
+            f'{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {reason}); give a file that '
             'training wrote'
         ) from error
+    _weights_of(checkpoint, path)
+    return checkpoint
 
 
-def load_weights(model: torch.nn.Module, checkpoint: dict, source, allow_more: bool = False) -> None:
+def load_weights(model: torch.nn.Module, checkpoint: dict, source, other_model: bool = False) -> str:
     """Loads the weights of a checkpoint into the model that they belong to.
 
     Args:
         model: The model.
         checkpoint: What :func:`load_checkpoint_file` returned, or the like.
         source: The checkpoint's name in messages.
-        allow_more: Whether the checkpoint may hold weights that the model does not have. It never may lack one.
+        other_model: Whether the checkpoint may be that of another model, from which what fits is taken.
+
+    Returns:
+        With ``other_model``, a sentence that says how many weights were taken and which were not; else ''.
 
     Raises:
-        CheckpointError: The checkpoint is that of another model.
+        CheckpointError: The checkpoint is that of another model; with ``other_model``, no weight of it fits.
     """
-    weights = checkpoint.get('state_dict', checkpoint)
-    # A model that was saved inside a distributed wrapper has this prefix on every name.
-    weights = {name.removeprefix('module.'): value for name, value in weights.items()}
-    if allow_more:
-        own = model.state_dict()
-        weights = {name: value for name, value in weights.items() if name in own}
+    weights = _weights_of(checkpoint, source)
+    if other_model:
+        return _load_what_fits(model, weights, source)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -79,14 +96,69 @@ def load_weights(model: torch.nn.Module, checkpoint: dict, source, allow_more: b
             f"{source} does not fit the config's model ({difference.rstrip('. ')}{more}); give the checkpoint and the "
             'config of one model'
         ) from error
+    return ''
+
+
+def _weights_of(checkpoint, source) -> dict:
+    """The weights by name; a model that was saved inside a distributed wrapper has a prefix on every name."""
+    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise CheckpointError(
+            f"{source} holds no weights by name but a {type(checkpoint).__name__}; give a file with a 'state_dict', "
+            'such as training writes'
+        )
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def _load_what_fits(model: torch.nn.Module, weights: dict, source) -> str:
+    own = model.state_dict()
+    fitting = _fitting(own, weights)
+    if not fitting:
+        raise CheckpointError(
+            f"{source}: none of its {len(weights)} weights has the name and the shape of one of the model's "
+            f'{len(own)}; give weights of a model that has parts in common'
+        )
+    model.load_state_dict({**own, **fitting})
+    rest = [name for name in own if name not in fitting]
+    kept = f'; {len(rest)} keep their initial values: {", ".join(rest[:5])}{", ..." * (len(rest) > 5)}' if rest else ''
+    return f"{len(fitting)} of the model's {len(own)} weights are taken from {source}{kept}"
+
+
+def _fitting(own: dict, weights: dict) -> dict:
+    """The weights that have the name and the shape of one of ``own``."""
+    return {
+        name: value
+        for name, value in weights.items()
+        if isinstance(value, torch.Tensor) and name in own and value.shape == own[name].shape
+    }
+
+
+class _CheckedPretrained(PretrainedInit):
+    """MMEngine's ``init_cfg`` of type Pretrained, which refuses weights none of which fits."""
+
+    def __call__(self, module) -> None:
+        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, map_location='cpu', logger='silent')
+        weights, prefix = _weights_of(checkpoint, self.checkpoint), ''
+        if self.prefix is not None:
+            prefix = self.prefix.rstrip('.') + '.'
+            weights = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
+        if not _fitting(module.state_dict(), weights):
+            raise CheckpointError(
+                f'init_cfg of {type(module).__name__}: {self.checkpoint} has no weight '
+                f'{f"with the prefix {prefix!r} " if prefix else ""}that fits; give weights of this kind of module, or '
+                "its 'prefix' in a whole model"
+            )
+        super().__call__(module)
 
 
 def guard_checkpoint_loading() -> None:
     """Makes MMEngine read local checkpoints with :func:`load_checkpoint_file`, in the whole process.
 
-    It concerns ``load_from``, ``resume`` and ``init_cfg`` of type ``Pretrained``.
+    It concerns ``load_from``, ``resume`` and ``init_cfg`` of type ``Pretrained``. The last also refuses, from then on,
+    weights none of which fits.
     """
     CheckpointLoader.register_scheme('', load_from_local, force=True)
+    WEIGHT_INITIALIZERS.register_module('Pretrained', force=True, module=_CheckedPretrained)
 
 
 # MMEngine's log writes this name from its 11th letter on: 'Loads checkpoint by local backend'.
@@ -110,8 +182,3 @@ def _statistic(owner, name: str):
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise UnpicklingError(f'Unsupported attribute: {name!r} of {owner!r}')
     return getattr(HistoryBuffer, name)
-
-
-def _unsupported(message: str) -> str:
-    line = next(line for line in message.splitlines() if 'Unsupported' in line)
-    return line[line.index('Unsupported') :].split(' was not')[0].strip()

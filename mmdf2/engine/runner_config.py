@@ -15,8 +15,10 @@ from mmdf2.command_line import UserError
 from mmdf2.engine.processes import LAUNCH_REMEDY, TIMEOUT
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+# The key of a config by which training may begin with what fits of another model's weights, those of load_from.
+OTHER_MODEL = 'load_from_other_model'
 # Keys of a config's first level that its runner or our tools look for beside the arguments of Runner.
-_OTHER_KEYS = {'auto_scale_lr', 'data_command', 'data_root', 'find_unused_parameters', 'model_wrapper_cfg'}
+_OTHER_KEYS = {'auto_scale_lr', 'data_command', 'data_root', 'find_unused_parameters', 'model_wrapper_cfg', OTHER_MODEL}
 
 
 class _ConfigOptions(DictAction):

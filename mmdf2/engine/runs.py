@@ -19,8 +19,9 @@ from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from mmdf2.command_line import UserError, explain, output_held
-from mmdf2.engine.checkpoints import load_weights
+from mmdf2.engine.checkpoints import CheckpointError, load_weights
 from mmdf2.engine.processes import process_group
+from mmdf2.engine.runner_config import OTHER_MODEL
 from mmdf2.stack import require_gpu_operators, unused_gpu
 
 _BUILDING = Path(mmengine.registry.__file__).parent
@@ -60,8 +61,7 @@ def _build_and_call(config: Config, method: str, screen):
         if message := unused_gpu():
             runner.logger.warning(message)
         runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
-        if method == 'test':
-            runner.register_hook(_WeightsHook(config.load_from), 'HIGHEST')
+        runner.register_hook(_WeightsHook(config, method == 'train'), 'HIGHEST')
         return getattr(runner, method)()
     except Exception as error:
         if screen.held:
@@ -93,15 +93,30 @@ class _ReleaseHook(Hook):
 
 
 class _WeightsHook(Hook):
-    """Refuses to test with the weights of another model; MMEngine would leave what it cannot find at random values."""
+    """Refuses the weights of another model; MMEngine would leave what it cannot find at random values.
 
-    def __init__(self, source) -> None:
-        self.source = source
+    Training alone may begin with parts of another model, if the config says so; a test or a resumed run may not.
+    """
+
+    def __init__(self, config: Config, training: bool) -> None:
+        self.source = config.get('load_from')
+        self.other_model = config.get(OTHER_MODEL, False)
+        self.training = training
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Runs before MMEngine, and its hook for averaged weights, take the weights."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        load_weights(model, checkpoint, self.source, allow_more=True)
+        source = self.source or f'the last checkpoint in {runner.work_dir}'
+        begins = self.training and not runner._resume
+        if begins and self.other_model:
+            runner.logger.warning(load_weights(model, checkpoint, source, other_model=True))
+            return
+        try:
+            load_weights(model, checkpoint, source)
+        except CheckpointError as error:
+            if not begins:
+                raise
+            raise CheckpointError(f'{error}, or set {OTHER_MODEL}=True to begin with what fits of it') from error
 
 
 def _raise_config_fault(error: Exception, config: Config) -> None:

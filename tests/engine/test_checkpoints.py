@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModule
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
-from mmdf2.engine import CheckpointError, guard_checkpoint_loading, load_checkpoint_file
+from mmdf2.engine import CheckpointError, guard_checkpoint_loading, load_checkpoint_file, load_weights
 
 
 class Malicious:
@@ -26,6 +28,7 @@ class Malicious:
 def guarded(monkeypatch):
     """Switches the guard on for one test."""
     monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
+    monkeypatch.setattr(WEIGHT_INITIALIZERS, '_module_dict', WEIGHT_INITIALIZERS._module_dict.copy())
     guard_checkpoint_loading()
 
 
@@ -71,12 +74,16 @@ def test_what_mmengine_writes_is_read_whole(tmp_path):
 def test_code_is_refused_and_not_run(tmp_path, guarded, attack, through_mmengine):
     path = tmp_path / 'evil.pth'
     torch.save({'state_dict': {}, 'meta': attack(tmp_path / 'made')}, path)
-    with pytest.raises(CheckpointError, match=r'evil\.pth is not read, since it holds more than data'):
+    with pytest.raises(
+        CheckpointError, match=r'evil\.pth is not read, since it holds more than data \([uU]n.*\),'
+    ) as refusal:
         if through_mmengine:
             load_checkpoint(torch.nn.Linear(2, 3), str(path))
         else:
             load_checkpoint_file(path)
     assert not (tmp_path / 'made').exists()
+    # Nobody is told to read it in an unsafe way.
+    assert 'ask its author' in str(refusal.value) and 'load it' not in str(refusal.value)
 
 
 def test_plain_pickle_is_refused_and_not_run(tmp_path):
@@ -94,7 +101,86 @@ def test_guarded_mmengine_loads_weights(tmp_path, guarded):
     torch.testing.assert_close(model.weight.detach(), expected['weight'])
 
 
-@pytest.mark.parametrize('content', [b'', b'hello', 'half'])
+@pytest.mark.parametrize(
+    ('content', 'found'),
+    [
+        (b'', r'it is empty \(0 bytes\)'),
+        (b'<!DOCTYPE html><html>Not found</html>', r"it begins with b'<!DOCTYPE html><html"),
+        (b'version https://git-lfs.github.com/spec/v1', r"it begins with b'version https://git-"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path, content, found):
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=rf'a\.pth is not a checkpoint, or it is damaged: {found}.*download it again'
+    ):
+        load_checkpoint_file(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize(
+    'value', [torch.zeros(3), [torch.zeros(3)], {'state_dict': torch.zeros(3)}, {1: torch.zeros(3)}]
+)
+def test_a_file_without_weights_by_name_is_named(tmp_path, value):
+    torch.save(value, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r"a\.pth holds no weights by name .*; give a file with a 'state_dict'"):
+        load_checkpoint_file(tmp_path / 'a.pth')
+
+
+def layers(*sizes):
+    return torch.nn.Sequential(*(torch.nn.Linear(a, b) for a, b in sizes))
+
+
+@pytest.mark.parametrize(
+    'other', [layers((2, 3)), layers((2, 3), (3, 4), (4, 5)), layers((2, 3), (3, 5)), torch.nn.Linear(2, 3)]
+)
+def test_weights_of_another_model_are_refused(other):
+    model = layers((2, 3), (3, 4))
+    with pytest.raises(
+        CheckpointError, match=r"a\.pth does not fit the config's model .*; give the checkpoint and the"
+    ):
+        load_weights(model, {'state_dict': other.state_dict()}, 'a.pth')
+
+
+def test_what_fits_of_another_model_is_taken_on_request():
+    model, other = layers((2, 3), (3, 4), (4, 4)), layers((2, 3), (3, 5), (4, 4))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = {f'module.{name}': value for name, value in other.state_dict().items()}
+    text = load_weights(model, {'state_dict': weights}, 'a.pth', other_model=True)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name] if name.startswith('1.') else other.state_dict()[name])
+    assert text == "4 of the model's 6 weights are taken from a.pth; 2 keep their initial values: 1.weight, 1.bias"
+    with pytest.raises(
+        CheckpointError, match=r"b\.pth: none of its 2 weights has the name and the shape of .* model's 6"
+    ):
+        load_weights(model, torch.nn.Linear(2, 3).state_dict(), 'b.pth', other_model=True)
+
+
+class Backbone(BaseModule):
+    """One layer that is initialized from a file."""
+
+    def __init__(self, checkpoint, **options):
+        super().__init__({'type': 'Pretrained', 'checkpoint': str(checkpoint), **options})
+        self.layer = torch.nn.Linear(2, 3)
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone', 'backbone.'])
+def test_a_pretrained_backbone_keeps_working_and_one_that_fits_nothing_is_refused(tmp_path, guarded, prefix):
+    start = 'backbone.' if prefix else ''
+    wanted = torch.nn.Linear(2, 3)
+    weights = {f'{start}layer.{name}': value for name, value in wanted.state_dict().items()}
+    torch.save({'state_dict': {**weights, 'fc.weight': torch.zeros(4, 4)}}, tmp_path / 'good.pth')
+    torch.save({'state_dict': {f'{start}stem.{name}': value for name, value in weights.items()}}, tmp_path / 'bad.pth')
+    options = {'prefix': prefix} if prefix else {}
+    backbone = Backbone(tmp_path / 'good.pth', **options)
+    backbone.init_weights()
+    torch.testing.assert_close(backbone.layer.weight, wanted.weight)
+    with pytest.raises(
+        CheckpointError, match=r"init_cfg of Backbone: .*bad\.pth has no weight .*that fits; .* 'prefix'"
+    ):
+        Backbone(tmp_path / 'bad.pth', **options).init_weights()
+
+
+@pytest.mark.parametrize('content', [b'hello', 'half'])
 def test_damage_is_named(tmp_path, content):
     torch.save(make_checkpoint(), tmp_path / 'a.pth')
     if content == 'half':

@@ -90,6 +90,23 @@ def test_resumed_run_has_the_losses_of_the_uninterrupted_one(run, tmp_path, name
         torch.testing.assert_close(other['momentum_buffer'], one['momentum_buffer'], rtol=0, atol=0)
 
 
+def test_training_begins_with_what_fits_of_another_model_on_request(run, tmp_path):
+    """A learning rate of 0 shows in the checkpoint what training began with."""
+    weights = load_checkpoint_file(run / 'work' / 'epoch_2.pth')['state_dict']
+    common = {name: value for name, value in weights.items() if 'match_head' not in name}
+    torch.save({'state_dict': common | {'of_another.model': torch.zeros(3)}}, tmp_path / 'other.pth')
+    options = [f'load_from={tmp_path / "other.pth"}', 'load_from_other_model=True']
+    options += ['optim_wrapper.optimizer.lr=0.0', 'train_cfg.max_epochs=1']
+    output = run_tool('train.py', run / 'config.py', '--work-dir', tmp_path / 'work', '--cfg-options', *options)
+    assert f"{len(common)} of the model's {len(weights)} weights are taken from" in output
+    assert f'; {len(weights) - len(common)} keep their initial values: roi_head.match_head.' in output
+    end = load_checkpoint_file(tmp_path / 'work' / 'epoch_1.pth')['state_dict']
+    kept = [name for name in common if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))]
+    assert len(kept) > 50
+    for name in kept:
+        torch.testing.assert_close(end[name], common[name], rtol=0, atol=0)
+
+
 def test_two_processes_test_as_one_does(test_of_one_process, test_of_two_processes):
     expected = figures(test_of_one_process)
     wanted = 'bbox_AP segm_AP keypoints_AP_visible keypoints_AP_all retrieval_top1 retrieval_gt_top1'

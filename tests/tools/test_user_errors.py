@@ -33,6 +33,7 @@ def folder(tmp_path_factory, tiny_root) -> Path:
     torch.save({'state_dict': weights}, folder / 'weights.pth')
     without_matching = {name: value for name, value in weights.items() if 'match_head' not in name}
     torch.save({'state_dict': without_matching}, folder / 'other.pth')
+    torch.save({'state_dict': {f'detector.{name}': value for name, value in weights.items()}}, folder / 'named.pth')
     configs = {
         'syntax': 'model = dict(',
         'base': "_base_ = ['nothere.py']",
@@ -142,6 +143,22 @@ FAULTS = {
     'weights of another model': (
         ('test.py', 'config.py', 'other.pth'),
         r"other\.pth does not fit the config's model \(Missing key.*match_head.*; give the checkpoint and the config",
+    ),
+    'training from another model': (
+        ('train.py', 'config.py', '--cfg-options', 'load_from=other.pth'),
+        r"other\.pth does not fit the config's model .* or set load_from_other_model=True to begin with what fits",
+    ),
+    'training from a model with nothing in common': (
+        ('train.py', 'config.py', '--cfg-options', 'load_from=named.pth', 'load_from_other_model=True'),
+        r'named\.pth: none of its \d+ weights has the name and the shape of one of the model',
+    ),
+    'resuming another model': (
+        ('train.py', 'config.py', '--resume', 'other.pth', '--cfg-options', 'load_from_other_model=True'),
+        r"other\.pth does not fit the config's model .*; give the checkpoint and the config of one model$",
+    ),
+    'weights of a larger model': (
+        ('test.py', 'config.py', 'weights.pth', '--cfg-options', 'model.roi_head.match_head=None'),
+        r"weights\.pth does not fit the config's model \(Unexpected key.*match_head",
     ),
     'no metrics': (
         ('test.py', 'config.py', 'weights.pth', '--subsets', '--cfg-options', 'test_evaluator=None'),
