@@ -255,3 +255,13 @@ def _padded_sigmas() -> np.ndarray:
 FLIP_PERMUTATIONS = _flip_permutations()
 # (13, 39): NaN in the padding, so that a use beyond the category's own landmarks cannot pass unseen.
 OKS_SIGMAS = _padded_sigmas()
+
+
+def label_of_name(name: str) -> int | None:
+    """The label of a category's name, in which upper case, and hyphens or underscores for spaces, make no difference.
+
+    Returns:
+        0 to 12; None when no category has the name.
+    """
+    plain = ' '.join(name.lower().replace('_', ' ').replace('-', ' ').split())
+    return CATEGORY_NAMES.index(plain) if plain in CATEGORY_NAMES else None

@@ -176,7 +176,10 @@ def read_annotation(path: AnyPath, size: Size | None = None, note: Note = refuse
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_bytes(), object_pairs_hook=_Object)
+        content = path.read_bytes()
+        if not content.strip(b'\0 \t\r\n'):
+            raise ValueError(f'the file of {len(content)} bytes is empty; unpack or copy it again')
+        data = json.loads(content, object_pairs_hook=_Object)
     except FileNotFoundError:
         raise AnnotationError(Problem('missing annotation', path.name, f'no file {path}')) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -91,11 +91,15 @@ def _same(store: Store, images: list[ImageFiles], columns: dict[str, np.ndarray]
 
 
 def _culprit(store: Store, files: ImageFiles, columns: dict[str, np.ndarray]) -> str:
-    """The image, if its size is not the one that the store has, else the annotation."""
+    """The image, if its size is not the one that the store has, else the annotation; both, where neither is sure."""
+    image, annotation = f'image/{files.image.name}', f'annos/{files.annotation.name}'
     row = int(np.searchsorted(store.image_ids, files.image_id))
-    stored = store.columns(row, row + 1) if row < len(store) and store.image_ids[row] == files.image_id else None
-    resized = stored and any(columns[name].tolist() != stored[name].tolist() for name in ('widths', 'heights'))
-    return f'image/{files.image.name}' if resized and len(columns['widths']) else f'annos/{files.annotation.name}'
+    known = row < len(store) and store.image_ids[row] == files.image_id
+    # One side has no row: a file cannot be used now, or it could not be when the store was made.
+    if not known or not len(columns['widths']):
+        return f'{image} or {annotation}'
+    stored = store.columns(row, row + 1)
+    return image if any(columns[name] != stored[name] for name in ('widths', 'heights')) else annotation
 
 
 def _checked(folder: Path) -> dict[str, Any]:

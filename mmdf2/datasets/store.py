@@ -276,7 +276,7 @@ class Store:
         shape = (self.manifest['columns'].get(name, {}).get('rows'), *column.shape)
         try:
             rows = np.load(path, mmap_mode='r', allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged file can fail in any way; an empty one is an EOFError
             raise StoreError(f'{path} is missing or damaged ({error}); {remedy(self.folder)} --force') from error
         if rows.dtype != np.dtype(column.dtype) or rows.shape != shape:
             raise StoreError(
@@ -395,9 +395,11 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
 def is_store(folder: AnyPath) -> bool:
     """Whether a folder is a store, even a damaged one or one of another version: one that may be replaced."""
     try:
-        return f'"format": "{FORMAT}"' in Path(folder, MANIFEST).read_text(errors='replace')
+        named = f'"format": "{FORMAT}"' in Path(folder, MANIFEST).read_text(errors='replace')
     except OSError:
         return False
+    # A manifest can be empty, as after a failed copy; then the columns tell.
+    return named or all(Path(folder, f'{name}.npy').is_file() for name in STORED_COLUMNS)
 
 
 def _exact(coordinates: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from mmdf2 import __version__
@@ -93,6 +94,9 @@ def evaluate_files(
         source = open_truth(gt, split, masks='segm' in given, landmarks='keypoints' in given)
     report: dict = {ABOUT: _about(given, gt, split, source), CATEGORIES: {}}
     detections = [kind for kind in DETECTION_TASKS if kind in given]
+    if source is not None and source.store is None:
+        truth = source.ground_truth
+        report[ABOUT]['notes'] += _boxes_like_corners(truth.boxes, truth.item_image_ids, source.sizes, Path(str(gt)))
     if detections:
         checked = _source_of_detections(source, gt, detections, subsets)
         for kind in detections:
@@ -131,15 +135,18 @@ def _about(given: dict[str, Path], gt: AnyPath | None, split: str, source: Truth
         about['ground_truth'] = str(gt)
         about['split'] = split if source.store else None
         about['images'], about['items'] = len(truth.image_ids), len(truth.labels)
+        about['notes'] += source.notes()
     return about
 
 
 def _add_detections(report: dict, source: TruthSource, kind: str, path: Path, columns: Sequence[str]) -> None:
     bare = source.bare() if kind == 'keypoints' else frozenset()
-    detections = read_detections(path, kind, source.sizes, bare)
+    detections = read_detections(path, kind, source.sizes, bare, source.labels)
     missing = len(source.sizes) - len(set(detections.image_ids.tolist()))
     if missing:
         report[ABOUT]['notes'].append(f'{kind}: {missing} of {len(source.sizes)} images have no result')
+    if kind == 'bbox':
+        report[ABOUT]['notes'] += _boxes_like_corners(detections.boxes, detections.image_ids, source.sizes, path)
     for task in tqdm(DETECTION_TASKS[kind], desc=f'evaluating {kind}', disable=None):
         if task == 'keypoints_all' and not source.has_occluded_landmarks:
             report[ABOUT]['notes'].append(
@@ -149,3 +156,19 @@ def _add_detections(report: dict, source: TruthSource, kind: str, path: Path, co
         result = evaluate_task(source.ground_truth, detections, task, columns)
         report[task] = task_figures(result)
         report[CATEGORIES][task] = task_categories(result)
+
+
+def _boxes_like_corners(
+    boxes: np.ndarray | None, image_ids: np.ndarray, sizes: dict[int, tuple[int, int]], path: Path
+) -> list[str]:
+    """A note, if more than half of the boxes x, y, width, height reach beyond their images, as corners would."""
+    if boxes is None or not len(boxes):
+        return []
+    heights_widths = np.array([sizes[image_id] for image_id in image_ids.tolist()])
+    beyond = (boxes[:, :2] + boxes[:, 2:] > heights_widths[:, ::-1] + 1).any(axis=1)
+    if beyond.mean() <= 0.5:
+        return []
+    return [
+        f'{path}: {beyond.sum()} of {len(boxes)} boxes reach beyond their images; bbox must be x, y, width, '
+        'height, not corners x1, y1, x2, y2'
+    ]

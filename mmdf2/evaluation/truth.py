@@ -1,7 +1,7 @@
 """Where ground truth comes from: a DeepFashion2 folder, a store of mmdf2, or files in the official formats."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ from pycocotools import mask as mask_utils
 
 from mmdf2.categories import MAX_LANDMARKS, Source, Visibility
 from mmdf2.datasets.prepare import open_annotation
-from mmdf2.datasets.store import Store
+from mmdf2.datasets.store import PROBLEMS, Store
 from mmdf2.evaluation.coco import box_iou
+from mmdf2.evaluation.files.detections import OWN_LABELS
 from mmdf2.evaluation.files.ground_truth import read_coco_truth
 from mmdf2.evaluation.files.retrieval import read_exchange_items
 from mmdf2.evaluation.records import EvaluationError, GroundTruth, pairs_of_images
@@ -29,11 +30,13 @@ class TruthSource:
         ground_truth: The items.
         sizes: Image id -> (height, width).
         store: The store that the items come from; None when they come from a file.
+        labels: category_id -> label in the ground truth and in results of detection.
     """
 
     ground_truth: GroundTruth
     sizes: dict[int, tuple[int, int]]
     store: Store | None = None
+    labels: dict[int, int] = field(default_factory=OWN_LABELS.copy)
 
     @property
     def has_occluded_landmarks(self) -> bool:
@@ -45,6 +48,19 @@ class TruthSource:
         truth = self.ground_truth
         rows = np.flatnonzero(~(self._landmarks()[..., 2] == Visibility.VISIBLE).any(axis=1))
         return frozenset(zip(truth.item_image_ids[rows].tolist(), truth.labels[rows].tolist(), strict=True))
+
+    def notes(self) -> list[str]:
+        """Sentences for a report: what the figures do not cover, and categories with other ids."""
+        notes = []
+        if self.store is not None and (problems := self.store.manifest['problems']):
+            counts = ', '.join(f'{count} x {kind}' for kind, count in problems.items())
+            notes.append(f'the annotation has problems ({counts}), see {self.store.folder / PROBLEMS}')
+        if self.labels != OWN_LABELS:
+            notes.append(
+                "the ground truth's own categories have other ids than DeepFashion2's: its category_id, and those of "
+                'results of detection, are taken by name'
+            )
+        return notes
 
     def _landmarks(self) -> np.ndarray:
         if self.ground_truth.landmarks is None:
@@ -68,8 +84,8 @@ def open_truth(path: AnyPath, split: str = 'validation', masks: bool = True, lan
     """
     path = Path(path)
     if path.is_file():
-        truth, sizes = read_coco_truth(path, masks, landmarks)
-        return TruthSource(ground_truth=truth, sizes=sizes)
+        read = read_coco_truth(path, masks, landmarks)
+        return TruthSource(ground_truth=read.ground_truth, sizes=read.sizes, labels=read.labels)
     try:
         store, _ = open_annotation(path, split)
     except FileNotFoundError as error:

@@ -23,6 +23,7 @@ from mmdf2.datasets.prepare import (
     read_columns,
 )
 from mmdf2.datasets.store import Store, StoreError
+from mmdf2.evaluation.truth import open_truth
 
 
 @pytest.fixture
@@ -236,6 +237,18 @@ def test_strict_refuses_and_lists(root):
         prepare(root, 'train', strict=True)
 
 
+@pytest.mark.parametrize('content', [b'', b'\0' * 700])
+def test_empty_files_are_said_to_be_empty(root, content):
+    (root / 'train' / 'annos' / '000001.json').write_bytes(content)
+    (root / 'train' / 'image' / '000002.jpg').write_bytes(content)
+    report = prepare(root, 'train')
+    assert report.problems == {'unreadable annotation': 1, 'unreadable image': 1}
+    assert f'the file of {len(content)} bytes is empty; unpack or copy it again' in str(report)
+    assert (
+        open_truth(root, 'train').notes()[0].startswith('the annotation has problems (1 x unreadable annotation, 1 x')
+    )
+
+
 def test_nothing_usable(root, tmp_path):
     with pytest.raises(FileNotFoundError, match='DeepFashion2 is laid out as'):
         prepare(root, 'validation')
@@ -346,7 +359,7 @@ def test_other_images_are_noticed(root, small_parts):
     with pytest.raises(StoreError, match=r'stale: .*image/000001\.jpg was changed'):
         open_or_prepare(root, 'train')
     shutil.copy(root / 'whole.jpg', root / 'train' / 'image' / '000009.jpg')
-    with pytest.raises(StoreError, match=r'stale: .*annos/000009\.json and 1 others were changed'):
+    with pytest.raises(StoreError, match=r'stale: .*image/000001\.jpg and 1 others were changed'):
         open_or_prepare(root, 'train')
 
 
@@ -446,6 +459,19 @@ def test_store_works_without_the_annotation_files(root):
     assert len(open_or_prepare(root, 'train')) == 24
 
 
+def empty_column(store):
+    (store / 'bboxes.npy').write_bytes(b'')
+
+
+def empty_manifest(store):
+    (store / 'manifest.json').write_bytes(b'')
+
+
+def column_with_a_hostile_header(store):
+    text = b'(' * 9000
+    (store / 'bboxes.npy').write_bytes(b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little') + text)
+
+
 def damage_column(store):
     (store / 'bboxes.npy').write_bytes((store / 'bboxes.npy').read_bytes()[:-8])
 
@@ -467,7 +493,19 @@ def cut_manifest(store):
     (store / 'manifest.json').write_text((store / 'manifest.json').read_text()[:100])
 
 
-@pytest.mark.parametrize('harm', [damage_column, pickled_column, missing_column, other_version, cut_manifest])
+HARMS = [
+    empty_column,
+    empty_manifest,
+    column_with_a_hostile_header,
+    damage_column,
+    pickled_column,
+    missing_column,
+    other_version,
+    cut_manifest,
+]
+
+
+@pytest.mark.parametrize('harm', HARMS)
 def test_damaged_store_is_refused_and_force_mends_it(root, harm):
     prepare(root, 'train')
     harm(root / 'train.store')

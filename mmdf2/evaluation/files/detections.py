@@ -17,6 +17,9 @@ from mmdf2.files import AnyPath
 
 # Kinds of result files.
 RESULT_KINDS = ('bbox', 'segm', 'keypoints')
+# category_id -> label, where nothing says otherwise.
+OWN_LABELS = {category.id: category.label for category in CATEGORIES}
+LARGEST_ID = 2**62
 # What the ``keypoints`` of an entry should be, for messages.
 KEYPOINTS = f'{3 * TOTAL_LANDMARKS} finite numbers x, y, v of all {TOTAL_LANDMARKS} landmarks'
 
@@ -26,16 +29,18 @@ def read_detections(
     kind: str,
     sizes: dict[int, tuple[int, int]],
     bare: Container[tuple[int, int]] = frozenset(),
+    labels: dict[int, int] = OWN_LABELS,
 ) -> Detections:
     """Reads a result file.
 
     Args:
-        path: A JSON list of objects with image_id, category_id (1 to 13), score and what the kind needs.
+        path: A JSON list of objects with image_id, category_id, score and what the kind needs.
         kind: 'bbox' (bbox: x, y, width, height), 'segm' (segmentation: run lengths or polygons) or 'keypoints'
             (keypoints: x, y, v of all 294 landmarks; v is not used).
         sizes: Image id -> (height, width) of every image of the ground truth.
         bare: (image id, label) of the ground truth's items without a visible landmark. Landmarks in columns of other
             categories matter for these items only, and are kept for the detections that can meet one.
+        labels: category_id -> label: those of the ground truth, if that has ids of its own.
 
     Returns:
         Detections in the order of the file, with boxes, masks or landmarks.
@@ -44,7 +49,7 @@ def read_detections(
         EvaluationError: The file or an entry is not of the format; the message names the line, the entry and the field.
         ValueError: The kind is unknown.
     """
-    rows = _Rows(sizes)
+    rows = _Rows(sizes, labels)
     if kind == 'bbox':
         return _read_boxes(path, rows)
     if kind == 'segm':
@@ -57,8 +62,8 @@ def read_detections(
 class _Rows:
     """Columns of detections, to which entries are added one by one."""
 
-    def __init__(self, sizes: dict[int, tuple[int, int]]) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: dict[int, tuple[int, int]], category_labels: dict[int, int]) -> None:
+        self.sizes, self.category_labels = sizes, category_labels
         self.image_ids, self.labels, self.scores = array('q'), array('b'), array('d')
 
     def add(self, entry: JsonEntry) -> tuple[int, int]:
@@ -66,7 +71,7 @@ class _Rows:
         image_id = entry.value.get('image_id')
         if type(image_id) is not int or image_id not in self.sizes:
             raise entry.wrong('image_id', 'the id of an image of the ground truth')
-        label = entry.integer('category_id', 1, NUM_CATEGORIES) - 1
+        label = label_of(entry, self.category_labels)
         self.scores.append(entry.finite('score'))
         self.image_ids.append(image_id)
         self.labels.append(label)
@@ -97,6 +102,21 @@ def _read_boxes(path: AnyPath, rows: _Rows) -> Detections:
         rows.add(entry)
         boxes.extend(box_of(entry))
     return rows.detections(boxes=np.array(boxes).reshape(-1, 4))
+
+
+def label_of(entry: JsonEntry, labels: dict[int, int]) -> int:
+    """The label of an entry's ``category_id``, which must be among the keys of ``labels``."""
+    if labels == OWN_LABELS:
+        return entry.integer('category_id', 1, NUM_CATEGORIES) - 1
+    known = ', '.join(f'{category_id} {CATEGORIES[label].name}' for category_id, label in labels.items())
+    expected = (
+        f"the id of a category of DeepFashion2 in the ground truth's own categories ({known or 'none'}); correct the "
+        'names there, or leave the list of categories out if the ids are those of DeepFashion2'
+    )
+    category_id = entry.integer('category_id', 0, LARGEST_ID, expected)
+    if category_id not in labels:
+        raise entry.wrong('category_id', expected)
+    return labels[category_id]
 
 
 def box_of(entry: JsonEntry) -> Sequence[float]:

@@ -1,14 +1,21 @@
 """Ground truth in COCO's format, as the official converter or ``tools/prepare_deepfashion2.py`` writes it."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mmdf2.categories import ATTRIBUTES, CATEGORIES, NUM_CATEGORIES, TOTAL_LANDMARKS
-from mmdf2.evaluation.files.detections import KEYPOINTS, box_of, local_landmarks
+from mmdf2.categories import ATTRIBUTES, CATEGORIES, TOTAL_LANDMARKS, label_of_name
+from mmdf2.evaluation.files.detections import (
+    KEYPOINTS,
+    LARGEST_ID,
+    OWN_LABELS,
+    box_of,
+    label_of,
+    local_landmarks,
+)
 from mmdf2.evaluation.files.json_list import JsonEntry, read_lists
 from mmdf2.evaluation.files.masks import checked_masks, mask_of
 from mmdf2.evaluation.records import EvaluationError, GroundTruth
@@ -35,46 +42,119 @@ class _AnnotationColumns:
     entries: list[JsonEntry] = field(default_factory=list)
 
 
-def read_coco_truth(path: AnyPath, masks: bool, landmarks: bool) -> tuple[GroundTruth, dict[int, tuple[int, int]]]:
+@dataclass(frozen=True)
+class CocoTruth:
+    """The content of a ground-truth file.
+
+    Attributes:
+        ground_truth: The items.
+        sizes: Image id -> (height, width).
+        labels: category_id -> label, by the names of the file's own categories.
+    """
+
+    ground_truth: GroundTruth
+    sizes: dict[int, tuple[int, int]]
+    labels: dict[int, int]
+
+
+class _CategoriesFollow(Exception):
+    """The file's own categories, which come behind its annotations, have other ids than was assumed."""
+
+
+def read_coco_truth(path: AnyPath, masks: bool, landmarks: bool) -> CocoTruth:
     """Reads a ground-truth file.
 
     Args:
         path: A JSON object with ``images`` (id, height, width) and ``annotations`` (image_id, category_id, bbox, area;
             iscrowd, segmentation, keypoints of all 294 landmarks; scale, occlusion, zoom_in and viewpoint, which the
-            official files lack, when all annotations have them).
+            official files lack, when all annotations have them); ``categories`` (id, name), if it is there, says by
+            name which category_id means what.
         masks: Whether to read the masks; the annotations must then have them.
         landmarks: Whether to read the landmarks; the annotations must then have them.
-
-    Returns:
-        The ground truth, and image id -> (height, width).
 
     Raises:
         EvaluationError: The file or an entry is not of the format; the message names the line, the entry and the field.
     """
+    try:
+        return _read(path, masks, landmarks, None)
+    except _CategoriesFollow:
+        return _read(path, masks, landmarks, category_labels(read_lists(path, (), ('categories',))))
+
+
+def category_labels(categories: Iterable[tuple[str, JsonEntry]]) -> dict[int, int]:
+    """Finds the label of each category_id by the names of a file's own categories.
+
+    Args:
+        categories: The entries (id, name) of the list ``categories``, each behind the list's name. Where there is no
+            name, the id is DeepFashion2's.
+
+    Returns:
+        category_id -> label of the categories that DeepFashion2 has; its own ids, if there are no entries.
+
+    Raises:
+        EvaluationError: An entry is not of the format, or has the id or the category of one before it.
+    """
+    labels: dict[int, int] = {}
+    ids: set[int] = set()
+    for _, entry in categories:
+        category_id, name = entry.integer('id', 0, LARGEST_ID), entry.value.get('name')
+        if category_id in ids:
+            raise entry.wrong('id', 'an id that no category before it has')
+        if name is not None and not isinstance(name, str):
+            raise entry.wrong('name', 'the name of a category')
+        ids.add(category_id)
+        label = OWN_LABELS.get(category_id) if name is None else label_of_name(name)
+        if label in labels.values():
+            raise entry.wrong('name', 'the name of a category that none before it has')
+        if label is not None:
+            labels[category_id] = label
+    return labels if ids else OWN_LABELS
+
+
+def _read(path: AnyPath, masks: bool, landmarks: bool, labels: dict[int, int] | None) -> CocoTruth:
+    """Reads a file; without ``labels``, by those of the file, which should come before the annotations."""
     sizes: dict[int, tuple[int, int]] = {}
     items = _AnnotationColumns()
-    for name, entry in read_lists(path, ('images', 'annotations')):
-        if name == 'images':
-            _add_image(sizes, entry)
-        else:
-            _add_item(items, entry, masks, landmarks)
+    categories: list[tuple[str, JsonEntry]] = []
+    assumed = False
+    try:
+        for name, entry in read_lists(path, ('images', 'annotations'), ('categories',)):
+            if name == 'categories':
+                categories.append((name, entry))
+            elif name == 'images':
+                _add_image(sizes, entry)
+            else:
+                if labels is None:
+                    labels, assumed = category_labels(categories), not categories
+                _add_item(items, entry, masks, landmarks, labels)
+    except EvaluationError as error:
+        if assumed:
+            raise _CategoriesFollow from error
+        raise
+    if labels is None or assumed:
+        labels = category_labels(categories)
+        if assumed and labels != OWN_LABELS:
+            raise _CategoriesFollow
     for entry in items.entries:
         if entry.value['image_id'] not in sizes:
             raise entry.wrong('image_id', "the id of one of the file's images")
-    return _ground_truth(path, sizes, items, masks, landmarks), sizes
+    truth = _ground_truth(path, sizes, items, masks, landmarks)
+    return CocoTruth(ground_truth=truth, sizes=sizes, labels=labels)
 
 
 def _add_image(sizes: dict[int, tuple[int, int]], entry: JsonEntry) -> None:
-    image_id = entry.integer('id', 0, 2**62)
+    image_id = entry.integer('id', 0, LARGEST_ID)
     if image_id in sizes:
         raise entry.wrong('id', 'an id that no image before it has')
     sizes[image_id] = (entry.integer('height', 1, _LARGEST_SIDE), entry.integer('width', 1, _LARGEST_SIDE))
 
 
-def _add_item(items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmarks: bool) -> None:
+def _add_item(
+    items: _AnnotationColumns, entry: JsonEntry, masks: bool, landmarks: bool, labels: dict[int, int]
+) -> None:
     value = entry.value
-    items.image_ids.append(entry.integer('image_id', 0, 2**62))
-    label = entry.integer('category_id', 1, NUM_CATEGORIES) - 1
+    items.image_ids.append(entry.integer('image_id', 0, LARGEST_ID))
+    label = label_of(entry, labels)
     items.labels.append(label)
     box = box_of(entry)
     items.boxes.extend(box)

@@ -22,6 +22,8 @@ from mmdf2.files import AnyPath, open_for_replacement, write_json_list
 _CHUNK = 1 << 22
 _SPACE = re.compile(r'[ \t\n\r]*')
 _DECODER = json.JSONDecoder()
+# What a box of corners should be, for messages about one that is not.
+CORNERS = 'x1, y1, x2, y2 with x1 <= x2 and y1 <= y2: corners, not x, y, width and height'
 # When a fault is so near the end of what was read, in characters, the entry may only be cut in two.
 _MARGIN = 64
 
@@ -77,6 +79,13 @@ class JsonEntry:
             raise self.wrong(name, expected)
         return values
 
+    def corners(self, name: str) -> Sequence[float]:
+        """The box x1, y1, x2, y2 of a field."""
+        box = self.numbers(name, 4, 'x1, y1, x2, y2, finite')
+        if box[2] < box[0] or box[3] < box[1]:
+            raise self.wrong(name, CORNERS)
+        return box
+
 
 def list_entries(what: str, values: list) -> Iterator[JsonEntry]:
     """The entries of a list in memory; EvaluationError when one is not an object. ``what`` names the list in errors."""
@@ -99,23 +108,24 @@ def read_entries(path: AnyPath) -> Iterator[JsonEntry]:
         window.expect('', 'nothing after the list')
 
 
-def read_lists(path: AnyPath, names: Iterable[str]) -> Iterator[tuple[str, JsonEntry]]:
+def read_lists(path: AnyPath, names: Iterable[str], optional: Iterable[str] = ()) -> Iterator[tuple[str, JsonEntry]]:
     """Reads the objects of some lists of a JSON object, each with the list's name, in the order of the file.
 
     Args:
         path: A JSON file that holds an object, such as COCO's ground truth.
         names: Keys of the lists; the values of other keys are skipped.
+        optional: Keys of further lists, which may be missing.
 
     Raises:
         EvaluationError: The file cannot be read, as in ``read_entries``, or a list is missing or there twice.
     """
-    names = list(names)
-    missing = list(names)
+    names, optional = list(names), list(optional)
+    missing = [*names, *optional]
     with _opened(path) as window:
         window.expect('{', f'an object with {", ".join(names)}, which begins with {{')
         while not window.skip('}'):
             name = window.key()
-            if name in names:
+            if name in names or name in optional:
                 if name not in missing:
                     raise EvaluationError(f'{window.path}: {name} is there twice')
                 missing.remove(name)
@@ -124,6 +134,7 @@ def read_lists(path: AnyPath, names: Iterable[str]) -> Iterator[tuple[str, JsonE
             else:
                 window.value()
         window.expect('', 'nothing after the object')
+    missing = [name for name in missing if name in names]
     if missing:
         raise EvaluationError(f'{path}: {", ".join(missing)} is missing; an object with {", ".join(names)} is needed')
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmdf2.categories import ATTRIBUTES, CATEGORIES, MAX_PAIR_ID, MAX_STYLE, NUM_CATEGORIES, identity_code
-from mmdf2.evaluation.files.json_list import JsonEntry, all_finite, list_entries, read_entries
+from mmdf2.evaluation.files.json_list import CORNERS, JsonEntry, all_finite, list_entries, read_entries
 from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, RetrievalItems, RetrievedLists, evaluate_lists
 from mmdf2.files import AnyPath
 
@@ -38,7 +38,7 @@ def retrieved_lists(entries: Iterable[JsonEntry], images: Container[int] | None 
     Args:
         entries: One per detection on a user image: query_image_id, query_bbox, query_cls (1 to 13), query_score,
             gallery_image_id (up to 20, best first; further ones are left out) and gallery_bbox of as many. All boxes
-            are x1, y1, x2, y2.
+            are corners x1, y1, x2, y2 with x1 <= x2 and y1 <= y2.
         images: Ids of all images, where they are known: the official lists of items lack images without any.
 
     Raises:
@@ -50,7 +50,7 @@ def retrieved_lists(entries: Iterable[JsonEntry], images: Container[int] | None 
         image_ids.append(entry.integer('query_image_id', 0, _LARGEST_ID))
         if images is not None:
             _check_images(entry, images, image_ids[-1], hits[-1][0])
-        boxes.append(entry.numbers('query_bbox', 4, _BOX))
+        boxes.append(entry.corners('query_bbox'))
         expected = f'a category_id from 1 to {NUM_CATEGORIES}'
         labels.append(entry.integer('query_cls', 1, NUM_CATEGORIES, expected) - 1)
         scores.append(entry.finite('query_score'))
@@ -74,7 +74,12 @@ def _hits(entry: JsonEntry) -> tuple[list[int], np.ndarray]:
     if not fits or len(boxes) != len(images) or not all_finite(list(chain.from_iterable(boxes))):
         found = f', got {len(boxes)}' if isinstance(boxes, list) else ''
         raise entry.wrong('gallery_bbox', f'a list of {len(images)} boxes ({_BOX}), one per gallery_image_id{found}')
-    return images[:MAX_HITS], np.array(boxes[:MAX_HITS], dtype=np.float64).reshape(-1, 4)
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    turned = np.flatnonzero((corners[:, 2:] < corners[:, :2]).any(axis=1))
+    if len(turned):
+        number = int(turned[0])
+        raise entry.error(f'box {number} of gallery_bbox should be {CORNERS}, got {boxes[number]}')
+    return images[:MAX_HITS], corners[:MAX_HITS]
 
 
 def _check_images(entry: JsonEntry, images: Container[int], query_image_id: int, gallery_image_ids: list[int]) -> None:
@@ -116,7 +121,7 @@ def _items(entries: Iterable[JsonEntry], image_field: str, with_labels: bool) ->
     image_ids, boxes, labels, styles, pair_ids, attributes = [], [], [], [], [], []
     for entry in entries:
         image_ids.append(entry.integer(image_field, 0, _LARGEST_ID))
-        boxes.append(entry.numbers('bbox', 4, _BOX))
+        boxes.append(entry.corners('bbox'))
         if with_labels:
             labels.append(entry.integer('cls', 1, NUM_CATEGORIES) - 1)
         styles.append(entry.integer('style', 0, MAX_STYLE))

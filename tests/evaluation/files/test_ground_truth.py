@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmdf2.categories import ATTRIBUTES
+from mmdf2.categories import ATTRIBUTES, CATEGORIES
 from mmdf2.evaluation.coco import MAX_DETECTIONS, TASKS, evaluate_task
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.files.detections import read_detections
 from mmdf2.evaluation.records import COLUMNS, EvaluationError, column_members
+from mmdf2.evaluation.report.figures import task_figures
 from mmdf2.evaluation.truth import open_truth
 
 from ..coco_reference import (
@@ -130,3 +132,94 @@ def test_annotations_may_stand_before_images(tmp_path):
     path = tmp_path / 'gt.json'
     path.write_text(json.dumps({'annotations': [ITEM], 'categories': [], 'images': [IMAGE]}))
     assert open_truth(path).ground_truth.image_ids.tolist() == [7]
+
+
+def renamed(name, way):
+    """The name of a category as other tools write it."""
+    return {0: name, 1: name.title(), 2: name.replace(' ', '_'), 3: f' {name.upper()}'.replace(' ', '-')[1:]}[way % 4]
+
+
+@pytest.mark.parametrize('place', ['first', 'last'])
+@pytest.mark.parametrize('task', ['bbox', 'segm', 'keypoints_visible'])
+@pytest.mark.parametrize('seed', range(2))
+def test_categories_are_taken_by_name_from_the_file(tmp_path, task, place, seed):
+    """Other ids, in the ground truth and in results, change no figure."""
+    rng = np.random.default_rng(seed)
+    truth, detections = random_world(rng, 8, 6, 10)
+    kind = task.split('_')[0]
+    source, found = through_files(tmp_path, truth, detections, task)
+    wanted = evaluate_task(source.ground_truth, found, task, COLUMNS)
+    # Rows of the table change places in one turn; in the other, the ids are large and one of them is unused.
+    ids = dict(enumerate(rng.permutation(13) + 1 if seed else rng.permutation(1000)[:13], start=1))
+    dataset, results = (json.loads((tmp_path / name).read_text()) for name in ('gt.json', f'{kind}.json'))
+    for entry in (*dataset['annotations'], *results):
+        entry['category_id'] = int(ids[entry['category_id']])
+    categories = [{'id': int(ids[c.id]), 'name': renamed(c.name, c.id)} for c in CATEGORIES]
+    rng.shuffle(categories)
+    others = {key: value for key, value in dataset.items() if key != 'categories'}
+    dataset = {'categories': categories, **others} if place == 'first' else {**others, 'categories': categories}
+    (tmp_path / 'gt.json').write_text(json.dumps(dataset))
+    (tmp_path / f'{kind}.json').write_text(json.dumps(results))
+    source = open_truth(tmp_path / 'gt.json', masks=kind == 'segm', landmarks=kind == 'keypoints')
+    bare = source.bare() if kind == 'keypoints' else frozenset()
+    found = read_detections(tmp_path / f'{kind}.json', kind, source.sizes, bare, source.labels)
+    np.testing.assert_equal(
+        task_figures(evaluate_task(source.ground_truth, found, task, COLUMNS)), task_figures(wanted)
+    )
+    report = evaluate_files(ResultFiles(**{kind: tmp_path / f'{kind}.json'}), tmp_path / 'gt.json')
+    assert any('are taken by name' in note for note in report['about']['notes'])
+    assert report[task]['overall'] == task_figures(wanted)['overall']
+
+
+def write_truth(path, categories, items):
+    path.write_text(json.dumps({'images': [IMAGE], 'annotations': items, 'categories': categories}))
+    return path
+
+
+@pytest.mark.parametrize('place', [1, -1])
+@pytest.mark.parametrize(
+    ('categories', 'message'),
+    [
+        (
+            [{'id': 2, 'name': 'hat'}],
+            r'category_id should be the id of a category of DeepFashion2 in .* \(none\); correct .* got 2',
+        ),
+        (
+            [{'id': 3, 'name': 'skirt'}],
+            r'category_id should be .* \(3 skirt\); correct the names there, or leave .* got 2',
+        ),
+        (
+            [{'id': 2, 'name': 'skirt'}, {'id': 2, 'name': 'vest'}],
+            'entry 1: id should be an id that no category before',
+        ),
+        (
+            [{'id': 2, 'name': 'skirt'}, {'id': 3, 'name': 'Skirt'}],
+            'entry 1: name should be the name of a category that no',
+        ),
+        ([{'id': 2, 'name': 7}], 'entry 0: name should be the name of a category, got 7'),
+        ([{'name': 'skirt'}], 'entry 0: id is missing'),
+    ],
+)
+def test_categories_that_say_nothing_are_refused(tmp_path, categories, message, place):
+    path = write_truth(tmp_path / 'gt.json', categories, [ITEM])
+    if place == 1:
+        path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))
+    with pytest.raises(EvaluationError, match=message):
+        open_truth(path)
+
+
+def test_categories_without_names_have_the_own_ids(tmp_path):
+    path = write_truth(tmp_path / 'gt.json', [{'id': number} for number in range(1, 14)], [ITEM])
+    assert open_truth(path).ground_truth.labels.tolist() == [1]
+
+
+def test_boxes_that_look_like_corners_are_noted(tmp_path):
+    items = [{**ITEM, 'bbox': [3, 2, 5, 4]}, {**ITEM, 'bbox': [2, 2, 5, 4]}, {**ITEM, 'bbox': [0, 0, 1, 1]}]
+    gt, results = write_truth(tmp_path / 'gt.json', [], items), tmp_path / 'results.json'
+    results.write_text(json.dumps([{'image_id': 7, 'category_id': 2, 'score': 0.5, 'bbox': [1, 1, 4, 3]}]))
+    notes = evaluate_files(ResultFiles(bbox=results), gt)['about']['notes']
+    assert not any('corners' in note for note in notes if 'results.json' in note)
+    assert any('gt.json: 2 of 3 boxes reach beyond their images' in note for note in notes)
+    results.write_text(json.dumps([{'image_id': 7, 'category_id': 2, 'score': 0.5, 'bbox': [3, 2, 5, 4]}]))
+    notes = evaluate_files(ResultFiles(bbox=results), gt)['about']['notes']
+    assert any('results.json: 1 of 1 boxes reach beyond' in note and 'not corners' in note for note in notes)

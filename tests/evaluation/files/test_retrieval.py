@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.files.retrieval import evaluate_retrieval_results, read_pairs, retrieval_result
 from mmdf2.evaluation.records import EvaluationError
 
@@ -55,6 +56,30 @@ class TestFiles:
         results[3] = {**results[3], 'gallery_image_id': [20], 'gallery_bbox': [[0, 0, 1, 1]], field: value}
         with pytest.raises(EvaluationError, match=message):
             evaluate_retrieval_results(results, *truth)
+
+    @pytest.mark.parametrize('box', [[50, 50, 20, 80], [50, 50, 80, 20], [50, 50, 49.5, 50]])
+    @pytest.mark.parametrize('place', [(0, 'query_bbox'), (0, 'gallery_bbox'), (1, 'bbox'), (2, 'bbox')])
+    def test_boxes_of_x_y_width_and_height_are_refused(self, tmp_path, box, place):
+        files = random_files(np.random.default_rng(1))
+        number, field = place
+        if field == 'gallery_bbox':
+            # The official files list 20 boxes; a faulty one behind them is named too.
+            files[0][3] |= {'gallery_image_id': [20] * 22, field: [*[[0, 0, 1, 1]] * 21, box]}
+        else:
+            files[number][3][field] = box
+        expected = r'entry 3.*bbox should be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2: corners, not x, y, width and he'
+        with pytest.raises(EvaluationError, match=expected):
+            evaluate_retrieval_results(*files)
+        paths = [tmp_path / name for name in ('results.json', 'query.json', 'gallery.json')]
+        for path, content in zip(paths, files, strict=True):
+            path.write_text(json.dumps(content))
+        with pytest.raises(EvaluationError, match=rf'{paths[number].name}, line 1, {expected}'):
+            evaluate_files(ResultFiles(retrieval=paths[0]), query_gt=paths[1], gallery_gt=paths[2])
+
+    def test_a_box_without_width_is_a_box(self):
+        files = random_files(np.random.default_rng(1))
+        files[0][3]['query_bbox'] = [5, 5, 5, 5]
+        evaluate_retrieval_results(*files)
 
     def test_missing_field(self):
         results, query_gt, gallery_gt = random_files(np.random.default_rng(1))
