@@ -344,8 +344,8 @@ def usable_cores() -> int:
 
 def _unfinished(path: Path) -> Path:
     """A new path in the same folder that :func:`is_unfinished` knows."""
-    # The suffix stays the last, because some writers choose the format by it.
-    return path.with_name(f'.{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
+    # The suffix stays the last, because some writers choose the format by it. A name has 255 bytes at most.
+    return path.with_name(f'.{path.stem[:40]}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_UNFINISHED}{path.suffix}')
 
 
 def _replace(beside: Path, path: Path, durable: bool) -> None:

@@ -245,7 +245,7 @@ def _images(args: argparse.Namespace) -> list[str]:
         print(f'{len(others)} files without the suffix of an image are skipped, such as {others[0]}')
     if not inputs:
         raise UserError(f'there is no image in {" ".join(args.images)}; name photos, or folders of them.')
-    return [entry.path for entry in inputs]
+    return [str(entry.source) for entry in inputs]
 
 
 def _fields(path: Path | None) -> dict[str, dict]:

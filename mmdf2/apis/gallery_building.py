@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 from mmdf2 import files
-from mmdf2.apis.inferencer import ClothesInferencer
+from mmdf2.apis.inferencer import ClothesInferencer, ImageResult
 from mmdf2.apis.search import ExtractedItems, extracted_items, model_similarity
+from mmdf2.faults import FaultsInARow
 from mmdf2.retrieval.gallery import Gallery, GalleryError, one_writer
 from mmdf2.retrieval.items import GalleryItem
 
@@ -130,7 +131,7 @@ def _add_images(
     if rank > 0:
         return None
     added = AddedImages(len(journal.job.images), present=len(journal.job.present), resumed=len(done))
-    added.broken = {image: error for image, error in journal.done().items() if error is not None}
+    added.broken = {files.printable(image): error for image, error in journal.done().items() if error is not None}
     with gallery.changing():
         _fill(gallery, journal, fields, added)
     journal.remove()
@@ -139,7 +140,8 @@ def _add_images(
 
 def _present(gallery: Gallery, images: list[str]) -> list[str]:
     """Returns those of the images that the gallery has, in the given order."""
-    known = {item.image for item in gallery.items(gallery.ids_where('image', images)).values()}
+    storable = [image for image in images if image == files.printable(image)]
+    known = {item.image for item in gallery.items(gallery.ids_where('image', storable)).values()}
     return [image for image in images if image in known]
 
 
@@ -227,23 +229,35 @@ class Journal:
             batch_size: Number of images per forward pass.
             progress: A function without arguments, called after each image.
         """
+        faults = FaultsInARow()
         for start in range(0, len(images), _IMAGES_PER_PART):
             names = images[start : start + _IMAGES_PER_PART]
             entries, embeddings = [], []
             for name, result in zip(names, inferencer.predict(names, batch_size), strict=True):
-                entry = {'image': name, 'error': result.error, 'garments': []}
-                if result.error is None:
-                    instances = result.data_sample.pred_instances
-                    garments = extracted_items(instances, name, self.job.score_threshold)
-                    entry['garments'] = [
-                        {'box': item.box, 'category_id': item.category_id, 'landmarks': item.landmarks, 'score': score}
-                        for item, score in zip(garments.items, garments.scores.tolist(), strict=True)
-                    ]
-                    embeddings.append(garments.embeddings)
-                entries.append(entry)
+                garments, error = [], result.error
+                if error is None:
+                    try:
+                        garments, vectors = self._garments_of(result, name)
+                        embeddings.append(vectors)
+                        faults.passed()
+                    except Exception as fault:
+                        error = faults.failed(fault, 'extracting the garments')
+                entries.append({'image': name, 'error': error, 'garments': garments})
                 if progress is not None:
                     progress()
             self._write_part(entries, embeddings)
+
+    def _garments_of(self, result: ImageResult, name: str) -> tuple[list[dict], np.ndarray]:
+        """The garments of an image as rows of a part, and their embeddings; ValueError when a value is not finite."""
+        found = extracted_items(result.data_sample.pred_instances, name, self.job.score_threshold)
+        rows = [
+            {'box': item.box, 'category_id': item.category_id, 'landmarks': item.landmarks, 'score': score}
+            for item, score in zip(found.items, found.scores.tolist(), strict=True)
+        ]
+        json.dumps(rows, allow_nan=False)
+        if not np.isfinite(found.embeddings).all():
+            raise ValueError('the model gave embeddings that are not finite')
+        return rows, found.embeddings
 
     def place(self, choose: Callable[[], tuple[int, list[str]]]) -> tuple[int, list[str]]:
         """The id of the job's first item in the gallery, and the images that others have added since the job began.

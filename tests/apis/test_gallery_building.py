@@ -1,6 +1,8 @@
 """Galleries from photos: interrupted, resumed, with photos that cannot be read."""
 
 import json
+import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -65,6 +67,32 @@ def rows(location) -> list:
     gallery = open_gallery(location)
     found = gallery.items(range(1000))
     return [(number, found[number]) for number in sorted(found)]
+
+
+def test_whatever_one_image_does_it_is_named_and_the_others_are_added(inferencer, photos, tmp_path, monkeypatch):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b'/bl\xe9.png')
+    shutil.copyfile(photos[0], odd)
+    Image.new('RGB', (3000, 2), 'red').save(tmp_path / 'wide.png')
+    expected = build(tmp_path / 'expected', inferencer, photos)
+    items = rows(tmp_path / 'expected')
+    extract = gallery_building.extracted_items
+
+    def spoils_the_second(instances, image, threshold):
+        if image == photos[1]:
+            instances.embeddings[0, 0] = np.nan
+        return extract(instances, image, threshold)
+
+    monkeypatch.setattr(gallery_building, 'extracted_items', spoils_the_second)
+    added = build(tmp_path / 'gallery', inferencer, [odd, str(tmp_path / 'wide.png'), *photos])
+    assert added.broken.keys() == {*expected.broken, f'{tmp_path}/bl\\xe9.png', photos[1]}
+    assert 'not UTF-8; rename the file' in added.broken[f'{tmp_path}/bl\\xe9.png']
+    assert 'embeddings that are not finite' in added.broken[photos[1]]
+    stored = [item for _, item in rows(tmp_path / 'gallery')]
+    wide = [item for item in stored if item.image.endswith('wide.png')]
+    assert [item for item in stored if item not in wide] == [item for _, item in items if item.image != photos[1]]
+    # All of them again: what is there is not looked at, and what failed fails by name again.
+    again = build(tmp_path / 'gallery', inferencer, [odd, *photos])
+    assert (again.items, again.broken) == (0, {name: added.broken[name] for name in again.broken})
 
 
 class Killed(BaseException):
