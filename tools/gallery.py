@@ -36,7 +36,7 @@ import torch
 from tqdm import tqdm
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.apis.gallery_building import add_images, adding, process_rank
+from mmdf2.apis.gallery_building import add_images, adding, photo_name, photo_names, process_rank
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.search import model_identity, model_similarity, open_gallery_of
@@ -46,8 +46,11 @@ from mmdf2.engine import process_group
 from mmdf2.files import write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError
+from mmdf2.retrieval.items import number_of
 from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
+
+_PRESENT = 'were there already; a photo whose content has changed is to be removed by --image first, then added again'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,9 +69,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     command = commands.add_parser('remove', help='remove items from a gallery')
     command.add_argument('gallery')
     command.add_argument('--id', type=int, nargs='+', default=[], help='numbers of the items')
-    command.add_argument('--image', nargs='+', default=[], help='names of the photos, as search shows them')
+    command.add_argument('--image', nargs='+', default=[], help='paths of the photos')
     command.add_argument(
         '--field', nargs=2, metavar=('NAME', 'VALUE'), help='items whose own field NAME has this value'
+    )
+    command.add_argument(
+        '--type', choices=('text', 'number', 'truth'), help='what VALUE is; needed where fields are written alike'
     )
     command = commands.add_parser('search', help='search the garments of a photo in a gallery')
     command.add_argument('gallery')
@@ -105,7 +111,7 @@ def _add_building(command: argparse.ArgumentParser) -> None:
     source.add_argument('--shop-of', metavar='ROOT', help="folder in DeepFashion2's layout, for its shop images")
     command.add_argument('--split', default='validation', help='split in the folder of --shop-of (default: validation)')
     _add_model(command)
-    command.add_argument('--fields', type=Path, help='JSON lines with "image", a path as given, and its own fields')
+    command.add_argument('--fields', type=Path, help='JSON lines with "image", a path, and its own fields')
     command.add_argument(
         '--score-threshold', type=float, default=0.3, help='lowest score of detected garments (default: 0.3)'
     )
@@ -123,11 +129,11 @@ def main(argv: list[str] | None = None) -> None:
 def build(args: argparse.Namespace) -> None:
     """Builds a gallery, or adds to one, in one process or several; where there are GPUs, each process uses one."""
     images, fields = _images(args), _fields(args.fields)
-    strangers = sorted(set(fields) - set(images))
+    strangers = sorted(set(fields) - set(map(photo_name, images)))
     if strangers:
         raise UserError(
             f'{args.fields} names {len(strangers)} images that are not among those given, such as {strangers[0]}; '
-            'write each path as the command has it.'
+            'correct the paths in that file.'
         )
     # One process may have much more to do than another, so the others wait for it a week.
     with process_group(7 * 24 * 60 * 60) if args.launcher == 'pytorch' else contextlib.nullcontext():
@@ -143,7 +149,7 @@ def _add(args: argparse.Namespace, images: list[str], fields: dict[str, dict]) -
     if added is None:
         return
     print(f'{added.items} garments of {added.images} images added; the gallery {args.gallery} holds {len(gallery)}')
-    for count, what in ((added.resumed, 'had been done before an interruption'), (added.present, 'were there already')):
+    for count, what in ((added.resumed, 'had been done before an interruption'), (added.present, _PRESENT)):
         if count:
             print(f'{count} images {what}')
     if added.empty:
@@ -174,10 +180,10 @@ def remove(args: argparse.Namespace) -> None:
         raise UserError('say what to remove: --id, --image or --field.')
     gallery = open_gallery(args.gallery)
     with gallery.changing():
-        ids = {*args.id, *gallery.ids_where('image', args.image)}
+        ids = {*args.id, *gallery.ids_where('image', set().union(*map(photo_names, args.image)))}
         if args.field:
             name, value = args.field
-            ids.update(gallery.ids_where(name, [value, *_numbers(value)]))
+            ids.update(_ids_with_field(gallery, name, value, args.type))
         count = gallery.remove(ids)
     print(f'{count} items removed; {args.gallery} holds {len(gallery)}')
 
@@ -249,22 +255,48 @@ def _images(args: argparse.Namespace) -> list[str]:
 
 
 def _fields(path: Path | None) -> dict[str, dict]:
-    fields = {}
+    fields: dict[str, dict] = {}
     for number, line in enumerate(path.read_bytes().splitlines() if path else [], start=1):
         try:
-            entry = json.loads(line)
-            fields[entry.pop('image')] = entry
+            entry = json.loads(line, parse_float=_exact_float, parse_constant=_no_number, object_pairs_hook=_distinct)
+            image = photo_name(entry.pop('image'))
+            if image in fields:
+                raise ValueError(f'{image} has a line already')
+            fields[image] = entry
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise UserError(f'{path}, line {number}: must be a JSON object with "image" ({error!r}).') from error
     return fields
 
 
-def _numbers(value: str) -> list[float]:
-    """The number that a text of the command line means, since fields may hold numbers; empty if it means none."""
-    try:
-        return [float(value)]
-    except ValueError:
-        return []
+def _exact_float(text: str) -> float:
+    if not isinstance(number_of(text), float):
+        raise ValueError(f'the number {text} has more digits than can be kept: write it as a text, "{text}"')
+    return float(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f'{text} is no number of JSON')
+
+
+def _distinct(pairs: list[tuple]) -> dict:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError('a name is there twice')
+    return dict(pairs)
+
+
+def _ids_with_field(gallery: Gallery, name: str, value: str, kind: str | None) -> list[int]:
+    """The items whose field is written like the text of a command line; its type has to be clear or given."""
+    meanings = {'text': value, 'number': number_of(value), 'truth': {'true': True, 'false': False}.get(value)}
+    found = {
+        each: gallery.ids_where(name, [meaning])
+        for each, meaning in meanings.items()
+        if meaning is not None and kind in (None, each)
+    }
+    kinds = [each for each, ids in found.items() if ids]
+    if len(kinds) > 1:
+        counts = ' and '.join(f'{len(found[each])} items the {each} {value}' for each in kinds)
+        raise UserError(f'{name} is in {counts}: say which by --type {" or --type ".join(kinds)}.')
+    return [number for ids in found.values() for number in ids]
 
 
 def _plain(item) -> dict:

@@ -8,6 +8,7 @@ items begin to enter the gallery and holds the id of the first one, and the imag
 
 import contextlib
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -67,7 +68,7 @@ def add_images(
     Args:
         gallery: The gallery, built with this model; its ``save`` knows its location. Only the first process needs it.
         inferencer: A model with a match head.
-        images: Paths; the path of an image is also the name that its items carry.
+        images: Paths. The items of an image carry its ``photo_name``, so that it is never added under a second path.
         journal_folder: Where to keep what has been extracted; all processes need to see the same folder.
         fields: Image -> the caller's own fields of its items.
         score_threshold: Garments with a lower score are left out; 0 to 1.
@@ -111,13 +112,17 @@ def _add_images(
 ) -> AddedImages | None:
     rank, processes = process_rank()
     if rank == 0:
-        images = list(dict.fromkeys(images))
+        given: dict[str, set[str]] = {}
+        for image in images:
+            given.setdefault(photo_name(image), set()).update(photo_names(image))
+        images = list(given)
+        fields = {photo_name(image): own for image, own in fields.items()}
         job = Job(
             model=gallery.model,
             similarity=model_similarity(inferencer).fingerprint(),
             score_threshold=float(score_threshold),
             images=images,
-            present=_present(gallery, images),
+            present=_present(gallery, given),
         )
         Journal.begin(journal_folder, job)
     _wait(processes)
@@ -138,11 +143,27 @@ def _add_images(
     return added
 
 
-def _present(gallery: Gallery, images: list[str]) -> list[str]:
-    """Returns those of the images that the gallery has, in the given order."""
-    storable = [image for image in images if image == files.printable(image)]
-    known = {item.image for item in gallery.items(gallery.ids_where('image', storable)).values()}
-    return [image for image in images if image in known]
+def photo_name(path) -> str:
+    """The one name of a photo, whatever path leads to it: its absolute path, with links followed."""
+    return os.path.realpath(path)
+
+
+def photo_names(path) -> set[str]:
+    """The names that the items of a photo may carry: its ``photo_name``, or a path as mmdf2 0.1 kept it."""
+    name = photo_name(path)
+    return {name, os.fspath(path), os.path.abspath(path), os.path.relpath(name), os.path.relpath(path)}
+
+
+def _present(gallery: Gallery, names: dict[str, set[str]]) -> list[str]:
+    """Returns those of the photos that the gallery has, in the given order.
+
+    Args:
+        gallery: The gallery.
+        names: ``photo_name`` of each photo -> all names that its items may carry.
+    """
+    wanted = sorted(set().union(*names.values()))
+    known = {item.image for item in gallery.items(gallery.ids_where('image', wanted)).values()}
+    return [image for image, own in names.items() if not own.isdisjoint(known)]
 
 
 def process_rank() -> tuple[int, int]:
@@ -328,7 +349,7 @@ def _fill(gallery: Gallery, journal: Journal, fields: dict[str, dict], added: Ad
     found = journal.garments()
 
     def choose() -> tuple[int, list[str]]:
-        present = _present(gallery, list(found))
+        present = _present(gallery, {image: photo_names(image) for image in found})
         left = set(found) - set(present)
         return gallery.reserve(sum(len(found[image].items) for image in left)), present
 

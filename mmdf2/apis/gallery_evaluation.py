@@ -1,5 +1,6 @@
 """Consumer-to-shop retrieval by the official protocol, measured on a gallery and the user images of a split."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,10 @@ def evaluate_gallery(
         EvaluationError: The gallery holds an image that is not a shop image of the split.
         OSError: A user image cannot be read.
     """
-    shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, Source.SHOP).items()}
+    shops = split_images(store, image_folder, Source.SHOP)
+    # Where an image is a link, the gallery knows it by the name of the file that the link leads to.
+    shop_ids = {Path(os.path.realpath(path)).name: image_id for path, image_id in shops.items()}
+    shop_ids.update((Path(path).name, image_id) for path, image_id in shops.items())
     users = split_images(store, image_folder, Source.USER)
     items = retrieval_items(store, Source.USER)
     rows, hits = [], []

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ CREATE TABLE items (
 ) STRICT
 """
 COLUMNS = ('id', 'category', 'image', 'x1', 'y1', 'x2', 'y2', 'landmarks', 'fields')
+_NUMBER = re.compile(r'-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?')
+_LONGEST_NUMBER = 400  # characters
 _VALUES_AT_ONCE = 500  # in one statement; every SQLite takes at least 999
 
 
@@ -134,20 +138,30 @@ class ItemTable:
         """Rising ids of the items whose field, or for the name 'image' whose image, has one of some values.
 
         Raises:
-            TypeError: ``values`` is a text and not a list.
+            TypeError: ``values`` is a text and not a list, or one of them is neither text, number nor truth value.
         """
         if isinstance(values, str):
             raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
-        column = 'image' if name == 'image' else "json_extract(fields, '$.' || json_quote(?))"
-        names = () if name == 'image' else (name,)
-        values = list(values)
+        wanted = {exact(value) for value in values}
+        if name != 'image':
+            return self._ids_with_field(name, wanted)
+        # SQLite takes no text that is not UTF-8, as a file's name may be, so no item has it.
+        texts = [value for kind, value in wanted if kind == 'text' and _is_utf8(value)]
         found: set[int] = set()
         with self._lock:
-            for start in range(0, len(values), _VALUES_AT_ONCE):
-                part = values[start : start + _VALUES_AT_ONCE]
-                query = f'SELECT id FROM items WHERE {column} IN ({", ".join("?" * len(part))})'
-                found.update(row[0] for row in self._connection.execute(query, (*names, *part)))
+            for start in range(0, len(texts), _VALUES_AT_ONCE):
+                part = texts[start : start + _VALUES_AT_ONCE]
+                query = f'SELECT id FROM items WHERE image IN ({", ".join("?" * len(part))})'
+                found.update(row[0] for row in self._connection.execute(query, part))
         return sorted(found)
+
+    def _ids_with_field(self, name: str, wanted: set[tuple]) -> list[int]:
+        # SQLite rounds long numbers and knows no truth values, so it only skips the items that lack the field's name.
+        with self._lock:
+            rows = self._connection.execute(
+                'SELECT id, fields FROM items WHERE instr(fields, ?) ORDER BY id', (json.dumps(name) + ':',)
+            )
+            return [number for number, fields in rows if has_value(json.loads(fields), name, wanted)]
 
     def write(self, path: Path) -> None:
         """Copies the table into a new file, without waiting until it is on the disk."""
@@ -158,6 +172,48 @@ class ItemTable:
             with target:
                 self._connection.backup(target)
             target.close()
+
+
+def is_scalar(value) -> bool:
+    """Whether a field's value is one that items can be searched by: a text, a number or a truth value."""
+    return isinstance(value, str | int | float)
+
+
+def exact(value) -> tuple[str, str | int | float]:
+    """The type and the value of a field, equal for equal ones: '1', 1 and True differ, 1 and 1.0 do not.
+
+    Raises:
+        TypeError: It is neither text, number nor truth value.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if not is_scalar(value):
+        raise TypeError(f'fields are searched by texts and numbers, got {value!r}')
+    kind = 'text' if isinstance(value, str) else 'truth' if isinstance(value, bool) else 'number'
+    # Python compares integers and floats by every digit.
+    return kind, value
+
+
+def has_value(fields: dict, name: str, wanted: set[tuple]) -> bool:
+    """Whether the field of a name has one of some values, given as ``exact`` has them."""
+    value = fields.get(name)
+    return is_scalar(value) and exact(value) in wanted
+
+
+def number_of(text: str) -> int | float | None:
+    """The number that JSON writes like a text, with every digit: None for '00017', '1_000' and 'nan'.
+
+    None as well for a number whose digits neither an integer nor a float of 64 bits keeps, as 0.10000000000000000001.
+    """
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = Decimal(text)
+    if number == Decimal(repr(float(text))):
+        return int(text) if text.lstrip('-').isdigit() else float(text)
+    return int(number) if len(text) < _LONGEST_NUMBER and number.adjusted() < 400 and number == int(number) else None
+
+
+def _is_utf8(text: str) -> bool:
+    return text == text.encode(errors='replace').decode()
 
 
 def _to_row(number: int, item: GalleryItem) -> tuple:

@@ -289,3 +289,44 @@ def test_what_others_change_during_an_extraction_stays_as_they_left_it(inference
     whole = len(rows(tmp_path / 'theirs'))
     assert sum(item.image == photos[4] for _, item in found) == whole > 0
     assert added.items == len(found) - whole
+
+
+@pytest.mark.parametrize('name', ['gallery', 'gallery.db'])
+def test_a_photo_is_the_same_by_every_path(inferencer, photos, tmp_path, monkeypatch, name):
+    if name.endswith('.db'):
+        pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
+    location = tmp_path / name
+    (tmp_path / 'folder').mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'linked').symlink_to(tmp_path)
+    (tmp_path / 'link.png').symlink_to('0.png')
+    build(location, inferencer, ['0.png'], fields={'linked/0.png': {'sku': 'A0'}})
+    whole = rows(location)
+    assert {item.fields['sku'] for _, item in whole} == {'A0'} and {item.image for _, item in whole} == {photos[0]}
+    monkeypatch.chdir(tmp_path / 'folder')
+    paths = [photos[0], '../0.png', '../folder/./../0.png', '../linked/0.png', '../link.png', f'{tmp_path}//0.png']
+    added = build(location, inferencer, paths)
+    assert (added.images, added.present, added.items) == (1, 1, 0) and rows(location) == whole
+    # The same relative path in another folder is another photo.
+    shutil.copy(photos[1], '0.png')
+    added = build(location, inferencer, ['0.png', 'absent/../0.png'])
+    assert added.present == 0 and {item.image for _, item in rows(location)[len(whole) :]} == {
+        f'{tmp_path}/folder/0.png'
+    }
+
+
+def test_a_photo_that_an_earlier_version_added_by_a_relative_path_is_known(inferencer, photos, tmp_path, monkeypatch):
+    gallery = _gallery_to_fill(tmp_path / 'gallery', inferencer)
+    gallery.add(np.zeros((1, gallery.similarity.width), np.float32), [GalleryItem('0.png', (0, 0, 1, 1), 1)])
+    gallery.save()
+    monkeypatch.chdir(tmp_path)
+    for path in ('0.png', './0.png', photos[0]):
+        assert build(tmp_path / 'gallery', inferencer, [path]).present == 1
+
+
+def test_a_folder_with_other_files_is_refused_before_the_photos_are_looked_at(inferencer, tmp_path):
+    (tmp_path / 'holiday').mkdir()
+    (tmp_path / 'holiday' / 'beach.txt').write_text('sand')
+    with pytest.raises(GalleryError, match=r'holds beach\.txt, which is of no gallery; give the gallery'):
+        create_gallery(tmp_path / 'holiday', model_similarity(inferencer), 'tiny')
+    assert [path.name for path in (tmp_path / 'holiday').iterdir()] == ['beach.txt']

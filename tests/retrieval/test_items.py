@@ -2,10 +2,11 @@
 
 import sqlite3
 
+import numpy as np
 import pytest
 
 from mmdf2.categories import CATEGORIES
-from mmdf2.retrieval.items import GalleryItem, ItemTable
+from mmdf2.retrieval.items import GalleryItem, ItemTable, number_of
 
 BOX = (0.0, 1.0, 20.5, 30.0)
 
@@ -78,3 +79,57 @@ def test_files_that_are_no_table(tmp_path):
     connection.close()
     with pytest.raises(ValueError, match=r"has a table items of \('id',\) columns"):
         ItemTable(path)
+
+
+ALIKE = ['17', 17, '00017', 17.5, True, 1, '1', '1_000', 1000, 0, False, 2**53, 2**53 + 1, 2**70, 2**70 + 1, 0.1 + 0.2]
+ALIKE += [0.3, 7982301937829123456, 7982301937829123072, -1, 'ü', 'a"b', '', 1e300, '1e300', None, [17], 'true']
+
+
+@pytest.mark.parametrize('kind', ['folder', 'milvus'])
+def test_values_keep_their_type_and_every_digit(kind, request):
+    names = ['sku', 'ü', 'a"b', '\\', 'a.b', '$', '"x": 1']
+    items = [GalleryItem(f'{row}', BOX, 1, fields=dict.fromkeys(names, value)) for row, value in enumerate(ALIKE)]
+    if kind == 'milvus':
+        gallery = request.getfixturevalue('small')[0]
+        gallery.add(np.zeros((len(items), gallery.similarity.width), np.float32), items)
+        ids_where = gallery.ids_where
+    else:
+        table = ItemTable()
+        table.put(range(len(items)), items)
+        ids_where = table.ids_where
+    for row, value in enumerate(ALIKE):
+        if isinstance(value, str | int | float):
+            for name in names if row < 3 else names[:1]:
+                assert ids_where(name, [value]) == [row], (name, value)
+    assert ids_where('sku', [17.0, np.int64(2**53)]) == [1, ALIKE.index(2**53)]
+    assert ids_where('sku', [float(2**53 + 2)]) == ids_where('image', [17]) == ids_where('none', [1]) == []
+    with pytest.raises(TypeError, match='searched by texts and numbers'):
+        ids_where('sku', [None])
+
+
+@pytest.mark.parametrize(
+    ('text', 'number'),
+    [
+        ('17', 17),
+        ('-0', 0),
+        ('7982301937829123456', 7982301937829123456),
+        ('7982301937829123456.0', 7982301937829123456),
+        ('9.50', 9.5),
+        ('1e3', 1000.0),
+        ('00017', None),
+        ('1_000', None),
+        ('+1', None),
+        (' 1', None),
+        ('1\n', None),
+        ('٣', None),
+        ('nan', None),
+        ('0x10', None),
+        ('0.10000000000000000001', None),
+        ('1e400', None),
+        ('1e9999', None),
+        ('9' * 300, int('9' * 300)),
+    ],
+)
+def test_a_text_means_the_number_that_is_written_like_it(text, number):
+    found = number_of(text)
+    assert found == number and type(found) is type(number)

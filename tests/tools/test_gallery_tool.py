@@ -1,5 +1,6 @@
 """tools/gallery.py as a shop uses it, with a tiny, untrained model, which finds boxes nevertheless."""
 
+import importlib.util
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from models.tiny import build_tiny
-from tiny_run import metrics, run_tool, write_config
+from tiny_run import ROOT, metrics, run_tool, write_config
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval import FaissGallery, GalleryItem, Similarity, create_gallery
 
 
 @pytest.fixture(scope='module')
@@ -106,6 +107,54 @@ def test_add_remove_and_info(shop, tiny_root, tmp_path):
     assert {row[1].image for row in left} == {str(folder / photos[0].name), str(folder / photos[2].name)}
     run_tool('gallery.py', 'remove', gallery, '--image', folder / photos[0].name, '--id', left[-1][0])
     assert content(gallery) == [row for row in left[:-1] if row[1].image == str(folder / photos[2].name)]
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """The module of the tool, so that its short commands run in this process."""
+    spec = importlib.util.spec_from_file_location('gallery_tool', ROOT / 'tools' / 'gallery.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_remove_takes_a_value_by_its_type_and_every_digit(tool, tmp_path):
+    values = ['00017', 17, '17', 7982301937829123456, 7982301937829123072, 1000, '1_000', True, 'true', 0.5]
+    gallery = create_gallery(tmp_path / 'g', Similarity(-np.ones((2, 4)), np.zeros(2)), 'model')
+    items = [GalleryItem(f'{row}', (0, 0, 1, 1), 1, fields={'sku': value}) for row, value in enumerate(values)]
+    gallery.add(np.zeros((len(items), 4), np.float32), items)
+    gallery.save()
+
+    def left(*arguments) -> list:
+        tool.main(['remove', str(tmp_path / 'g'), '--field', 'sku', *arguments])
+        return [row[1].fields['sku'] for row in content(tmp_path / 'g')]
+
+    assert left('7982301937829123456') == values[:3] + values[4:]
+    assert left('00017') == values[1:3] + values[4:]
+    with pytest.raises(tool.UserError, match='sku is in 1 items the text 17 and 1 items the number 17: say which by'):
+        left('17')
+    assert left('17', '--type', 'text') == values[1:2] + values[4:]
+    assert left('1_000') == values[1:2] + values[4:6] + values[7:]
+    assert left('true', '--type', 'truth') == values[1:2] + values[4:6] + values[8:]
+    assert left('0.50') == values[1:2] + values[4:6] + values[8:9]
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('{"image": "a.jpg", "price": 0.10000000000000000001}', 'has more digits than can be kept: write it as a text'),
+        ('{"image": "a.jpg", "price": 1e400}', 'has more digits than can be kept'),
+        ('{"image": "a.jpg", "price": NaN}', 'NaN is no number'),
+        ('{"image": "a.jpg", "sku": 1, "sku": 2}', 'a name is there twice'),
+        ('{"image": "a.jpg"}\n{"image": "./b/../a.jpg"}', r'line 2: .*a\.jpg has a line already'),
+    ],
+)
+def test_a_line_of_fields_that_cannot_be_kept_is_named(tool, tmp_path, line, message):
+    (tmp_path / 'fields.jsonl').write_text('{"image": "c.jpg", "sku": 7982301937829123456, "price": 9.5}\n')
+    assert list(tool._fields(tmp_path / 'fields.jsonl').values()) == [{'sku': 7982301937829123456, 'price': 9.5}]
+    (tmp_path / 'fields.jsonl').write_text(line)
+    with pytest.raises(tool.UserError, match=message):
+        tool._fields(tmp_path / 'fields.jsonl')
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import Hit
-from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.items import GalleryItem, exact, has_value, is_scalar
 from mmdf2.retrieval.milvus.client import MilvusConnection
 from mmdf2.retrieval.milvus.collection import LONGEST_TEXT, MOST_MARKS
 from mmdf2.retrieval.similarity import DistanceSpace
@@ -71,16 +71,18 @@ class ItemRows:
         """
         if isinstance(values, str):
             raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
-        wanted = {comparable(value) for value in values}
+        values = list(values)
+        wanted = {exact(value) for value in values}
         kind = ('image', '') if name == 'image' else ('field', name)
-        marks = sorted(mark(*kind, value) for value in wanted)
+        marks = sorted({mark(*kind, value) for value in values})
         found: set[int] = set()
         for start in range(0, len(marks), _BATCH_ROWS):
             expression = f'array_contains_any(marks, {marks[start : start + _BATCH_ROWS]})'
             rows = self._connection.call('query', self._collection, filter=expression, output_fields=['id'])
             found.update(int(row['id']) for row in rows)
-        # Marks can collide, so the items themselves decide.
-        return sorted(number for number, item in self.items(found).items() if _has_value(item, name, wanted))
+        # Marks can collide, and are the same for 1 and True, so the items themselves decide.
+        fields = {number: {**item.fields, 'image': item.image} for number, item in self.items(found).items()}
+        return sorted(number for number, own in fields.items() if has_value(own, name, wanted))
 
     def _rows(self, ids: Iterable[int], columns: list[str]) -> Iterator[dict]:
         ids = sorted({int(number) for number in ids})
@@ -205,7 +207,7 @@ def to_row(number: int, item: GalleryItem) -> dict:
             raise ValueError(f"{name} of item '{item.image[:80]}' take {size} bytes, Milvus holds {LONGEST_TEXT}")
     # The fields as they will be read: JSON turns all names into texts.
     fields = json.loads(details)[2]
-    marks = {mark('field', name, value) for name, value in fields.items() if _is_scalar(value)}
+    marks = {mark('field', name, value) for name, value in fields.items() if is_scalar(value)}
     marks.add(mark('image', '', item.image))
     if len(marks) > MOST_MARKS:
         raise ValueError(f"item '{item.image[:80]}' has {len(marks) - 1} fields, Milvus holds {MOST_MARKS - 1}")
@@ -255,24 +257,14 @@ def mark(kind: str, name: str, value) -> int:
 
 
 def comparable(value):
-    """A text or number in a form in which equal values are written alike, as True, 1 and 1.0 are.
+    """A text or number in a form in which equal values are written alike; True, 1 and 1.0 are so, too.
 
     Raises:
         TypeError: It is neither text nor number.
     """
     value = value.item() if isinstance(value, np.generic) else value
-    if not _is_scalar(value):
+    if not is_scalar(value):
         raise TypeError(f'fields are searched by texts and numbers, got {value!r}')
     if isinstance(value, float) and not value.is_integer():
         return value
     return value if isinstance(value, str) else int(value)
-
-
-def _has_value(item: GalleryItem, name: str, wanted: set) -> bool:
-    """Whether a field, or for the name 'image' the image, is one of some comparable values."""
-    value = item.image if name == 'image' else item.fields.get(name)
-    return _is_scalar(value) and comparable(value) in wanted
-
-
-def _is_scalar(value) -> bool:
-    return isinstance(value, str | int | float)
