@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmdf2.categories import CATEGORIES, NUM_CATEGORIES
+from mmdf2.files import printable
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -146,7 +147,7 @@ class ItemTable:
         if name != 'image':
             return self._ids_with_field(name, wanted)
         # SQLite takes no text that is not UTF-8, as a file's name may be, so no item has it.
-        texts = [value for kind, value in wanted if kind == 'text' and _is_utf8(value)]
+        texts = [value for kind, value in wanted if kind == 'text' and value == printable(value)]
         found: set[int] = set()
         with self._lock:
             for start in range(0, len(texts), _VALUES_AT_ONCE):
@@ -210,10 +211,6 @@ def number_of(text: str) -> int | float | None:
     if number == Decimal(repr(float(text))):
         return int(text) if text.lstrip('-').isdigit() else float(text)
     return int(number) if len(text) < _LONGEST_NUMBER and number.adjusted() < 400 and number == int(number) else None
-
-
-def _is_utf8(text: str) -> bool:
-    return text == text.encode(errors='replace').decode()
 
 
 def _to_row(number: int, item: GalleryItem) -> tuple:
