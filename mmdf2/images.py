@@ -12,6 +12,8 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mmdf2.files import AnyPath, printable, write_bytes
 
@@ -188,7 +190,7 @@ def _plain_jpeg_orientation(content: bytes) -> int | None:
 def _decode_with_pillow(content: bytes) -> np.ndarray:
     """Decodes a file of any format; returns (H, W, 3) uint8 RGB."""
     with Image.open(BytesIO(content)) as image:
-        if image.format == 'TIFF':
+        if isinstance(image, TiffImageFile):
             _go_to_the_page(image)
         _check_readable(image)
         _widen_transparency(image)
@@ -206,7 +208,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _go_to_the_page(image: Image.Image) -> None:
+def _go_to_the_page(image: TiffImageFile) -> None:
     """Opens the one page of a TIFF file that is no reduced copy and no mask of another page; ValueError if several."""
     pages = []
     for number in range(image.n_frames):
@@ -218,7 +220,7 @@ def _go_to_the_page(image: Image.Image) -> None:
     image.seek(pages[0] if pages else 0)
 
 
-def _check_readable(image: Image.Image) -> None:
+def _check_readable(image: ImageFile) -> None:
     """Raises ValueError for images whose colours are not known, and for those that only a program can draw."""
     if image.format == 'EPS':
         raise ValueError('it is a program that draws an image (EPS); save it as PNG')
@@ -229,7 +231,7 @@ def _check_readable(image: Image.Image) -> None:
         )
 
 
-def _widen_transparency(image: Image.Image) -> None:
+def _widen_transparency(image: ImageFile) -> None:
     """Makes the value of a PNG file that means transparent fit the pixels that Pillow is going to decode."""
     transparent = image.info.get('transparency')
     if image.format != 'PNG' or transparent is None or not image.tile:
@@ -241,23 +243,22 @@ def _widen_transparency(image: Image.Image) -> None:
         raise ValueError('it has a transparent colour of 16 bits per channel; save it with 8 bits per channel')
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: ImageFile) -> Image.Image:
     """An image in mode RGB, white where it was transparent."""
     if (image.format, image.mode) in _DEEP_GREY:
         return Image.fromarray(_eight_bits(image)).convert('RGB')
-    if image.mode == 'La':
-        image = image.convert('LA')
-    if {'A', 'a'} & set(image.getbands()) or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    plain = image.convert('LA') if image.mode == 'La' else image
+    if {'A', 'a'} & set(plain.getbands()) or 'transparency' in plain.info:
+        plain = plain.convert('RGBA')
+        plain = Image.alpha_composite(Image.new('RGBA', plain.size, 'white'), plain)
+    return plain.convert('RGB')
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _eight_bits(image: ImageFile) -> np.ndarray:
     """(H, W) uint8 of a grey image with up to 16 bits, rounded to the nearest; white where it is transparent."""
     values = np.asarray(image).astype(np.uint32)
     white, inverted = 65535, False
-    if image.format == 'TIFF':
+    if isinstance(image, TiffImageFile):
         white = 2 ** int(image.tag_v2[_TIFF_BITS][0]) - 1
         inverted = image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
     grey = ((values * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)

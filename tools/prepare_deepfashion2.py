@@ -24,7 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--split', nargs='+', help='splits to prepare (default: train, validation)')
     parser.add_argument('--store', help='folder of the store, for one split (default: ROOT/<split>.store)')
     parser.add_argument('--workers', type=int, help='number of processes (default: one per core)')
-    parser.add_argument('--strict', action='store_true', help='refuse the dataset if anything is wrong with it')
+    parser.add_argument(
+        '--strict', action='store_true', help='decode all images, and refuse the dataset if anything is wrong'
+    )
     parser.add_argument('--force', action='store_true', help='make the stores again, even if they exist')
     parser.add_argument('--export', metavar='DIR', help='also write COCO-style ground truth and the retrieval files')
     args = parser.parse_args(argv)

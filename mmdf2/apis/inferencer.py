@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from mmengine.structures import InstanceData
 from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
-from mmdf2.categories import CATEGORIES
+from mmdf2.categories import CATEGORIES, CATEGORY_NAMES
 from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
 from mmdf2.evaluation.files.masks import encode_masks
+from mmdf2.faults import FaultsInARow
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
@@ -38,10 +39,11 @@ class ImageResult:
     Attributes:
         name: Name of the image, which no other image of the same call has.
         path: Path of the image's file, or None for an array.
-        image: (H, W, 3) uint8 RGB, upright; None when the image could not be read.
+        image: (H, W, 3) uint8 RGB, upright; None when the image failed.
         data_sample: The sample with ``pred_instances`` on the CPU, in the image's coordinates; None when the image
-            could not be read.
-        error: Why the image could not be read; None when it could.
+            failed.
+        error: Why the image could not be read, or what failed on it in the pipeline or in the model; None when nothing
+            did.
     """
 
     name: str
@@ -56,11 +58,12 @@ class InferenceReport:
     """All that a call of the inferencer found.
 
     Attributes:
-        predictions: For each image that could be read a dict of ``name``, ``path``, ``width``, ``height`` and
+        predictions: For each image that did not fail a dict of ``name``, ``path``, ``width``, ``height`` and
             ``garments`` (see ``prediction_dicts``).
-        failures: Path (or name, for an array) of each image that could not be read -> why.
-        data_samples: The data samples of the images that could be read; empty when ``out_dir`` was given.
-        pictures: The drawings of the images that could be read, (H, W, 3) uint8 RGB; empty when ``out_dir`` was given.
+        failures: Path (or name, for an array) of each image that failed -> why: it could not be read, something failed
+            on it in the pipeline, in the model or in drawing, or its picture could not be written.
+        data_samples: The data samples of the images that did not fail; empty when ``out_dir`` was given.
+        pictures: The drawings of the images that did not fail, (H, W, 3) uint8 RGB; empty when ``out_dir`` was given.
     """
 
     predictions: list[dict] = field(default_factory=list)
@@ -109,7 +112,9 @@ class ClothesInferencer:
     ) -> InferenceReport:
         """Finds the garments on images, draws them and reports.
 
-        Images that cannot be read are skipped, counted and named.
+        Whatever an image does, in reading, in the pipeline, in the model, in drawing or in writing: it is counted and
+        named, and the others go on. Only when 20 images in a row fail in something else than reading, the fault is
+        taken for one of the program or of the machine and is raised; what was written before is kept.
 
         Args:
             images: A path, a folder (with the folders in it), an (H, W, 3) uint8 RGB array, or a list of those.
@@ -129,66 +134,93 @@ class ClothesInferencer:
             print_log(f'{len(others)} files without the suffix of an image are skipped, such as {others[0]}', 'current')
         report = InferenceReport()
         results = tqdm(self._predict(inputs, batch_size), total=len(inputs), unit='image', disable=not progress)
+        faults = FaultsInARow()
         with _Lines(out_dir) as lines:
             for result in results:
-                if result.error is not None:
-                    report.failures[result.path or result.name] = result.error
-                    lines.write({'name': result.name, 'path': result.path, 'error': result.error})
-                    continue
-                height, width = result.image.shape[:2]
-                instances = result.data_sample.pred_instances
-                garments = prediction_dicts(instances, score_threshold, with_embeddings)
-                entry = {'name': result.name, 'path': result.path, 'width': width, 'height': height}
-                report.predictions.append({**entry, 'garments': garments})
-                lines.write(report.predictions[-1])
-                picture = draw_instance_data(result.image, instances, score_threshold)
-                if out_dir is None:
-                    report.data_samples.append(result.data_sample)
-                    report.pictures.append(picture)
-                else:
-                    write_image(Path(out_dir, 'pictures', f'{result.name}.jpg'), picture)
+                line, error = '', result.error
+                if error is None:
+                    try:
+                        line = self._keep(result, report, out_dir, score_threshold, with_embeddings)
+                        faults.passed()
+                    except Exception as fault:
+                        error = faults.failed(fault, 'drawing or writing')
+                if error is not None:
+                    report.failures[result.path or result.name] = error
+                    line = json.dumps({'name': result.name, 'path': result.path, 'error': error})
+                lines.write(line)
         if report.failures:
             names = '\n'.join(f'  {name}: {reason}' for name, reason in report.failures.items())
-            print_log(
-                f'{len(report.failures)} of {len(inputs)} images could not be read:\n{names}',
-                'current',
-                logging.WARNING,
-            )
+            print_log(f'{len(report.failures)} of {len(inputs)} images failed:\n{names}', 'current', logging.WARNING)
         return report
 
+    def _keep(self, result: ImageResult, report: InferenceReport, out_dir, threshold: float, embeddings: bool) -> str:
+        """Draws a result and adds it to the report; returns its line of predictions.jsonl."""
+        height, width = result.image.shape[:2]
+        instances = result.data_sample.pred_instances
+        entry = {'name': result.name, 'path': result.path, 'width': width, 'height': height}
+        entry['garments'] = prediction_dicts(instances, threshold, embeddings)
+        line = json.dumps(entry, allow_nan=False)
+        picture = draw_instance_data(result.image, instances, threshold)
+        if out_dir is None:
+            report.data_samples.append(result.data_sample)
+            report.pictures.append(picture)
+        else:
+            write_image(Path(out_dir, 'pictures', f'{result.name}.jpg'), picture)
+        report.predictions.append(entry)
+        return line
+
     def predict(self, images, batch_size: int = 1) -> Iterator[ImageResult]:
-        """Yields the result of each image, in order; an image that cannot be read has an ``error``."""
+        """Yields the result of each image, in order; an image that fails has an ``error``.
+
+        An image fails when it cannot be read, and when the pipeline or the model fails on it. An image on which the
+        model fails together with others is tried alone. The error of the 20th image in a row on which the pipeline or
+        the model fails is raised.
+        """
         yield from self._predict(list_inputs(images)[0], batch_size)
 
     def _predict(self, inputs: list[ImageInput], batch_size: int) -> Iterator[ImageResult]:
         if batch_size < 1:
             raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
-        remaining = iter(inputs)
+        remaining, faults = iter(inputs), FaultsInARow()
         while batch := list(islice(remaining, batch_size)):
-            read = [_read(image) for image in batch]
-            usable = [result for result in read if result.error is None]
-            samples = iter(self._forward(usable))
-            for result in read:
-                sample = None if result.error else next(samples)
-                yield ImageResult(
-                    name=result.name, path=result.path, image=result.image, data_sample=sample, error=result.error
-                )
+            read = [self._prepared(image, faults) for image in batch]
+            found = iter(self._forward([data for _, data in read if data is not None], faults))
+            for result, data in read:
+                sample = None if data is None else next(found)
+                if isinstance(sample, str):
+                    yield ImageResult(result.name, result.path, error=sample)
+                    continue
+                if sample is not None:
+                    sample.set_metainfo({'img_path': result.path})
+                yield replace(result, data_sample=sample)
 
-    @torch.no_grad()
-    def _forward(self, results: list[ImageResult]) -> list[DetDataSample]:
-        if not results:
-            return []
-        # mmcv's transforms and the data preprocessor work on BGR.
-        packed = [
-            self.pipeline({'img': np.ascontiguousarray(result.image[..., ::-1]), 'img_id': number})
-            for number, result in enumerate(results)
-        ]
-        for data in packed:
+    def _prepared(self, image: ImageInput, faults: FaultsInARow) -> tuple[ImageResult, dict | None]:
+        """Reads an image and prepares it for the model; None instead of the model's input when that fails."""
+        try:
+            result = ImageResult(image.name, image.path, image.read())
+        except (OSError, ValueError) as error:
+            return ImageResult(image.name, image.path, error=str(error)), None
+        try:
+            # mmcv's transforms and the data preprocessor work on BGR.
+            data = self.pipeline({'img': np.ascontiguousarray(result.image[..., ::-1]), 'img_id': 0})
             # Packing leaves empty ground truth, which a model could take for an image without garments.
             del data['data_samples'].gt_instances
-        samples = [sample.cpu() for sample in self.model.test_step(pseudo_collate(packed))]
-        for sample, result in zip(samples, results, strict=True):
-            sample.set_metainfo({'img_path': result.path})
+        except Exception as error:
+            return ImageResult(image.name, image.path, error=faults.failed(error, 'the pipeline')), None
+        return result, data
+
+    @torch.no_grad()
+    def _forward(self, packed: list[dict], faults: FaultsInARow) -> list[DetDataSample | str]:
+        """What the model finds on images; what failed, in words, in the place of an image on which it fails."""
+        if not packed:
+            return []
+        try:
+            samples = [sample.cpu() for sample in self.model.test_step(pseudo_collate(packed))]
+        except Exception as error:
+            if len(packed) == 1:
+                return [faults.failed(error, 'the model')]
+            return [found for one in packed for found in self._forward([one], faults)]
+        faults.passed()
         return samples
 
 
@@ -204,9 +236,9 @@ class _Lines:
             self.file = open(f'{self.path}.partial', 'w', encoding='utf-8')
         return self
 
-    def write(self, entry: dict) -> None:
+    def write(self, line: str) -> None:
         if self.path is not None:
-            self.file.write(json.dumps(entry, allow_nan=False) + '\n')
+            self.file.write(line + '\n')
             self.file.flush()
 
     def __exit__(self, kind, error, trace) -> None:
@@ -214,13 +246,6 @@ class _Lines:
             self.file.close()
             if kind is None:
                 finish_file(f'{self.path}.partial', self.path)
-
-
-def _read(image: ImageInput) -> ImageResult:
-    try:
-        return ImageResult(image.name, image.path, image.read())
-    except (OSError, ValueError) as error:
-        return ImageResult(image.name, image.path, error=str(error))
 
 
 def _usable_device(name: str) -> torch.device:
@@ -237,7 +262,7 @@ def _usable_device(name: str) -> torch.device:
 
 def _build_model(config: Config, checkpoint) -> torch.nn.Module:
     model = revert_sync_batchnorm(MODELS.build(config.model))
-    load_weights(model, load_checkpoint_file(checkpoint, map_location='cpu'), checkpoint)
+    load_weights(model, load_checkpoint_file(checkpoint, map_location='cpu'), checkpoint, CATEGORY_NAMES)
     return model
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmdf2.files import printable
 from mmdf2.images import READABLE_SUFFIXES, read_image
 
 
@@ -23,8 +24,8 @@ class ImageInput:
 
     @property
     def path(self) -> str | None:
-        """Path of the image's file, or None for an array."""
-        return None if isinstance(self.source, np.ndarray) else str(self.source)
+        """Path of the image's file as text that can be printed and stored, or None for an array."""
+        return None if isinstance(self.source, np.ndarray) else printable(self.source)
 
     def read(self) -> np.ndarray:
         """Reads the image.
@@ -34,9 +35,12 @@ class ImageInput:
 
         Raises:
             OSError: The file cannot be read as an image.
-            ValueError: The array does not have this shape or type.
+            ValueError: The array does not have this shape or type, or the name of the file is not UTF-8: such a name
+                cannot stand in JSON and in galleries.
         """
         if not isinstance(self.source, np.ndarray):
+            if self.path != str(self.source):
+                raise ValueError(f'{self.path}: the name is not UTF-8; rename the file')
             return read_image(self.source)
         shape, dtype = self.source.shape, self.source.dtype
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
@@ -61,14 +65,14 @@ def list_inputs(images) -> tuple[list[ImageInput], list[Path]]:
     found, others, taken = [], [], {}
     for source, name in _sources(images):
         if isinstance(source, Path) and source.is_dir():
-            for path in sorted(path for path in source.rglob('*') if path.is_file()):
+            for path in sorted(path for path in source.rglob('*') if path.is_file() or _leads_nowhere(path)):
                 if path.suffix.lower() not in READABLE_SUFFIXES:
                     others.append(path)
                 else:
                     relative = path.relative_to(source).with_suffix('')
-                    found.append(ImageInput(_unique('_'.join(relative.parts), taken), path))
+                    found.append(ImageInput(_unique(printable('_'.join(relative.parts)), taken), path))
         else:
-            found.append(ImageInput(_unique(name, taken), source))
+            found.append(ImageInput(_unique(printable(name), taken), source))
     return found, others
 
 
@@ -83,6 +87,11 @@ def _sources(images) -> Iterator[tuple[Path | np.ndarray, str]]:
             yield from _sources(image)
     else:
         raise TypeError(f'images must be a path, a folder, an array or a list of those, got {type(images).__name__}')
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to a file that does not exist, which counts as an image that cannot be read."""
+    return path.is_symlink() and not path.exists()
 
 
 def _unique(name: str, taken: dict[str, int]) -> str:

@@ -12,8 +12,11 @@ from mmengine.logging import print_log
 from mmdf2.categories import CATEGORY_NAMES, PALETTE, identity_code
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.datasets.store import Store
+from mmdf2.faults import FaultsInARow
 from mmdf2.registry import DATASETS
 
+# So many images in a row that fail are taken for a fault of the dataset's folder or of the program.
+MOST_FAILURES = 50
 # The options of ``filter_cfg`` and their defaults.
 FILTERS = {'filter_empty_gt': False, 'min_size': 0}
 
@@ -29,6 +32,11 @@ class DeepFashion2Dataset(BaseDetDataset):
     and ``instances``. An instance is a dict of ``bbox`` [x1, y1, x2, y2], ``bbox_label`` 0 to 12, ``mask`` (a list of
     flat polygons), ``ignore_flag`` 0, ``landmarks`` (K, 3) float32 rows x, y, v, ``identity`` (see ``identity_code``)
     and ``item_id``. Coordinates are in pixels.
+
+    An image on which the pipeline fails, such as one that cannot be read, is named in the log with the reason. In
+    training another image takes its place. In testing its data sample has ``unreadable``, the reason, and a small
+    white image for the model; mmdf2's metrics leave it out and say so. The error of the 50th image in a row that fails
+    in one process, or of as many as the dataset has, is raised.
 
     Args:
         data_root: Folder with ``<split>/image`` and ``<split>/annos``.
@@ -74,6 +82,7 @@ class DeepFashion2Dataset(BaseDetDataset):
             )
         self.split = split
         self.store_folder = store
+        self._failed, self._faults = 0, FaultsInARow(MOST_FAILURES)
         super().__init__(
             data_root=str(data_root),
             data_prefix={},
@@ -115,6 +124,18 @@ class DeepFashion2Dataset(BaseDetDataset):
             'instances': [_instance(image.pair_id, item) for item in image.items],
             'sample_idx': idx if idx >= 0 else len(self) + idx,
         }
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Runs the pipeline on image ``idx``; None in training when it fails or gives up the image."""
+        try:
+            data = super().prepare_data(idx)
+        except Exception as error:
+            reason = self._name_failure(self.get_data_info(idx)['img_path'], error)
+            if not self.test_mode:
+                return None
+            return self.pipeline({**self.get_data_info(idx), 'unreadable': reason})
+        self._faults.passed()
+        return data
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -159,6 +180,17 @@ class DeepFashion2Dataset(BaseDetDataset):
         subset = copy.copy(self)
         subset.rows = _take(self.rows, indices)
         return subset
+
+    def _name_failure(self, path: str, error: Exception) -> str:
+        """Logs the image on which the pipeline failed; returns a sentence that names it and says why."""
+        self._faults.limit = min(MOST_FAILURES, len(self))
+        reason = f'{path}: {self._faults.failed(error, "the pipeline")}'
+        if isinstance(error, OSError) and path in str(error):
+            reason = str(error)
+        self._failed += 1
+        instead = 'it is left out of the figures' if self.test_mode else 'another image takes its place'
+        print_log(f'{reason}; {instead} ({self._failed} images so far in this process)', 'current', logging.WARNING)
+        return reason
 
     def _items(self, idx: int) -> slice:
         row = self.rows[idx]

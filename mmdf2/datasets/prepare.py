@@ -86,10 +86,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Part:
-    """What one part is made from, and where it goes (``<path>.npz`` and ``<path>.json``)."""
+    """What one part is made from, and where it goes (``<path>.npz`` and ``<path>.json``).
+
+    Attributes:
+        path: Path of the part's two files, without their suffixes.
+        images: The files of the part's images.
+        decode: Whether whole images are decoded, which finds any damage, or only headers are read.
+    """
 
     path: Path
     images: list[ImageFiles]
+    decode: bool = False
 
 
 def open_or_prepare(root: AnyPath, split: str, store: AnyPath | None = None) -> Store:
@@ -235,7 +242,8 @@ def prepare(
         split: 'train' or 'validation'.
         store: Folder of the store; by default ``ROOT/<split>.store``.
         workers: Number of processes; by default one per core.
-        strict: Whether any problem at all is an error.
+        strict: Whether any problem at all is an error. All images are decoded then, since damage behind the header is
+            found in no other way.
         force: Whether to make the store again even when there is one, be it damaged or of another version.
 
     Raises:
@@ -245,7 +253,7 @@ def prepare(
     """
     folder = store_folder(root, split, store)
     listing = list_split(root, split)
-    parts = _plan(listing, _parts_folder(folder))
+    parts = _plan(listing, _parts_folder(folder), decode=strict)
     signatures = [signature(part.images) for part in parts]
     with _locked(folder):
         if not parts:
@@ -253,7 +261,8 @@ def prepare(
         source = {'split': split, 'files': listing.digest, 'contents': _contents(signatures)}
         if not force and folder.exists():
             manifest = read_manifest(folder)
-            if manifest['source'] == source and not (strict and manifest['problems']):
+            sufficient = not strict or (manifest.get('decoded') and not manifest['problems'])
+            if manifest['source'] == source and sufficient:
                 return Report(
                     folder=folder,
                     made=False,
@@ -270,7 +279,7 @@ def prepare(
         problems = listing.problems + [problem for part in parts for problem in _part_problems(part)]
         if strict and problems:
             _fail(problems, folder, f'{Path(root, split)} has problems, and strict was asked for')
-        about: dict[str, Any] = {'source': source, 'stamp': listing.stamp, 'parts': signatures}
+        about: dict[str, Any] = {'source': source, 'stamp': listing.stamp, 'parts': signatures, 'decoded': strict}
         if folder.absolute() != store_folder(root, split).absolute():
             about['root'] = str(Path(root).absolute())
         report = _finish(folder, parts, problems, about)
@@ -301,11 +310,11 @@ def make_part(part: Part) -> int:
     Returns:
         Number of images that were read.
     """
-    state = f'{VERSION} {__version__} {signature(part.images)}'
+    state = f'{VERSION} {__version__} {signature(part.images)}{" decoded" if part.decode else ""}'
     if _state_on_disk(part) == state:
         return len(part.images)
     problems: list[Problem] = []
-    columns: dict[str, Any] = {**read_columns(part.images, problems)}
+    columns: dict[str, Any] = {**read_columns(part.images, problems, part.decode)}
     with open_for_replacement(part.path.with_suffix('.npz'), 'wb') as file:
         np.savez(file, **columns)
     # The JSON file comes last: with it the part counts as made.
@@ -314,22 +323,30 @@ def make_part(part: Part) -> int:
     return len(part.images)
 
 
-def read_columns(images: list[ImageFiles], problems: list[Problem] | None = None) -> dict[str, np.ndarray]:
-    """Reads the files of some images and packs what is usable; ``problems`` collects what is wrong with the rest."""
+def read_columns(
+    images: list[ImageFiles], problems: list[Problem] | None = None, decode: bool = False
+) -> dict[str, np.ndarray]:
+    """Reads the files of some images and packs what is usable.
+
+    Args:
+        images: The files.
+        problems: Collects what is wrong with the rest.
+        decode: Whether to decode whole images, or to read only their headers.
+    """
     problems = [] if problems is None else problems
     records = []
     for files in images:
         try:
-            records.append(_read_image_record(files, problems))
+            records.append(_read_image_record(files, problems, decode))
         except AnnotationError as error:
             problems.append(error.problem)
     return pack(records)
 
 
-def _plan(listing: Listing, folder: Path) -> list[Part]:
+def _plan(listing: Listing, folder: Path, decode: bool = False) -> list[Part]:
     starts = range(0, len(listing.images), IMAGES_PER_PART)
     return [
-        Part(folder / f'part-{number:06d}', listing.images[start : start + IMAGES_PER_PART])
+        Part(folder / f'part-{number:06d}', listing.images[start : start + IMAGES_PER_PART], decode)
         for number, start in enumerate(starts)
     ]
 
@@ -369,8 +386,8 @@ def _map_parts(function: Callable[[Part], Any], parts: list[Part], workers: int,
                 raise
 
 
-def _read_image_record(files: ImageFiles, problems: list[Problem]) -> ImageRecord:
-    width, height = image_size(files.image)
+def _read_image_record(files: ImageFiles, problems: list[Problem], decode: bool) -> ImageRecord:
+    width, height = image_size(files.image, decode)
     annotation = read_annotation(files.annotation, (width, height), problems.append)
     return ImageRecord(
         image_id=files.image_id,

@@ -107,6 +107,8 @@ class ClothesVisualizationHook(DetVisualizationHook):
             self._draw(sample, name if self.show else 'test_img', out_file, self._test_index)
 
     def _draw(self, sample: DetDataSample, name: str, out_file: str | None, step: int) -> None:
+        if 'unreadable' in sample:  # the log has its name
+            return
         try:
             image = decode_image(get(sample.img_path, backend_args=self.backend_args), sample.img_path)
         except OSError as error:

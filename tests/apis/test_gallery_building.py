@@ -1,6 +1,9 @@
 """Galleries from photos: interrupted, resumed, with photos that cannot be read."""
 
 import json
+import os
+import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +67,32 @@ def rows(location) -> list:
     gallery = open_gallery(location)
     found = gallery.items(range(1000))
     return [(number, found[number]) for number in sorted(found)]
+
+
+def test_whatever_one_image_does_it_is_named_and_the_others_are_added(inferencer, photos, tmp_path, monkeypatch):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b'/bl\xe9.png')
+    shutil.copyfile(photos[0], odd)
+    Image.new('RGB', (3000, 2), 'red').save(tmp_path / 'wide.png')
+    expected = build(tmp_path / 'expected', inferencer, photos)
+    items = rows(tmp_path / 'expected')
+    extract = gallery_building.extracted_items
+
+    def spoils_the_second(instances, image, threshold):
+        if image == photos[1]:
+            instances.embeddings[0, 0] = np.nan
+        return extract(instances, image, threshold)
+
+    monkeypatch.setattr(gallery_building, 'extracted_items', spoils_the_second)
+    added = build(tmp_path / 'gallery', inferencer, [odd, str(tmp_path / 'wide.png'), *photos])
+    assert added.broken.keys() == {*expected.broken, f'{tmp_path}/bl\\xe9.png', photos[1]}
+    assert 'not UTF-8; rename the file' in added.broken[f'{tmp_path}/bl\\xe9.png']
+    assert 'embeddings that are not finite' in added.broken[photos[1]]
+    stored = [item for _, item in rows(tmp_path / 'gallery')]
+    wide = [item for item in stored if item.image.endswith('wide.png')]
+    assert [item for item in stored if item not in wide] == [item for _, item in items if item.image != photos[1]]
+    # All of them again: what is there is not looked at, and what failed fails by name again.
+    again = build(tmp_path / 'gallery', inferencer, [odd, *photos])
+    assert (again.items, again.broken) == (0, {name: added.broken[name] for name in again.broken})
 
 
 class Killed(BaseException):
@@ -169,7 +198,8 @@ def test_a_kill_while_the_extraction_is_deleted_brings_nothing_in_twice(inferenc
         (tmp_path / 'gallery.partial' / name).unlink()
     added = build(location, inferencer, photos)
     assert added.items == 0 and added.present == 5 and rows(location) == expected != []
-    assert [path.name for path in tmp_path.iterdir() if 'gallery' in path.name] == ['gallery']
+    left = {path.name for path in tmp_path.iterdir() if 'gallery' in path.name}
+    assert left == {'gallery', '.gallery.partial.lock'}
 
 
 def test_items_of_others_under_the_reserved_ids_are_refused(inferencer, photos, tmp_path, monkeypatch):
@@ -224,3 +254,38 @@ def test_expansion_searches_by_the_mean_with_the_best_hits(inferencer, photos, t
     moved = expand_by_gallery(search.gallery, garments.embeddings, 3)
     assert [found.hits for found in expanded] == search.gallery.search(moved, 4)
     assert [found.hits for found in plain] == search.gallery.search(garments.embeddings, 4) != []
+
+
+def test_what_others_change_during_an_extraction_stays_as_they_left_it(inferencer, photos, tmp_path, monkeypatch):
+    location = tmp_path / 'gallery'
+    build(location, inferencer, photos[:1])
+    build(tmp_path / 'theirs', inferencer, photos[4:5])
+    predict, waiting = inferencer.predict, []
+
+    def predict_while_others_write(images, batch_size=1):
+        # The gallery is not locked while the images are looked at, and a second addition waits.
+        other, theirs = (open_gallery(path) for path in (location, tmp_path / 'theirs'))
+        with other.changing():
+            other.remove(other.ids_where('image', photos[:1]))
+            ids = theirs.ids_where('image', [photos[4]])
+            vectors = theirs.embeddings(ids)
+            other.add(np.stack([vectors[number] for number in ids]), [theirs.items(ids)[number] for number in ids])
+        second = threading.Thread(target=lambda: (second_adding(), waiting.append('ended')))
+        second.start()
+        second.join(0.2)
+        waiting.append(second)
+        return predict(images, batch_size)
+
+    def second_adding():
+        with gallery_building.adding(f'{location}.partial'):
+            waiting.append('began')
+
+    monkeypatch.setattr(inferencer, 'predict', predict_while_others_write)
+    added = build(location, inferencer, photos)
+    waiting[0].join()
+    assert waiting[1:] == ['began', 'ended']
+    found = rows(location)
+    assert added.present == 2 and {item.image for _, item in found} == {photos[1], photos[3], photos[4], photos[5]}
+    whole = len(rows(tmp_path / 'theirs'))
+    assert sum(item.image == photos[4] for _, item in found) == whole > 0
+    assert added.items == len(found) - whole

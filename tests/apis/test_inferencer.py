@@ -1,6 +1,8 @@
 """A tiny, untrained Match R-CNN on images of all kinds."""
 
 import json
+import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,21 +153,76 @@ def test_streams_that_are_absent_are_absent_from_the_predictions(tmp_path):
     assert set(report.predictions[0]['garments'][0]) == {'category_id', 'category_name', 'score', 'bbox'}
 
 
-def test_files_are_complete_or_named_partial(inferencer, folder, monkeypatch):
+def fails_on(inferencer, monkeypatch, error, *numbers):
+    """Makes the model raise an error for batches in which an image has one of these heights."""
     forward = inferencer.model.test_step
-    calls = iter([True, False])
 
-    def fails_at_the_second(data):
-        if not next(calls):
-            raise RuntimeError('out of memory')
+    def test_step(data):
+        if any(sample.ori_shape[0] in numbers for sample in data['data_samples']):
+            raise error
         return forward(data)
 
-    monkeypatch.setattr(inferencer.model, 'test_step', fails_at_the_second)
-    with pytest.raises(RuntimeError, match='out of memory'):
+    monkeypatch.setattr(inferencer.model, 'test_step', test_step)
+
+
+def test_files_are_complete_or_named_partial(inferencer, folder, monkeypatch):
+    Image.fromarray(photo(size=(62, 96))).save(folder.root / 'b.png')
+    fails_on(inferencer, monkeypatch, KeyboardInterrupt(), 62)
+    with pytest.raises(KeyboardInterrupt):
         inferencer(folder.root, out_dir=folder.out, progress=False)
     assert not (folder.out / 'predictions.jsonl').exists()
     lines = (folder.out / 'predictions.jsonl.partial').read_text().splitlines()
     assert [json.loads(line)['name'] for line in lines] == ['a']
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_an_image_on_which_the_model_fails_is_named_and_the_others_go_on(inferencer, folder, monkeypatch, batch_size):
+    Image.fromarray(photo(size=(62, 96))).save(folder.root / 'b.png')
+    fails_on(inferencer, monkeypatch, RuntimeError('no such kernel\nmore'), 62)
+    report = inferencer(folder.root, out_dir=folder.out, batch_size=batch_size, progress=False)
+    assert [prediction['name'] for prediction in report.predictions] == ['a', 'more_a']
+    reason = 'the model failed on it: RuntimeError: no such kernel'
+    assert report.failures[str(folder.root / 'b.png')] == reason
+    lines = [json.loads(line) for line in (folder.out / 'predictions.jsonl').read_text().splitlines()]
+    assert [line['name'] for line in lines] == ['a', 'b', 'broken', 'more_a']
+    assert [line.get('error') for line in lines][1] == reason
+    assert sorted(path.name for path in (folder.out / 'pictures').iterdir()) == ['a.jpg', 'more_a.jpg']
+
+
+def test_a_model_that_fails_on_every_image_ends_the_run(inferencer, monkeypatch, tmp_path):
+    fails_on(inferencer, monkeypatch, RuntimeError('broken'), 62)
+    bad, good = photo(size=(62, 96)), photo()
+    report = inferencer([*[bad] * 19, good, *[bad] * 19], out_dir=tmp_path, progress=False)
+    assert len(report.failures) == 38 and len(report.predictions) == 1
+    with pytest.raises(RuntimeError, match='broken'):
+        inferencer([good, *[bad] * 20], out_dir=tmp_path / 'second', progress=False)
+    assert len((tmp_path / 'second' / 'predictions.jsonl.partial').read_text().splitlines()) == 20
+
+
+def test_pictures_of_any_shape_and_names_of_any_bytes(inferencer, tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name, size in {'wide': (3000, 2), 'high': (1, 4000), 'dot': (1, 1), 'plain': (96, 64)}.items():
+        Image.fromarray(photo(size=(8, 8))).resize(size).save(folder / f'{name}.png')
+    (folder / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
+    odd = os.fsencode(folder) + b'/bl\xe9.png'
+    shutil.copyfile(folder / 'plain.png', odd)
+    Image.fromarray(photo()).save(folder / f'{"x" * 251}.png')  # its picture's name is as long as a name may be
+    report = inferencer(folder, out_dir=tmp_path / 'out', score_threshold=0.0, progress=False)
+    assert {prediction['name'] for prediction in report.predictions} == {'wide', 'high', 'dot', 'plain', 'x' * 251}
+    assert len(report.failures) == 2
+    assert 'not UTF-8; rename the file' in report.failures[f'{folder}/bl\\xe9.png']
+    assert 'No such file' in report.failures[str(folder / 'gone.png')]
+    text = (tmp_path / 'out' / 'predictions.jsonl').read_text()
+    assert 'udce9' not in text and len(text.splitlines()) == 7
+    assert read_image(tmp_path / 'out' / 'pictures' / 'wide.jpg').shape == (2, 3000, 3)
+
+
+def test_a_picture_that_cannot_be_written_is_named(inferencer, folder):
+    (folder.out / 'pictures' / 'b.jpg').mkdir(parents=True)
+    report = inferencer(folder.root, out_dir=folder.out, progress=False)
+    assert [prediction['name'] for prediction in report.predictions] == ['a', 'more_a']
+    assert 'drawing or writing failed on it: IsADirectoryError' in report.failures[str(folder.root / 'b.png')]
 
 
 @pytest.mark.parametrize(

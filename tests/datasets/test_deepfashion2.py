@@ -129,3 +129,46 @@ def test_identity_table(dataset):
     ]
     assert list(zip(images.tolist(), identities.tolist(), strict=True)) == expected
     assert dataset.sources()[:4].tolist() == [0, 1, 0, 1]
+
+
+class Failing:
+    """A pipeline that fails on some images, by their numbers, unless it is told that they cannot be used."""
+
+    def __init__(self, *numbers):
+        self.numbers = numbers
+
+    def __call__(self, results):
+        if results['img_id'] in self.numbers and 'unreadable' not in results:
+            raise ZeroDivisionError('no such corner')
+        return results
+
+
+def made_of(tiny_root, numbers, **options):
+    dataset = DeepFashion2Dataset(tiny_root, 'train', **options)
+    dataset.pipeline = Failing(*numbers)
+    return dataset
+
+
+def test_another_image_takes_the_place_of_one_that_fails_in_training(tiny_root, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmdf2.datasets.deepfashion2.print_log', lambda text, *others: lines.append(text))
+    dataset = made_of(tiny_root, [3])
+    assert dataset[2]['img_id'] != 3 and dataset[0]['img_id'] == 1
+    assert 'train/image/000003.jpg: the pipeline failed on it: ZeroDivisionError: no such corner' in lines[0]
+    assert 'another image takes its place (1 images so far' in lines[0]
+
+
+def test_an_image_that_fails_in_testing_is_marked(tiny_root):
+    dataset = made_of(tiny_root, [3], test_mode=True)
+    found = [dataset[index] for index in range(len(dataset))]
+    assert [data['img_id'] for data in found] == list(range(1, 25))
+    assert [data['img_id'] for data in found if 'unreadable' in data] == [3]
+    assert '000003.jpg: the pipeline failed on it: ZeroDivisionError: no such corner' in found[2]['unreadable']
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_a_pipeline_that_fails_on_all_images_ends_the_run(tiny_root, test_mode):
+    dataset = made_of(tiny_root, range(1, 25), test_mode=test_mode)
+    with pytest.raises(ZeroDivisionError, match='no such corner'):
+        for index in range(len(dataset)):
+            dataset[index]

@@ -571,3 +571,36 @@ def test_annotation_is_found_by_store_split_or_dataset(tiny_root, tmp_path):
     (tmp_path / 'broken.store' / 'manifest.json').write_text('{"format": "mmdf2-store", "version": 99}')
     with pytest.raises(StoreError, match='version 99'):
         open_annotation(tmp_path / 'broken.store')
+
+
+def cut_short(path):
+    """Takes the second half of a file away."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_jpeg_cut_short_is_counted_and_strict_refuses_it(root):
+    cut_short(root / 'train' / 'image' / '000003.jpg')
+    with pytest.raises(PrepareError, match=r'1 x unreadable image, such as .*000003\.jpg'):
+        prepare(root, 'train', strict=True)
+    report = prepare(root, 'train')
+    assert report.problems == {'unreadable image': 1} and '000003.jpg' in report.examples['unreadable image'][0]
+    assert 3 not in Store.open(report.folder).image_ids
+
+
+def test_strict_decodes_what_only_looks_whole(root):
+    path = root / 'train' / 'image' / '000003.jpg'
+    png = path.with_suffix('.png')
+    exif = Image.Exif()
+    exif[0x0112] = 1  # with the tag before the pixels, the header alone says how large the image is
+    Image.open(path).save(png, exif=exif)
+    path.unlink()
+    assert prepare(root, 'train', strict=True).made
+    assert not prepare(root, 'train', strict=True).made
+    damaged = bytearray(png.read_bytes())
+    for place in range(len(damaged) // 3, len(damaged) // 2):
+        damaged[place] ^= 0xFF
+    png.write_bytes(damaged)
+    assert prepare(root, 'train').problems == {}
+    # The store is up to date, but nobody has looked at the pixels.
+    with pytest.raises(PrepareError, match=r'1 x unreadable image, such as .*000003\.png'):
+        prepare(root, 'train', strict=True)

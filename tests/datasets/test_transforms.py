@@ -395,6 +395,24 @@ def test_an_image_that_is_cut_short_is_no_grey_image(tmp_path):
         LoadImage()({'img_path': str(tmp_path / 'cut.jpg')})
 
 
+@pytest.mark.parametrize(('height', 'width'), [(2, 3000), (3000, 2), (1, 9000)])
+def test_resizing_leaves_at_least_one_pixel(height, width):
+    item = instance(8, (0, 0, width, height), np.zeros((8, 3)))
+    item['mask'] = [[0, 0, width, 0, width, height, 0, height]]
+    results = LoadClothesAnnotations()(
+        {'instances': [item], 'img_shape': (height, width), 'ori_shape': (height, width)}
+    )
+    results['img'] = np.zeros((height, width, 3), np.uint8)
+    resized = Resize(scale=(224, 224), keep_ratio=True)(results)
+    expected = (1, 224) if width > height else (224, 1)
+    assert resized['img'].shape[:2] == resized['img_shape'] == expected
+    assert (resized['gt_masks'].height, resized['gt_masks'].width) == expected
+    # Boxes go back to the original image by the factors that are noted.
+    box = resized['gt_bboxes'].tensor[0].numpy()
+    np.testing.assert_allclose(box, [0, 0, expected[1], expected[0]], rtol=1e-5)
+    np.testing.assert_allclose(box / np.tile(resized['scale_factor'], 2), [0, 0, width, height], rtol=1e-5)
+
+
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('[!_]*/*.py')), ids=lambda path: path.stem)
 def test_all_configs_read_images_in_the_one_way(path):
     config = Config.fromfile(str(path))

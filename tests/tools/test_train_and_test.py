@@ -9,9 +9,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from PIL import Image
 from pycocotools import mask as mask_utils
 from tiny_run import losses, metrics, run_tool, write_config
 
+from mmdf2.datasets.prepare import prepare
 from mmdf2.engine import load_checkpoint_file
 from mmdf2.images import read_image
 
@@ -205,3 +207,36 @@ def test_two_processes_train_as_one_does(without_chance, tmp_path):
     two = step_of(without_chance, tmp_path / 'two', batch_size=2, processes=2)
     # When each half of a batch normalised its own losses, the difference was 0.026.
     assert (one - two).norm() < 0.0005 * one.norm()
+
+
+def damage_behind_the_header(path):
+    """Replaces an image by a PNG file that only decoding finds to be damaged."""
+    exif = Image.Exif()
+    exif[0x0112] = 1  # with the tag before the pixels, the header alone says how large the image is
+    Image.open(path).save(path.with_suffix('.png'), exif=exif)
+    path.unlink()
+    data = bytearray(path.with_suffix('.png').read_bytes())
+    for place in range(len(data) // 3, len(data) // 2):
+        data[place] ^= 0xFF
+    path.with_suffix('.png').write_bytes(data)
+
+
+def test_images_that_cannot_be_used_are_named_and_the_others_go_on(run, tiny_root, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(tiny_root, root)
+    for split in ('train', 'validation'):
+        damage_behind_the_header(root / split / 'image' / '000003.jpg')
+        shutil.rmtree(root / f'{split}.store', ignore_errors=True)
+        assert not prepare(root, split).problems
+    config = write_config(tmp_path / 'run', root, **{'train_dataloader.num_workers': 1})
+    trained = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
+    assert '000003.png is not a readable image' in trained and 'another image takes its place' in trained
+    assert len(losses(tmp_path / 'work')) == ITERATIONS_PER_EPOCH
+    dump = ('--dump', tmp_path / 'dump', '--show-dir', tmp_path / 'pictures')
+    tested = run_tool('test.py', config, tmp_path / 'work' / 'epoch_1.pth', '--work-dir', tmp_path / 'test', *dump)
+    for metric in ('DeepFashion2Metric', 'RetrievalMetric'):
+        assert f'{metric}: 1 of 16 images could not be used and are left out of the figures' in tested
+    assert '000003.png is not a readable image' in tested
+    boxes = json.loads((tmp_path / 'dump' / 'results.bbox.json').read_text())
+    assert {entry['image_id'] for entry in boxes} <= set(range(1, 17)) - {3} and len(boxes) > 15
+    assert len(list((tmp_path / 'test').rglob('*.jpg')) + list((tmp_path / 'pictures').rglob('*.jpg'))) == 15

@@ -9,6 +9,9 @@ from mmdf2.categories import MAX_LANDMARKS
 from mmdf2.images import decode_image
 from mmdf2.registry import TRANSFORMS
 
+# Pixels of each side of the image that takes the place of one that cannot be used.
+_STAND_IN = 64
+
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
@@ -17,7 +20,8 @@ class LoadImage(BaseTransform):
     mmcv's ``LoadImageFromFile`` fills what is missing of a cut file with grey, makes transparent parts black or
     whatever colour they hide, and does not know all orientations that Pillow does.
 
-    It adds ``img`` (H, W, 3) uint8 BGR, and ``img_shape`` and ``ori_shape``, both (H, W).
+    It adds ``img`` (H, W, 3) uint8 BGR, and ``img_shape`` and ``ori_shape``, both (H, W). Where the results have
+    ``unreadable``, which says why the image cannot be used, a small white image takes its place.
 
     Args:
         backend_args: Arguments of MMEngine's file backend, for files that are not on a disk.
@@ -32,7 +36,10 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Adds the image at ``img_path`` to ``results``."""
         path = results['img_path']
-        image = decode_image(self._content(path), path, 'BGR')
+        if 'unreadable' in results:
+            image = np.full((_STAND_IN, _STAND_IN, 3), 255, np.uint8)
+        else:
+            image = decode_image(self._content(path), path, 'BGR')
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -110,6 +117,7 @@ class PackClothesInputs(PackDetInputs):
             'flip_direction',
             'source',
             'pair_id',
+            'unreadable',
         ),
     ):
         super().__init__(meta_keys=meta_keys)

@@ -3,8 +3,11 @@
 What they do to the instances is computed in ``warp.py``.
 """
 
+import copy
+
 import cv2
 import numpy as np
+from mmcv.image import rescale_size
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.datasets.transforms import RandomCrop as DetRandomCrop
@@ -148,11 +151,18 @@ class RandomFlip(DetRandomFlip):
 class Resize(DetResize):
     """Resizes as mmdet's ``Resize`` does, and scales the landmarks too, which mmdet leaves where they were.
 
-    Landmarks outside the image stay outside: ``clip_object_border`` applies only to boxes.
+    Landmarks outside the image stay outside: ``clip_object_border`` applies only to boxes. An image that would be less
+    than half a pixel wide or high gets one pixel; mmdet's fails on it.
     """
 
     def transform(self, results: dict) -> dict:
         """Resizes the image and everything annotated on it."""
+        height, width = results['img'].shape[:2]
+        size = rescale_size((width, height), self.scale) if self.keep_ratio and self.scale else (width, height)
+        if min(size) < 1:
+            exact = copy.copy(self)
+            exact.scale, exact.keep_ratio = (max(size[0], 1), max(size[1], 1)), False
+            return exact.transform(results)
         results = super().transform(results)
         if results.get('gt_keypoints') is not None:
             results['gt_keypoints'] = results['gt_keypoints'] * np.array(results['scale_factor'], dtype=np.float32)

@@ -27,8 +27,20 @@ def image_id(data_sample: dict) -> int:
     return int(data_sample['img_id'])
 
 
+def unreadable_result(data_sample: dict) -> dict | None:
+    """The result of an image that could not be used, which :func:`one_per_image` leaves out; None for other images."""
+    if 'unreadable' not in data_sample:
+        return None
+    return {'img_id': image_id(data_sample), 'unreadable': data_sample['unreadable']}
+
+
+def usable(results: list[dict]) -> list[dict]:
+    """The results of the images that could be used."""
+    return [result for result in results if 'unreadable' not in result]
+
+
 def one_per_image(results: list[dict], name: str) -> list[dict]:
-    """Keeps the first result of each image, by rising image id; logs how many repeated results are left out.
+    """Keeps the first result of each image that could be used, by rising image id; logs which others are left out.
 
     Samplers repeat images so that every process has the same number. MMEngine removes the repeats only where they come
     last.
@@ -40,7 +52,12 @@ def one_per_image(results: list[dict], name: str) -> list[dict]:
         print_log(
             f'{name}: {len(results) - len(first)} results repeat an image and are left out', 'current', logging.WARNING
         )
-    return [first[key] for key in sorted(first)]
+    in_order = [first[key] for key in sorted(first)]
+    failed = [result['unreadable'] for result in in_order if 'unreadable' in result]
+    if failed:
+        text = f'{name}: {len(failed)} of {len(first)} images could not be used and are left out of the figures:'
+        print_log('\n  '.join([text, *failed]), 'current', logging.WARNING)
+    return usable(in_order)
 
 
 def warn_of_coverage(store: Store, image_ids: np.ndarray, name: str) -> None:

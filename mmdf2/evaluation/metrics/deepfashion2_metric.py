@@ -18,6 +18,8 @@ from mmdf2.evaluation.metrics.data_samples import (
     image_id,
     one_per_image,
     to_array,
+    unreadable_result,
+    usable,
     warn_of_coverage,
 )
 from mmdf2.evaluation.records import COLUMNS, OVERALL, Detections
@@ -93,7 +95,7 @@ class DeepFashion2Metric(BaseMetric):
             data_batch: Not used.
             data_samples: Dicts with img_id, ori_shape, and pred_instances in coordinates of the original image.
         """
-        self.results.extend(_compact(sample, self.wanted) for sample in data_samples)
+        self.results.extend(unreadable_result(sample) or _compact(sample, self.wanted) for sample in data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluates the collected results of all processes."""
@@ -134,6 +136,7 @@ class DeepFashion2Metric(BaseMetric):
 
     def _predicted(self, results: list[dict]) -> list[str]:
         fields = [STREAMS[metric][0] for metric in self.wanted]
+        results = usable(results)
         present = common_fields(results, fields)
         missing = [metric for metric in self.wanted if STREAMS[metric][0] not in present]
         if missing and not self.automatic and results:

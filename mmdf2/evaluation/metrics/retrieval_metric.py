@@ -20,6 +20,8 @@ from mmdf2.evaluation.metrics.data_samples import (
     image_id,
     one_per_image,
     to_array,
+    unreadable_result,
+    usable,
     warn_of_coverage,
 )
 from mmdf2.evaluation.metrics.threads import cores_of_waiting_processes
@@ -128,6 +130,9 @@ class RetrievalMetric(BaseMetric):
                 ground-truth protocol.
         """
         for sample in data_samples:
+            if failed := unreadable_result(sample):
+                self.results.append(failed)
+                continue
             result = _compact(sample)
             # One copy of the weights per process is shared: pickling all results together writes it once.
             if self._similarity is None or any(
@@ -141,7 +146,7 @@ class RetrievalMetric(BaseMetric):
         """Evaluates the collected results of all processes."""
         results = one_per_image(results, type(self).__name__)
         if not results:
-            raise ValueError('RetrievalMetric got no predictions: the test dataset is empty')
+            raise ValueError('RetrievalMetric got no predictions: the test dataset has no image that can be used')
         store = open_or_prepare(self.data_root, self.split)
         image_ids = np.array([result['img_id'] for result in results], dtype=np.int64)
         warn_of_coverage(store, image_ids, type(self).__name__)
@@ -171,7 +176,7 @@ class RetrievalMetric(BaseMetric):
         kinds = [f'{part}{name}' for part in ('', 'paper_') for name in (*(f'top{k}' for k in TOP_K), 'map', 'mrr')]
         tasks = ['retrieval']
         names = {'retrieval_chance_top1'}
-        if common_fields(self.results, ['gt_embeddings']):
+        if common_fields(usable(self.results), ['gt_embeddings']):
             tasks.append('retrieval_gt')
             names |= {f'verification_{name}' for name in verification_figures([1.0, 0.0], [True, False])}
         return names | {

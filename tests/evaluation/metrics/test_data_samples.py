@@ -57,6 +57,27 @@ def test_two_processes_give_the_figures_of_one(root, store, tmp_path):
     assert found[1][1:] == ([], 1)
 
 
+def test_images_that_could_not_be_used_are_left_out_and_named(root, store, monkeypatch):
+    samples = ranked_samples(store)
+    lines = []
+    monkeypatch.setattr('mmdf2.evaluation.metrics.data_samples.print_log', lambda text, *others: lines.append(text))
+    for metric in (DeepFashion2Metric, RetrievalMetric):
+        # What the model saw in place of the images says nothing about them.
+        marked = [
+            {**sample, 'unreadable': f'{sample["img_id"]}.jpg is no image'} if number in (0, 7) else sample
+            for number, sample in enumerate(samples)
+        ]
+        others = [sample for number, sample in enumerate(samples) if number not in (0, 7)]
+        expected = run(metric(str(root)), others)
+        lines.clear()
+        assert run(metric(str(root)), marked) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert f'{metric.__name__}: 2 of 25 images could not be used and are left out of the figures:' in lines[0]
+        assert all(f'{samples[number]["img_id"]}.jpg is no image' in lines[0] for number in (0, 7))
+        trial = metric(str(root))
+        trial.process(None, marked)
+        assert trial.figure_names()
+
+
 @pytest.mark.parametrize(
     ('processes', 'backend', 'given', 'expected'),
     [(1, None, '1', 2), (8, 'gloo', None, 2), (8, 'gloo', '1', 12), (8, 'nccl', '1', 5), (16, 'nccl', '1', 2)],
