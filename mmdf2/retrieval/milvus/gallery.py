@@ -144,15 +144,11 @@ class MilvusGallery(Gallery):
         self._connection.close()
 
     def __len__(self) -> int:
-        return self._count('')
+        return self._rows.count('')
 
     def counts(self) -> dict[int, int]:
         """See ``Gallery.counts``."""
-        return {category: self._count(f'category == {category}') for category in range(1, NUM_CATEGORIES + 1)}
-
-    def _count(self, expression: str) -> int:
-        found = self._connection.call('query', self._collection, filter=expression, output_fields=['count(*)'])
-        return int(found[0]['count(*)'])
+        return {category: self._rows.count(f'category == {category}') for category in range(1, NUM_CATEGORIES + 1)}
 
     def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
         """See ``Gallery.items``."""
@@ -256,12 +252,19 @@ class MilvusGallery(Gallery):
         if space is None or not len(embeddings):
             return [[] for _ in embeddings]
         try:
-            return self._rows.search(space, self._index.known(), embeddings, k, chosen)
+            return self._search(space, embeddings, k, chosen)
         except GalleryError:
             # Another process may have exchanged the index for one of another metric.
             if not self._index.has_changed():
                 raise
-            return self._rows.search(space, self._index.known(), embeddings, k, chosen)
+            return self._search(space, embeddings, k, chosen)
+
+    def _search(self, space: DistanceSpace, embeddings: np.ndarray, k: int, categories: list[int]) -> list[list[Hit]]:
+        index = self._index.known()
+        # A server's graph looks for as many items as it may find; that of milvus-lite counts the others, too.
+        counts_hidden = index['index_type'] != 'FLAT' and is_file(self._connection.uri)
+        given = self._descriptions.next_id() if counts_hidden else 0
+        return self._rows.search(space, index, embeddings, k, categories, given)
 
     def build_index(self, least_items: int = 50_000) -> None:
         """Makes searches of a large gallery approximate, by a graph (HNSW) over the space of distances.

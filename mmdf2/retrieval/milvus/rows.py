@@ -6,6 +6,7 @@ scores them again, see :mod:`mmdf2.retrieval.similarity`.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmdf2.retrieval.milvus.client import MilvusConnection
 from mmdf2.retrieval.milvus.collection import LONGEST_TEXT, MOST_MARKS
 from mmdf2.retrieval.similarity import DistanceSpace
 
+_LOGGER = logging.getLogger(__name__)
 _BATCH_ROWS = 500
 _BATCH_BYTES = 8 << 20  # Milvus refuses messages of 64 MiB
 
@@ -25,6 +27,7 @@ _RESULTS_PER_CALL = 50_000  # of all queries of one call
 _ROWS_PER_READ = 1000
 _MORE = 16  # candidates beyond k of an exact search
 _WIDER = 4  # candidates per wanted hit of a graph
+_LARGEST_EFFORT = 32_768  # items that a query of a graph is compared with, by Milvus's limit
 # Relative error of a sum of D products in single precision, for D up to 4096, and four times as much for safety: the
 # roundings are random in sign.
 _ROUNDING = 2.0**-18
@@ -40,6 +43,7 @@ class ItemRows:
 
     def __init__(self, connection: MilvusConnection, collection: str) -> None:
         self._connection, self._collection = connection, collection
+        self._warned = False
 
     def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
         """Id -> item, for those ids that are there."""
@@ -53,6 +57,11 @@ class ItemRows:
     def present(self, ids: Iterable[int]) -> set[int]:
         """Returns those of the ids that the gallery has."""
         return {int(row['id']) for row in self._rows(ids, ['id'])}
+
+    def count(self, expression: str) -> int:
+        """Number of items that a filter of Milvus lets through; all of them for an empty one."""
+        found = self._connection.call('query', self._collection, filter=expression, output_fields=['count(*)'])
+        return int(found[0]['count(*)'])
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
         """Rising ids of the items whose field, or for the name 'image' whose image, has one of some values.
@@ -80,7 +89,7 @@ class ItemRows:
             yield from self._connection.call('query', self._collection, ids=part, output_fields=columns)
 
     def search(
-        self, space: DistanceSpace, index: dict, embeddings: np.ndarray, k: int, categories: list[int]
+        self, space: DistanceSpace, index: dict, embeddings: np.ndarray, k: int, categories: list[int], given: int = 0
     ) -> list[list[Hit]]:
         """The hits of checked queries; exact when the index is flat.
 
@@ -90,6 +99,8 @@ class ItemRows:
             embeddings: (m, D) float32.
             k: Hits per query at most.
             categories: category_ids to search in, rising.
+            given: Number of ids that were ever given, where a graph counts items that it must not find (removed ones
+                and those of other categories) among those that it compares a query with; otherwise 0.
 
         Raises:
             ValueError: k is above Milvus's limit.
@@ -100,6 +111,7 @@ class ItemRows:
         expression = '' if len(categories) == NUM_CATEGORIES else f'category in {categories}'
         found = [None] * len(embeddings)
         wanted = min(k + _MORE if exact else _WIDER * k + _MORE, _MOST_RESULTS)
+        hidden = self._hidden(given, expression)
         left = np.arange(len(embeddings))
         while len(left):
             again = []
@@ -107,7 +119,8 @@ class ItemRows:
             step = min(max(_RESULTS_PER_CALL // wanted, 1), 4 if metric == 'L2' else 64)
             for start in range(0, len(left), step):
                 part = left[start : start + step]
-                results = self._candidates(space, embeddings[part], wanted, expression, metric)
+                effort = min(max(2 * wanted, 128) + hidden, _LARGEST_EFFORT)
+                results = self._candidates(space, embeddings[part], wanted, effort, expression, metric)
                 vectors = self.embeddings({number for ids in results for number in ids})
                 for row, ids in zip(part, results, strict=True):
                     best, complete = _best(space, embeddings[row], ids, vectors, k, len(ids) < wanted)
@@ -117,7 +130,22 @@ class ItemRows:
             left, wanted = np.array(again, dtype=int), min(wanted * 4, _MOST_RESULTS)
         return self._hits(found)
 
-    def _candidates(self, space: DistanceSpace, embeddings, wanted: int, expression: str, metric: str) -> list:
+    def _hidden(self, given: int, expression: str) -> int:
+        """Number of items that a graph may meet and must not find; 0 if no number of given ids is known."""
+        hidden = max(given - self.count(expression), 0) if given else 0
+        if hidden > _LARGEST_EFFORT and not self._warned:
+            self._warned = True
+            _LOGGER.warning(
+                '%d items were removed or are of categories that are not searched, and the graph of milvus-lite meets '
+                '%d at most: it may miss hits. Use a Milvus server, or build_index() with least_items above %d, which '
+                'makes searches exact',
+                hidden,
+                _LARGEST_EFFORT,
+                given,
+            )
+        return hidden
+
+    def _candidates(self, space, embeddings, wanted: int, effort: int, expression: str, metric: str) -> list:
         """Ids found for each query, the best by the searched space first."""
         return [
             [int(hit['id']) for hit in hits]
@@ -128,7 +156,7 @@ class ItemRows:
                 anns_field='vector',
                 limit=wanted,
                 filter=expression,
-                search_params={'metric_type': metric, 'params': {'ef': max(2 * wanted, 128)}},
+                search_params={'metric_type': metric, 'params': {'ef': effort}},
                 output_fields=['id'],
             )
         ]

@@ -1,16 +1,19 @@
 """MilvusGallery over a file of milvus-lite, against FaissGallery."""
 
 import json
+import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmdf2.retrieval import FaissGallery, GalleryItem, MilvusGallery
+from mmdf2.retrieval.milvus import rows as milvus_rows
 
-from ..made_gallery import assert_same_hits, brute_force, make_embeddings, make_items, make_similarity
+from ..made_gallery import assert_same_hits, brute_force, make_articles, make_embeddings, make_items, make_similarity
 
 _REASON = 'galleries in Milvus are an extra: pip install pymilvus milvus-lite'
 pytest.importorskip('pymilvus', reason=_REASON)
@@ -90,6 +93,33 @@ def test_a_graph_finds_nearly_all_and_gives_way_to_items_beyond_its_radius(made)
     assert _recall(faiss, milvus, queries) > 0.95
 
 
+@pytest.mark.parametrize('positive', [0.2, 0.0])
+def test_removed_items_and_other_categories_hide_nothing_from_a_graph(tmp_path, positive, caplog, monkeypatch):
+    rng = np.random.default_rng(0)
+    faiss = FaissGallery(make_similarity(rng, 16, positive))
+    milvus = MilvusGallery.create(tmp_path / 'shop.db', faiss.similarity)
+    centres, vectors, articles = make_articles(rng, 40, 40, 16)
+    items = make_items(rng, 1600, (1,))
+    items = [replace(item, category_id=1 + row % 3) for item, row in zip(items, articles, strict=True)]
+    for gallery in (faiss, milvus):
+        gallery.add(vectors, items)
+    milvus.build_index(least_items=500)
+    near = np.argsort(-faiss.similarity.scores(centres[7:8], centres)[0])[:15]
+    queries = centres[near].astype(np.float32)
+    gone = np.flatnonzero(np.isin(articles, near))
+    assert faiss.remove(gone) == milvus.remove(gone) == 600
+    with caplog.at_level(logging.WARNING, milvus_rows.__name__):
+        for categories in (None, [2]):
+            assert _recall(faiss, milvus, queries, categories) > 0.95
+        monkeypatch.setattr(milvus_rows, '_LARGEST_EFFORT', 599)
+        for _ in range(2):
+            milvus.search(queries[:1])
+    # What grpc logs of milvus-lite is no warning of ours.
+    (record,) = [record for record in caplog.records if record.name == milvus_rows.__name__]
+    assert '600 items were removed or are of categories that are not searched' in record.getMessage()
+    milvus.close()
+
+
 def test_an_index_that_another_exchanged_is_noticed(made, tmp_path):
     faiss, milvus, _, _, queries = made
     reader = MilvusGallery.load(tmp_path / 'shop.db')
@@ -100,10 +130,10 @@ def test_an_index_that_another_exchanged_is_noticed(made, tmp_path):
     assert_same_hits(faiss, reader, queries)
 
 
-def _recall(faiss, milvus, queries):
+def _recall(faiss, milvus, queries, categories=None):
     """Recall of the 20 best hits, whose scores have to be those of the direct form."""
-    shares, found = [], milvus.search(queries, 20)
-    for query, right, line in zip(queries, faiss.search(queries, 20), found, strict=True):
+    shares, found = [], milvus.search(queries, 20, categories)
+    for query, right, line in zip(queries, faiss.search(queries, 20, categories), found, strict=True):
         ids = [hit.id for hit in line]
         shares.append(np.isin([hit.id for hit in right], ids).mean())
         stored = milvus.embeddings(ids)
