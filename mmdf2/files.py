@@ -5,11 +5,13 @@ so that a kill or a power failure at any moment leaves the old file or the new o
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -177,26 +179,157 @@ def sha256(path: AnyPath) -> str:
 
 @contextlib.contextmanager
 def locked(path: AnyPath, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds a lock that one process at a time can hold; the system frees it when the process ends, even by a kill.
+    """Holds a lock that one thread of one process at a time can hold; a process that ends, even by a kill, frees it.
+
+    The thread that holds the lock gets it again at once, so that a function that needs it can call another one that
+    needs it, too.
 
     Args:
         path: The lock's file, created if it is missing. It is never deleted: otherwise two processes could hold locks
             on two files of the same name.
-        on_wait: Called once when another process holds the lock, before waiting for it.
+        on_wait: Called once when somebody else holds the lock, before waiting for it.
 
     Raises:
-        OSError: The file cannot be created.
+        OSError: The file cannot be created, or it lies on a file system without locks, or on one whose locks other
+            machines do not see.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a') as file:
+    _refuse_local_locks(path)
+
+    def tell() -> None:
+        nonlocal on_wait
+        if on_wait is not None:
+            on_wait()
+        on_wait = None
+
+    with _LOCKS_GUARD:
+        lock = _LOCKS.setdefault(os.path.realpath(path), _Lock())
+    if not lock.thread.acquire(blocking=False):
+        tell()
+        lock.thread.acquire()
+    try:
+        outermost = lock.descriptor is None
+        if outermost:
+            lock.descriptor = _open_locked(path, tell)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_wait is not None:
+            yield
+        finally:
+            if outermost and lock.descriptor is not None:
+                # Without this, a process that a C library forked would go on holding the lock.
+                fcntl.flock(lock.descriptor, fcntl.LOCK_UN)
+                os.close(lock.descriptor)
+                lock.descriptor = None
+    finally:
+        lock.thread.release()
+
+
+class _Lock:
+    """What this process knows of a lock: which of its threads holds it, and by which open file."""
+
+    def __init__(self) -> None:
+        self.thread = threading.RLock()
+        self.descriptor: int | None = None
+
+
+_LOCKS: dict[str, _Lock] = {}  # by the real path of the lock's file
+_LOCKS_GUARD = threading.Lock()
+
+
+def _forget_locks() -> None:
+    """Leaves all locks to the process that this one was forked from."""
+    global _LOCKS_GUARD
+    _LOCKS_GUARD = threading.Lock()
+    for lock in _LOCKS.values():
+        if lock.descriptor is not None:
+            os.close(lock.descriptor)
+            lock.descriptor = None
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _open_locked(path: Path, on_wait: Callable[[], None]) -> int:
+    """Waits for the lock of a file; returns the descriptor that holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Somebody may have deleted the folder with the lock in it: then the next process would lock another file.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def network_file_system(path: AnyPath) -> str | None:
+    """The kind of the network file system, such as 'nfs4', that a path lies on; None for a disk of this machine.
+
+    Args:
+        path: A file or folder that exists.
+    """
+    kind, _ = _mount_of(path)
+    return kind if kind in _NETWORK_FILE_SYSTEMS else None
+
+
+def _refuse_local_locks(path: Path) -> None:
+    """OSError when the locks of the folder's file system are not seen by other machines that use it."""
+    kind, options = _mount_of(path.parent)
+    if kind in _NETWORK_FILE_SYSTEMS and not options.isdisjoint(_NETWORK_FILE_SYSTEMS[kind]):
+        raise OSError(
+            errno.ENOLCK,
+            f'the folder is on a network file system ({kind}) whose locks other machines do not see; use a local disk, '
+            'or mount it with locks',
+            str(path),
+        )
+
+
+_MOUNTS = '/proc/self/mountinfo'
+# Kinds of network file systems, each with those options of its mount that keep locks on this machine; '' stands for
+# any mount, because the kind has no locks that another machine sees.
+_NETWORK_FILE_SYSTEMS = {
+    'nfs': {'nolock', 'local_lock=all', 'local_lock=flock'},
+    'nfs4': {'nolock', 'local_lock=all', 'local_lock=flock'},
+    'cifs': {'nobrl', 'nolock'},
+    'smb3': {'nobrl', 'nolock'},
+    'lustre': {'localflock', 'noflock'},
+    'ceph': set(),
+    'gpfs': set(),
+    'afs': {''},
+    'fuse.sshfs': {''},
+    'fuse.s3fs': {''},
+    'fuse.gcsfuse': {''},
+    'fuse.rclone': {''},
+    'fuse.goofys': {''},
+    'fuse.mount-s3': {''},
+    'fuse.davfs': {''},
+    'fuse.glusterfs': set(),
+    'fuse.juicefs': set(),
+}
+
+
+def _mount_of(path: AnyPath) -> tuple[str, set[str]]:
+    """The kind of file system that a path lies on, and the options of its mount, '' among them."""
+    try:
+        device = os.stat(path).st_dev
+        lines = Path(_MOUNTS).read_text(errors='surrogateescape').splitlines()
+    except OSError:  # another system than Linux
+        return '', {''}
+    number = f'{os.major(device)}:{os.minor(device)}'
+    for line in lines:
+        before, _, after = line.partition(' - ')
+        words, rest = before.split(), after.split()
+        if len(words) > 5 and words[2] == number and rest:
+            return rest[0], {'', *words[5].split(','), *rest[-1].split(',')}
+    return '', {''}
 
 
 def printable(path: AnyPath) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +21,12 @@ def python(code: str, *arguments) -> subprocess.Popen:
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
     command = [sys.executable, '-c', 'import os, signal, sys, time\nfrom mmdf2 import files\n' + code]
     return subprocess.Popen(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
@@ -313,6 +319,60 @@ def test_locked_increments_are_never_lost(tmp_path):
     processes = [python(INCREMENTS, tmp_path / 'count') for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert (tmp_path / 'count').read_text() == '600'
+
+
+def test_a_thread_that_holds_a_lock_gets_it_again_and_others_wait(tmp_path):
+    path, order = tmp_path / 'a.lock', []
+
+    def other():
+        with files.locked(path, on_wait=lambda: order.append('waits')):
+            order.append('other')
+
+    with files.locked(path):
+        with files.locked(tmp_path / '.' / 'a.lock', on_wait=lambda: pytest.fail('this thread holds it')):
+            pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        order.append('first')
+    thread.join()
+    assert order == ['waits', 'first', 'other']
+
+
+FORKING = """
+with files.locked(sys.argv[1]):
+    if os.fork() == 0:
+        print('child', flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_forked_from_the_holder_does_not_keep_the_lock(tmp_path):
+    process = python(FORKING, tmp_path / 'a.lock')
+    assert process.stdout.readline() == 'child\n'
+    process.kill()
+    process.wait()
+    with files.locked(tmp_path / 'a.lock', on_wait=lambda: pytest.fail('only the child is left')):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_lock_whose_file_was_deleted_meanwhile_is_taken_on_the_new_one(tmp_path):
+    path = tmp_path / 'folder' / 'a.lock'
+    first = python(HOLDER, path)
+    assert first.stdout.readline() == 'holding\n'
+    second = python(HOLDER, path)
+    assert second.stdout.readline() == 'waiting\n'
+    path.unlink()
+    path.parent.rmdir()
+    first.kill()
+    assert second.stdout.readline() == 'holding\n'
+    third = python(HOLDER, path)
+    assert third.stdout.readline() == 'waiting\n', 'the second holds the file of that name'
+    for process in (first, second, third):
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='this system does not confine processes to cores')

@@ -36,7 +36,7 @@ import torch
 from tqdm import tqdm
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.apis.gallery_building import add_images, process_rank
+from mmdf2.apis.gallery_building import add_images, adding, process_rank
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.search import model_identity, model_similarity, open_gallery_of
@@ -136,8 +136,10 @@ def build(args: argparse.Namespace) -> None:
 
 def _add(args: argparse.Namespace, images: list[str], fields: dict[str, dict]) -> None:
     model, partial = _model(args), beside(args.gallery, 'partial')
-    gallery = _gallery_to_fill(args, model, partial) if process_rank()[0] == 0 else None
-    added = add_images(gallery, model, images, partial, fields, args.score_threshold, args.batch_size)
+    first = process_rank()[0] == 0
+    with adding(partial) if first else contextlib.nullcontext():
+        gallery = _gallery_to_fill(args, model, partial) if first else None
+        added = add_images(gallery, model, images, partial, fields, args.score_threshold, args.batch_size)
     if added is None:
         return
     print(f'{added.items} garments of {added.images} images added; the gallery {args.gallery} holds {len(gallery)}')
@@ -168,15 +170,15 @@ def _gallery_to_fill(args: argparse.Namespace, model: ClothesInferencer, partial
 
 def remove(args: argparse.Namespace) -> None:
     """Removes items."""
-    gallery = open_gallery(args.gallery)
-    ids = {*args.id, *gallery.ids_where('image', args.image)}
-    if args.field:
-        name, value = args.field
-        ids.update(gallery.ids_where(name, [value, *_numbers(value)]))
     if not (args.id or args.image or args.field):
         raise UserError('say what to remove: --id, --image or --field.')
-    count = gallery.remove(ids)
-    gallery.save()
+    gallery = open_gallery(args.gallery)
+    with gallery.changing():
+        ids = {*args.id, *gallery.ids_where('image', args.image)}
+        if args.field:
+            name, value = args.field
+            ids.update(gallery.ids_where(name, [value, *_numbers(value)]))
+        count = gallery.remove(ids)
     print(f'{count} items removed; {args.gallery} holds {len(gallery)}')
 
 

@@ -3,9 +3,10 @@
 What has been extracted is kept in a journal, which is a folder. ``job.json`` says what is to be done. Each pair of
 ``part-*.json`` and ``part-*.npy`` holds the garments of some images and their embeddings; the JSON file is written
 last, so that a part without it does not count. Any number of processes may write parts. ``ids.json`` appears when the
-items begin to enter the gallery and holds the id of the first one.
+items begin to enter the gallery and holds the id of the first one, and the images that others added meanwhile.
 """
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ from mmdf2 import files
 from mmdf2.apis.inferencer import ClothesInferencer, ImageResult
 from mmdf2.apis.search import ExtractedItems, extracted_items, model_similarity
 from mmdf2.faults import FaultsInARow
-from mmdf2.retrieval.gallery import Gallery, GalleryError
+from mmdf2.retrieval.gallery import Gallery, GalleryError, one_writer
 from mmdf2.retrieval.items import GalleryItem
 
 _IMAGES_PER_PART = 64
@@ -80,6 +81,34 @@ def add_images(
         GalleryError: The folder holds another unfinished extraction, or the gallery holds other items under the ids
             that were reserved for this one.
     """
+    with contextlib.nullcontext() if process_rank()[0] else adding(journal_folder):
+        return _add_images(
+            gallery, inferencer, images, journal_folder, fields or {}, score_threshold, batch_size, progress
+        )
+
+
+def adding(journal_folder) -> contextlib.AbstractContextManager[None]:
+    """A block in which no other process builds a gallery or adds to it by this folder; it waits for another one.
+
+    The gallery itself is not locked while the images are looked at, so that others may remove items meanwhile.
+
+    Raises:
+        GalleryError: The place of the folder cannot be locked.
+    """
+    folder = Path(journal_folder)
+    return one_writer(folder.with_name(f'.{folder.name}.lock'), folder.with_suffix(''))
+
+
+def _add_images(
+    gallery: Gallery | None,
+    inferencer: ClothesInferencer,
+    images: Iterable[str],
+    journal_folder,
+    fields: dict[str, dict],
+    score_threshold: float,
+    batch_size: int,
+    progress: bool,
+) -> AddedImages | None:
     rank, processes = process_rank()
     if rank == 0:
         images = list(dict.fromkeys(images))
@@ -103,8 +132,8 @@ def add_images(
         return None
     added = AddedImages(len(journal.job.images), present=len(journal.job.present), resumed=len(done))
     added.broken = {files.printable(image): error for image, error in journal.done().items() if error is not None}
-    _fill(gallery, journal, fields or {}, added)
-    gallery.save()
+    with gallery.changing():
+        _fill(gallery, journal, fields, added)
     journal.remove()
     return added
 
@@ -230,16 +259,18 @@ class Journal:
             raise ValueError('the model gave embeddings that are not finite')
         return rows, found.embeddings
 
-    def first_id(self, reserve: Callable[[], int]) -> int:
-        """The id of the job's first item in the gallery.
+    def place(self, choose: Callable[[], tuple[int, list[str]]]) -> tuple[int, list[str]]:
+        """The id of the job's first item in the gallery, and the images that others have added since the job began.
 
         Args:
-            reserve: Reserves the ids in the gallery and returns the first one; called only once per job.
+            choose: Reserves the ids in the gallery and returns both; called only once per job.
         """
         path = self.folder / 'ids.json'
         if not path.exists():
-            files.write_json(path, {'first': reserve()})
-        return int(json.loads(path.read_bytes())['first'])
+            first, present = choose()
+            files.write_json(path, {'first': first, 'present': present})
+        place = json.loads(path.read_bytes())
+        return int(place['first']), list(place.get('present', ()))
 
     def garments(self) -> dict[str, ExtractedItems]:
         """The garments of each wanted image that could be read, in the order of the job."""
@@ -295,8 +326,17 @@ def _entries(part: Path) -> list[dict]:
 def _fill(gallery: Gallery, journal: Journal, fields: dict[str, dict], added: AddedImages) -> None:
     """Puts everything that was extracted into the gallery and counts it in ``added``."""
     found = journal.garments()
+
+    def choose() -> tuple[int, list[str]]:
+        present = _present(gallery, list(found))
+        left = set(found) - set(present)
+        return gallery.reserve(sum(len(found[image].items) for image in left)), present
+
+    first, present = journal.place(choose)
+    for image in present:
+        found.pop(image, None)
+    added.present += len(present)
     added.items = sum(len(garments.items) for garments in found.values())
-    first = journal.first_id(lambda: gallery.reserve(added.items))
     items, embeddings = [], []
     for image, garments in found.items():
         added.empty += not garments.items

@@ -20,7 +20,7 @@ from mmengine.structures import InstanceData
 from tqdm import tqdm
 
 from mmdf2.apis.inputs import ImageInput, list_inputs
-from mmdf2.categories import CATEGORIES
+from mmdf2.categories import CATEGORIES, CATEGORY_NAMES
 from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
 from mmdf2.evaluation.files.masks import encode_masks
@@ -262,7 +262,7 @@ def _usable_device(name: str) -> torch.device:
 
 def _build_model(config: Config, checkpoint) -> torch.nn.Module:
     model = revert_sync_batchnorm(MODELS.build(config.model))
-    load_weights(model, load_checkpoint_file(checkpoint, map_location='cpu'), checkpoint)
+    load_weights(model, load_checkpoint_file(checkpoint, map_location='cpu'), checkpoint, CATEGORY_NAMES)
     return model
 
 

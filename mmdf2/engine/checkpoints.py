@@ -1,7 +1,10 @@
 """Checkpoints are data: they are read without executing anything that they contain."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,13 +71,21 @@ def load_checkpoint_file(path, map_location=None) -> dict:
     return checkpoint
 
 
-def load_weights(model: torch.nn.Module, checkpoint: dict, source, other_model: bool = False) -> str:
+def load_weights(
+    model: torch.nn.Module,
+    checkpoint: dict,
+    source,
+    classes: Sequence[str] | None = None,
+    other_model: bool = False,
+) -> str:
     """Loads the weights of a checkpoint into the model that they belong to.
 
     Args:
         model: The model.
         checkpoint: What :func:`load_checkpoint_file` returned, or the like.
         source: The checkpoint's name in messages.
+        classes: Names of the model's classes, in order. Those that the checkpoint names, if any, must be the same. None
+            compares nothing.
         other_model: Whether the checkpoint may be that of another model, from which what fits is taken.
 
     Returns:
@@ -86,6 +97,7 @@ def load_weights(model: torch.nn.Module, checkpoint: dict, source, other_model: 
     weights = _weights_of(checkpoint, source)
     if other_model:
         return _load_what_fits(model, weights, source)
+    _check_classes(checkpoint, source, classes)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -108,6 +120,21 @@ def _weights_of(checkpoint, source) -> dict:
             'such as training writes'
         )
     return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def _check_classes(checkpoint: dict, source, classes: Sequence[str] | None) -> None:
+    """Compares the names of classes that MMEngine wrote into a checkpoint, if it did, with those of the model."""
+    place: Any = checkpoint
+    for key in ('meta', 'dataset_meta', 'classes'):
+        place = place.get(key) if isinstance(place, dict) else None
+    if classes is None or not isinstance(place, (list, tuple)):
+        return
+    for number, (trained, own) in enumerate(zip_longest(place, classes), start=1):
+        if trained != own:
+            raise CheckpointError(
+                f'{source} was trained on {len(place)} classes, of which number {number} is {trained!r}, but the model '
+                f'has {len(classes)}, with {own!r} there; give a checkpoint of the same classes in the same order'
+            )
 
 
 def _load_what_fits(model: torch.nn.Module, weights: dict, source) -> str:

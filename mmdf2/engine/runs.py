@@ -160,8 +160,10 @@ class _WeightsHook(Hook):
         if begins and self.other_model:
             runner.logger.warning(load_weights(model, checkpoint, source, other_model=True))
             return
+        loop = runner._train_loop if self.training else runner._test_loop
+        metainfo = getattr(loop.dataloader.dataset, 'metainfo', None) or {}
         try:
-            load_weights(model, checkpoint, source)
+            load_weights(model, checkpoint, source, metainfo.get('classes'))
         except CheckpointError as error:
             if not begins:
                 raise

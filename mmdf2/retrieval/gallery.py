@@ -1,14 +1,20 @@
 """The interface of galleries, what a search finds, and the checks that all kinds of galleries share."""
 
+import contextlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES
+from mmdf2.files import locked
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.similarity import Similarity
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ class Gallery(ABC):
 
         Args:
             location: Where to write. None for the location that the gallery came from.
+
+        Raises:
+            GalleryError: Another process has changed the gallery since it was read; ``changing`` prevents that.
+        """
+
+    @abstractmethod
+    def changing(self) -> contextlib.AbstractContextManager['Gallery']:
+        """A block in which nobody else changes the gallery: ``with gallery.changing(): gallery.remove(ids)``.
+
+        At its beginning it waits for another writer, and the gallery takes up what others have saved. At its end the
+        gallery is saved, unless an error ends the block. Readers go on meanwhile.
+
+        Raises:
+            GalleryError: The gallery cannot be locked or read, or it has changes that were not saved while another
+                process has saved others.
         """
 
     @abstractmethod
@@ -153,6 +174,29 @@ class Gallery(ABC):
         Raises:
             ValueError: The embeddings are of another width or not finite, k is below 1, or a category does not exist.
         """
+
+
+@contextlib.contextmanager
+def one_writer(lock: Path, location) -> Iterator[None]:
+    """A block that one process at a time is in; the others wait, and their logs say so.
+
+    Args:
+        lock: The file that is locked; it is created.
+        location: What the messages call the gallery.
+
+    Raises:
+        GalleryError: The file cannot be made or locked.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                locked(lock, lambda: _LOGGER.warning('another process is changing %s; waiting for it to end', location))
+            )
+        except OSError as error:
+            raise GalleryError(
+                f'{location} cannot be locked against other writers: {lock}: {error.strerror or error}'
+            ) from error
+        yield
 
 
 def checked_embeddings(embeddings, width: int) -> np.ndarray:

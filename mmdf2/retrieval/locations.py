@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from mmdf2.retrieval.gallery import Gallery, GalleryError
-from mmdf2.retrieval.local.folder import MANIFEST
+from mmdf2.retrieval.local.folder import MANIFEST, check_only_gallery
 from mmdf2.retrieval.local.gallery import FaissGallery
 from mmdf2.retrieval.milvus.gallery import MilvusGallery
 from mmdf2.retrieval.similarity import Similarity
@@ -46,7 +46,7 @@ def create_gallery(location, similarity: Similarity, model: str) -> Gallery:
         model: What identifies the model, such as the checkpoint's name.
 
     Raises:
-        GalleryError: There is a gallery already.
+        GalleryError: There is a gallery already, or the folder holds files that belong to no gallery.
     """
     milvus = _milvus(location)
     if milvus is not None:
@@ -54,6 +54,7 @@ def create_gallery(location, similarity: Similarity, model: str) -> Gallery:
         return MilvusGallery.create(uri, similarity, model, collection, _token())
     if (Path(location) / MANIFEST).exists():
         raise GalleryError(f'{location} is a gallery already; add to it, or give another folder')
+    check_only_gallery(location)
     return FaissGallery(similarity, model, Path(location))
 
 

@@ -28,6 +28,11 @@ def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int
     Raises:
         GalleryError: The target is of another model, or holds an item that is not the source's.
     """
+    with target.changing():
+        return _transfer(source, target, progress)
+
+
+def _transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int], None] | None) -> int:
     check_similarity('the target of the transfer', target.model, target.similarity, source.similarity)
     parts = [source.partition_arrays(category) for category in range(1, NUM_CATEGORIES + 1)]
     categories = np.repeat(np.arange(NUM_CATEGORIES), [len(ids) for _, ids in parts])
@@ -41,7 +46,6 @@ def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int
         written += _transfer_batch(source, target, ids[chosen].tolist(), embeddings)
         if progress is not None:
             progress(min(start + _BATCH, len(order)), len(order))
-    target.save()
     return written
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -224,7 +225,8 @@ def test_a_kill_while_the_extraction_is_deleted_brings_nothing_in_twice(inferenc
         (tmp_path / 'gallery.partial' / name).unlink()
     added = build(location, inferencer, photos)
     assert added.items == 0 and added.present == 5 and rows(location) == expected != []
-    assert [path.name for path in tmp_path.iterdir() if 'gallery' in path.name] == ['gallery']
+    left = {path.name for path in tmp_path.iterdir() if 'gallery' in path.name}
+    assert left == {'gallery', '.gallery.partial.lock'}
 
 
 def test_items_of_others_under_the_reserved_ids_are_refused(inferencer, photos, tmp_path, monkeypatch):
@@ -279,3 +281,38 @@ def test_expansion_searches_by_the_mean_with_the_best_hits(inferencer, photos, t
     moved = expand_by_gallery(search.gallery, garments.embeddings, 3)
     assert [found.hits for found in expanded] == search.gallery.search(moved, 4)
     assert [found.hits for found in plain] == search.gallery.search(garments.embeddings, 4) != []
+
+
+def test_what_others_change_during_an_extraction_stays_as_they_left_it(inferencer, photos, tmp_path, monkeypatch):
+    location = tmp_path / 'gallery'
+    build(location, inferencer, photos[:1])
+    build(tmp_path / 'theirs', inferencer, photos[4:5])
+    predict, waiting = inferencer.predict, []
+
+    def predict_while_others_write(images, batch_size=1):
+        # The gallery is not locked while the images are looked at, and a second addition waits.
+        other, theirs = (open_gallery(path) for path in (location, tmp_path / 'theirs'))
+        with other.changing():
+            other.remove(other.ids_where('image', photos[:1]))
+            ids = theirs.ids_where('image', [photos[4]])
+            vectors = theirs.embeddings(ids)
+            other.add(np.stack([vectors[number] for number in ids]), [theirs.items(ids)[number] for number in ids])
+        second = threading.Thread(target=lambda: (second_adding(), waiting.append('ended')))
+        second.start()
+        second.join(0.2)
+        waiting.append(second)
+        return predict(images, batch_size)
+
+    def second_adding():
+        with gallery_building.adding(f'{location}.partial'):
+            waiting.append('began')
+
+    monkeypatch.setattr(inferencer, 'predict', predict_while_others_write)
+    added = build(location, inferencer, photos)
+    waiting[0].join()
+    assert waiting[1:] == ['began', 'ended']
+    found = rows(location)
+    assert added.present == 2 and {item.image for _, item in found} == {photos[1], photos[3], photos[4], photos[5]}
+    whole = len(rows(tmp_path / 'theirs'))
+    assert sum(item.image == photos[4] for _, item in found) == whole > 0
+    assert added.items == len(found) - whole

@@ -141,6 +141,25 @@ def test_weights_of_another_model_are_refused(other):
         load_weights(model, {'state_dict': other.state_dict()}, 'a.pth')
 
 
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        (('b', 'a', 'c'), "on 3 classes, of which number 1 is 'b', but the model has 3, with 'a' there"),
+        (['a', 'b'], "on 2 classes, of which number 3 is None, but the model has 3, with 'c' there"),
+        (('a', 'b', 'c', 'd'), "on 4 classes, of which number 4 is 'd', but the model has 3, with None there"),
+    ],
+)
+def test_weights_for_other_classes_are_refused(classes, message):
+    model = layers((2, 3))
+    checkpoint = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': classes}}}
+    with pytest.raises(CheckpointError, match=f'a.pth was trained {message}; give a checkpoint of the same classes'):
+        load_weights(model, checkpoint, 'a.pth', ('a', 'b', 'c'))
+    load_weights(model, checkpoint, 'a.pth', tuple(classes))
+    load_weights(model, checkpoint, 'a.pth')
+    for silent in ({}, {'meta': None}, {'meta': {'dataset_meta': 3}}, {'meta': {'dataset_meta': {'classes': None}}}):
+        load_weights(model, {'state_dict': model.state_dict(), **silent}, 'a.pth', ('a', 'b', 'c'))
+
+
 def test_what_fits_of_another_model_is_taken_on_request():
     model, other = layers((2, 3), (3, 4), (4, 4)), layers((2, 3), (3, 5), (4, 4))
     before = {name: value.clone() for name, value in model.state_dict().items()}

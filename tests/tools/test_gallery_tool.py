@@ -1,6 +1,7 @@
 """tools/gallery.py as a shop uses it, with a tiny, untrained model, which finds boxes nevertheless."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,24 @@ def test_add_remove_and_info(shop, tiny_root, tmp_path):
     assert {row[1].image for row in left} == {str(folder / photos[0].name), str(folder / photos[2].name)}
     run_tool('gallery.py', 'remove', gallery, '--image', folder / photos[0].name, '--id', left[-1][0])
     assert content(gallery) == [row for row in left[:-1] if row[1].image == str(folder / photos[2].name)]
+
+
+@pytest.mark.slow
+def test_commands_at_once_lose_nothing(shop, tiny_root, tmp_path):
+    photos = sorted((tiny_root / 'validation' / 'image').iterdir())[:4]
+    gallery = tmp_path / 'gallery'
+    build = ('--images', *photos, '--score-threshold', 0, *model_of(shop), '--out', gallery)
+    with ThreadPoolExecutor() as pool:
+        builds = [pool.submit(run_tool, 'gallery.py', 'build', *build, expect=None) for _ in range(2)]
+        said = sorted(build.result() for build in builds)
+    assert sum('garments of 4 images added' in text for text in said) == 1
+    assert sum('is a gallery already; add to it' in text for text in said) == 1
+    assert not any('Traceback' in text for text in said)
+    assert {row[1].image for row in content(gallery)} == {str(path) for path in photos}
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(run_tool, 'gallery.py', 'remove', gallery, '--image', path) for path in photos[:3]]
+        assert all('items removed' in job.result() for job in jobs)
+    assert {row[1].image for row in content(gallery)} == {str(photos[3])}
 
 
 @pytest.mark.slow

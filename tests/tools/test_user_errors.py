@@ -16,6 +16,7 @@ from mmengine.runner import CheckpointLoader
 from models.tiny import build_tiny
 from tiny_run import ROOT, write_config
 
+from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.command_line import explain
 
 WARDROBE = ROOT / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
@@ -34,6 +35,8 @@ def folder(tmp_path_factory, tiny_root) -> Path:
     without_matching = {name: value for name, value in weights.items() if 'match_head' not in name}
     torch.save({'state_dict': without_matching}, folder / 'other.pth')
     torch.save({'state_dict': {f'detector.{name}': value for name, value in weights.items()}}, folder / 'named.pth')
+    classes = (CATEGORY_NAMES[1], CATEGORY_NAMES[0], *CATEGORY_NAMES[2:])
+    torch.save({'state_dict': weights, 'meta': {'dataset_meta': {'classes': classes}}}, folder / 'classes.pth')
     configs = {
         'syntax': 'model = dict(',
         'base': "_base_ = ['nothere.py']",
@@ -156,6 +159,15 @@ FAULTS = {
         ('train.py', 'config.py', '--resume', 'other.pth', '--cfg-options', 'load_from_other_model=True'),
         r"other\.pth does not fit the config's model .*; give the checkpoint and the config of one model$",
     ),
+    'weights of other classes': (
+        ('test.py', 'config.py', 'classes.pth'),
+        r"classes\.pth was trained on 13 classes, .* 1 is 'long sleeve top', but .* 'short sleeve top' there",
+    ),
+    'training from other classes': (
+        ('train.py', 'config.py', '--cfg-options', 'load_from=classes.pth'),
+        r'classes\.pth was trained on 13 classes, .* or set load_from_other_model=True',
+    ),
+    'searching with other classes': ((*SEARCH, 'classes.pth'), r'classes\.pth was trained on 13 classes'),
     'weights of a larger model': (
         ('test.py', 'config.py', 'weights.pth', '--cfg-options', 'model.roi_head.match_head=None'),
         r"weights\.pth does not fit the config's model \(Unexpected key.*match_head",

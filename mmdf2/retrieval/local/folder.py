@@ -4,16 +4,23 @@
 files beside the old ones and then replacing the manifest: a kill at any moment leaves the old gallery or the new one.
 Files that the manifest does not name are left over from a killed save, and the next save removes them.
 
+One process at a time writes, which the lock's file stands for. Readers need no lock: the name of a data file says its
+content, so a reader whose file was removed by a save in the meantime sees a new manifest and begins again.
+
     manifest.json             format, version, model, fingerprint of the similarity, counts, next_id, files
     vectors-<hash>.npy        (n, D) float32 embeddings, by category and then by id
     ids-<hash>.npy            (n,) int64
     items-<hash>.sqlite       the table ``items``
     similarity-<hash>.npy     (2, D + 1) float32: the match head's weights, and its bias in the last column
+    lock                      empty; the process that writes has it locked
 
 ``<hash>`` is the first 16 digits of the SHA-256 of the file's content.
 """
 
+import contextlib
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,20 +28,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.files import flush_folder, is_unfinished, sha256, write_json, write_named_by_hash
-from mmdf2.retrieval.gallery import GalleryError
+from mmdf2.files import flush_folder, is_unfinished, network_file_system, sha256, write_json, write_named_by_hash
+from mmdf2.retrieval.gallery import GalleryError, one_writer
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.similarity import Similarity
 
 if TYPE_CHECKING:  # that module imports torch, which reading and writing folders does without
     from mmdf2.retrieval.local.partition import ChunkedRows
 
-MANIFEST = 'manifest.json'
+MANIFEST, LOCK = 'manifest.json', 'lock'
 FORMAT, VERSION = 'mmdf2 gallery', 1
 _SUFFIXES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}  # of each role
 _LARGEST_MANIFEST = 1 << 20  # bytes
 _ROWS_AT_ONCE = 16384
 _LARGEST_COUNT = 2**62
+_MOST_READS = 20  # of a gallery that is saved anew during each of them
 
 
 @dataclass
@@ -49,6 +57,7 @@ class GalleryContent:
         counts: (13,) number of items of each category, in the order of the rows.
         items: What is known of each item.
         next_id: The smallest id that was never given.
+        saved: The SHA-256 of the manifest that was read, hexadecimal; None when nothing was read.
     """
 
     similarity: Similarity
@@ -58,19 +67,55 @@ class GalleryContent:
     counts: np.ndarray
     items: ItemTable
     next_id: int
+    saved: str | None = None
 
 
-def write_folder(folder, content: GalleryContent) -> None:
-    """Writes a gallery, in place of what the folder held.
+@contextlib.contextmanager
+def writing(folder) -> Iterator[None]:
+    """A block in which nobody else writes to a gallery's folder; it waits for another writer, and a log says so.
 
     Raises:
-        GalleryError: The folder holds files that belong to no gallery.
+        GalleryError: The folder holds files that belong to no gallery, or it cannot be locked.
+    """
+    check_only_gallery(folder)
+    with one_writer(Path(folder, LOCK), folder):
+        yield
+
+
+def check_only_gallery(folder) -> None:
+    """GalleryError when a folder holds files that belong to no gallery; it need not exist."""
+    folder = Path(folder)
+    for name in sorted(path.name for path in folder.iterdir()) if folder.exists() else ():
+        if name not in (MANIFEST, LOCK) and _role(name) is None and not _is_leftover(name):
+            raise GalleryError(f'{folder} holds {name}, which is of no gallery; give the gallery a folder of its own')
+
+
+def saved_state(folder) -> str | None:
+    """The SHA-256 of a folder's manifest, which every change changes; None when none can be read."""
+    try:
+        with open(Path(folder, MANIFEST), 'rb') as file:
+            return hashlib.sha256(file.read(_LARGEST_MANIFEST)).hexdigest()
+    except OSError:
+        return None
+
+
+def write_folder(folder, content: GalleryContent) -> str | None:
+    """Writes a gallery, in place of what the folder held, when no other process writes to it.
+
+    Returns:
+        The ``saved_state`` of the folder.
+
+    Raises:
+        GalleryError: The folder holds files that belong to no gallery, or it cannot be locked, or somebody changed it
+            meanwhile without the lock.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(path.name for path in folder.iterdir()):
-        if name != MANIFEST and _role(name) is None and not _is_leftover(name):
-            raise GalleryError(f'{folder} holds {name}, which is of no gallery; give the gallery a folder of its own')
+    with writing(folder):
+        return _write_locked(folder, content)
+
+
+def _write_locked(folder: Path, content: GalleryContent) -> str | None:
+    before = saved_state(folder)
     weights = np.column_stack([content.similarity.weight, content.similarity.bias])
     writers = {
         'vectors': lambda path: _save_array(path, content.vectors),
@@ -93,15 +138,21 @@ def write_folder(folder, content: GalleryContent) -> None:
         'next_id': content.next_id,
         'files': files,
     }
+    if saved_state(folder) != before:
+        raise GalleryError(
+            f'{folder} was changed while it was being saved, by a process that does not lock it, such as one of mmdf2 '
+            '0.1; nothing was saved: end that process, then do the same again'
+        )
     write_json(folder / MANIFEST, manifest)
-    named = {MANIFEST, *(entry['name'] for entry in files.values())}
+    named = {MANIFEST, LOCK, *(entry['name'] for entry in files.values())}
     for path in folder.iterdir():
         if path.name not in named:
             path.unlink(missing_ok=True)
+    return saved_state(folder)
 
 
 def read_folder(folder, verify: bool = True) -> GalleryContent:
-    """Reads a gallery.
+    """Reads a gallery, as one save left it, also while other processes save it.
 
     Args:
         folder: The gallery's folder.
@@ -112,6 +163,27 @@ def read_folder(folder, verify: bool = True) -> GalleryContent:
             does not fit the others.
     """
     folder = Path(folder)
+    for attempt in range(_MOST_READS):
+        state = saved_state(folder)
+        with contextlib.ExitStack() as stack:
+            if attempt:
+                # A reader that is slower than the saves follow each other makes the writers wait, if it may.
+                with contextlib.suppress(GalleryError):
+                    stack.enter_context(writing(folder))
+                    state = saved_state(folder)
+            try:
+                content = _read_once(folder, verify)
+            except GalleryError:
+                if saved_state(folder) == state:
+                    raise
+                continue
+        if saved_state(folder) == state:
+            content.saved = state
+            return content
+    raise GalleryError(f'{folder} is saved anew so often that it cannot be read; pause the process that changes it')
+
+
+def _read_once(folder: Path, verify: bool) -> GalleryContent:
     manifest = _read_manifest(folder)
     paths = {role: _checked_file(folder, role, manifest['files'][role], verify) for role in _SUFFIXES}
     weights = _load_array(paths['similarity'], np.float32, 2)
@@ -237,8 +309,10 @@ def _save_array(path: Path, array: 'np.ndarray | ChunkedRows') -> None:
 
 
 def _load_array(path: Path, dtype, dimensions: int) -> np.ndarray:
+    # A mapped file that another machine removes from a network folder would end this process at the next access.
+    mode = None if network_file_system(path) else 'r'
     try:
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
+        array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise GalleryError(f'{path} is no array: {error}') from error
     if array.dtype != np.dtype(dtype) or array.ndim != dimensions or not array.flags.c_contiguous:

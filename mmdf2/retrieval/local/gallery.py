@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,6 +11,7 @@ import numpy as np
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import (
     Gallery,
+    GalleryError,
     Hit,
     check_count,
     check_k,
@@ -19,7 +21,7 @@ from mmdf2.retrieval.gallery import (
     checked_ids,
 )
 from mmdf2.retrieval.items import GalleryItem, ItemTable
-from mmdf2.retrieval.local.folder import GalleryContent, read_folder, write_folder
+from mmdf2.retrieval.local.folder import GalleryContent, read_folder, saved_state, write_folder, writing
 from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
 from mmdf2.retrieval.local.partition import ChunkedRows, Partition, search_partitions
 from mmdf2.retrieval.similarity import Similarity
@@ -45,6 +47,7 @@ class FaissGallery(Gallery):
 
     def __init__(self, similarity: Similarity, model: str = '', folder=None) -> None:
         self._folder = folder
+        self._writing = threading.RLock()
         self._set(
             GalleryContent(
                 similarity=similarity,
@@ -72,6 +75,7 @@ class FaissGallery(Gallery):
         content = read_folder(folder, verify)
         check_similarity(folder, content.model, content.similarity, similarity)
         gallery = cls.__new__(cls)
+        gallery._writing = threading.RLock()
         gallery._set(content)
         gallery._folder = folder
         return gallery
@@ -79,7 +83,7 @@ class FaissGallery(Gallery):
     def _set(self, content: GalleryContent) -> None:
         self.similarity, self.model = content.similarity, content.model
         self._items, self._next_id = content.items, content.next_id
-        self._writing = threading.RLock()
+        self._saved, self._unsaved = content.saved, False
         ends = np.cumsum(content.counts)
         self._partitions = [
             Partition(content.similarity, content.vectors[begin:end], content.ids[begin:end])
@@ -99,6 +103,7 @@ class FaissGallery(Gallery):
         with self._writing:
             first = self._next_id
             self._next_id += count
+            self._unsaved = True
             return first
 
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
@@ -135,6 +140,7 @@ class FaissGallery(Gallery):
     def _change(self) -> Iterator[None]:
         """One writer at a time, who is told of indexes that the change takes away or makes slow."""
         with self._writing:
+            self._unsaved = True
             before = [partition.state for partition in self._partitions]
             yield
             for category, (old, partition) in enumerate(zip(before, self._partitions, strict=True), start=1):
@@ -248,17 +254,25 @@ class FaissGallery(Gallery):
     def save(self, folder=None) -> None:
         """Writes the gallery into a folder, in place of what was there; a kill leaves the old gallery or the new one.
 
+        It waits while another process writes there.
+
         Args:
             folder: Where to write. None for the folder that the gallery was loaded from or last saved to.
 
         Raises:
-            GalleryError: The folder holds files that belong to no gallery.
+            GalleryError: The folder holds files that belong to no gallery, or it cannot be locked, or it is the one
+                that the gallery came from and another process has changed it since.
             ValueError: No folder is given, and the gallery came from none.
         """
-        folder = folder if folder is not None else self._folder
+        came_from = self._folder
+        own = came_from is not None and (folder is None or os.path.realpath(folder) == os.path.realpath(came_from))
+        folder = folder if folder is not None else came_from
         if folder is None:
             raise ValueError('this gallery came from no folder: give one to save it in')
-        with self._writing:
+        # The folder first, as in ``changing``: the other order would let two threads wait for each other.
+        with writing(folder), self._writing:
+            if own:
+                self._refuse_changes(folder)
             parts = [partition.arrays for partition in self._partitions]
             content = GalleryContent(
                 similarity=self.similarity,
@@ -269,8 +283,45 @@ class FaissGallery(Gallery):
                 items=self._items,
                 next_id=self._next_id,
             )
-            write_folder(folder, content)
+            self._saved, self._unsaved = write_folder(folder, content), False
             self._folder = folder
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator['FaissGallery']:
+        """See ``Gallery.changing``. An index has to be built again when others have saved changes."""
+        if self._folder is None:
+            raise ValueError('this gallery came from no folder: save it in one first')
+        with writing(self._folder):
+            with self._writing:
+                self._take_up_changes()
+            yield self
+            self.save()
+
+    def _take_up_changes(self) -> None:
+        """Reads what others have saved since this gallery was read or saved."""
+        if saved_state(self._folder) == self._saved:
+            return
+        if self._unsaved or self._saved is None:
+            self._refuse_changes(self._folder)
+        content = read_folder(self._folder)
+        check_similarity(self._folder, content.model, content.similarity, self.similarity)
+        if any(partition.state.index is not None for partition in self._partitions):
+            _LOGGER.warning(
+                '%s was changed by another process: searches are exact until build_index() is called again',
+                self._folder,
+            )
+        self._set(content)
+
+    def _refuse_changes(self, folder) -> None:
+        """GalleryError when saving would undo what others have saved in the folder that this gallery came from."""
+        if saved_state(folder) == self._saved:
+            return
+        if self._saved is None:
+            raise GalleryError(f'{folder} is a gallery already, which another process has built; add to that one')
+        raise GalleryError(
+            f'{folder} was changed by another process after this gallery was read, and saving this one would undo '
+            'that; open the gallery anew and change it within `with gallery.changing():`'
+        )
 
 
 def _rows_of(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:

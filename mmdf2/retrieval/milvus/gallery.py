@@ -1,8 +1,12 @@
 """A gallery in Milvus, be it in a file of milvus-lite or on a cluster: the same client serves both."""
 
+import contextlib
+import hashlib
 import logging
+import os
+import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from mmdf2.retrieval.gallery import (
     checked_categories,
     checked_embeddings,
     checked_ids,
+    one_writer,
 )
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.milvus.client import MilvusConnection, is_file
@@ -42,7 +47,8 @@ class MilvusGallery(Gallery):
     """A gallery in Milvus, made by ``create`` or ``load``.
 
     Searches are exact until ``build_index``. What is added is kept at once; ``save`` makes Milvus write it to disk. One
-    process at a time may write, and any number may search. A file of milvus-lite serves one process only.
+    process at a time may write, and any number may search: writers of one user on one machine wait for each other, and
+    those of several machines have to take turns. A file of milvus-lite serves one process only.
     """
 
     def __init__(self, connection: MilvusConnection, collection: str, description: Description) -> None:
@@ -51,7 +57,7 @@ class MilvusGallery(Gallery):
         self.similarity, self.model = description.similarity, description.model
         self._rows = ItemRows(connection, collection)
         self._index = ItemIndex(connection, collection)
-        self._writing = threading.RLock()
+        self._lock, self._depth = _lock_path(connection.uri, collection), threading.local()
 
     @classmethod
     def create(cls, uri, similarity: Similarity, model='', collection='gallery', token='', patience=10.0):
@@ -74,21 +80,22 @@ class MilvusGallery(Gallery):
             raise ValueError(f'Milvus holds embeddings of {WIDEST_EMBEDDING} numbers at most, got {similarity.width}')
         connection = MilvusConnection(uri, token, patience)
         descriptions, description = DescriptionCollection(connection, collection), Description(similarity, model)
-        ours = descriptions.open()
-        if ours and descriptions.read() is not None:
-            raise GalleryError(f"there is a gallery '{collection}' at {uri}: load it, or give another collection")
-        if connection.call('has_collection', collection):
+        with one_writer(_lock_path(connection.uri, collection), f"gallery '{collection}' at {uri}"):
+            ours = descriptions.open()
+            if ours and descriptions.read() is not None:
+                raise GalleryError(f"there is a gallery '{collection}' at {uri}: load it, or give another collection")
+            if connection.call('has_collection', collection):
+                if not ours:
+                    raise GalleryError(f"the collection '{collection}' at {uri} is no gallery: give another name")
+                # Left by a process that was killed while it made the gallery, so no item is in it.
+                connection.call('drop_collection', collection)
             if not ours:
-                raise GalleryError(f"the collection '{collection}' at {uri} is no gallery: give another name")
-            # Left by a process that was killed while it made the gallery, so no item is in it.
-            connection.call('drop_collection', collection)
-        if not ours:
-            descriptions.create()
-        create_item_collection(connection, collection, similarity)
-        if not is_file(uri):
-            ItemIndex(connection, collection).add_marks()
-        descriptions.write_next_id(0)
-        descriptions.write(description)
+                descriptions.create()
+            create_item_collection(connection, collection, similarity)
+            if not is_file(uri):
+                ItemIndex(connection, collection).add_marks()
+            descriptions.write_next_id(0)
+            descriptions.write(description)
         return cls(connection, collection, description)
 
     @classmethod
@@ -139,6 +146,26 @@ class MilvusGallery(Gallery):
         for name in (self._collection, self._descriptions.name):
             self._connection.call('flush', name, patience=120)
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator['MilvusGallery']:
+        """See ``Gallery.changing``. On a server, other machines are not kept out."""
+        with self._writing():
+            yield self
+            self.save()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A block in which no other process here writes, and which begins with the last writer's description."""
+        with one_writer(self._lock, f"gallery '{self._collection}' at {self._connection.uri}"):
+            depth = getattr(self._depth, 'value', 0)
+            if depth == 0:
+                self._description = self._descriptions.read() or self._description
+            self._depth.value = depth + 1
+            try:
+                yield
+            finally:
+                self._depth.value = depth
+
     def close(self) -> None:
         """Ends the connection. A file of milvus-lite is then free for another process."""
         self._connection.close()
@@ -168,12 +195,12 @@ class MilvusGallery(Gallery):
 
     def add(self, embeddings, items: Sequence[GalleryItem]) -> list[int]:
         """See ``Gallery.add``. When Milvus fails in the middle, the GalleryError says which ids have been written."""
-        with self._writing:
+        with self._writing():
             return super().add(embeddings, items)
 
     def reserve(self, count: int) -> int:
         """See ``Gallery.reserve``. The reservation is kept in Milvus at once."""
-        with self._writing:
+        with self._writing():
             first = self._descriptions.next_id()
             if count:
                 self._descriptions.write_next_id(first + count)
@@ -187,7 +214,7 @@ class MilvusGallery(Gallery):
         if not ids:
             return
         rows = [to_row(number, item) for number, item in zip(ids, items, strict=True)]
-        with self._writing:
+        with self._writing():
             space = self._make_room(embeddings)
             # Reserved before the items are written: a kill in between loses ids, and never gives one twice.
             if max(ids) >= self._descriptions.next_id():
@@ -235,7 +262,7 @@ class MilvusGallery(Gallery):
 
     def remove(self, ids: Iterable[int]) -> int:
         """See ``Gallery.remove``."""
-        with self._writing:
+        with self._writing():
             there = sorted(self._rows.present(ids))
             for start in range(0, len(there), _ROWS_AT_ONCE):
                 self._connection.call('delete', self._collection, ids=there[start : start + _ROWS_AT_ONCE])
@@ -274,7 +301,7 @@ class MilvusGallery(Gallery):
         Args:
             least_items: A gallery of fewer items stays exact, or becomes exact again.
         """
-        with self._writing:
+        with self._writing():
             if len(self) < max(least_items, 1):
                 if self._index.kind() != 'FLAT':
                     self._index.exchange('FLAT', exact_metric(self.similarity))
@@ -294,3 +321,12 @@ class MilvusGallery(Gallery):
                 rows = [to_row(number, item) for number, item in items.items()]
                 self._write_rows(space, rows, np.stack([embeddings[number] for number in items]))
         self._set_description(self._description.with_space(space, False))
+
+
+def _lock_path(uri: str, collection: str) -> Path:
+    """What the writers of a gallery lock: a file beside that of milvus-lite, or one of this user for an address."""
+    if is_file(uri):
+        path = Path(uri).resolve()
+        return path.with_name(f'.{path.name}.lock')
+    name = hashlib.sha256(f'{uri}#{collection} {os.getuid()}'.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f'mmdf2-gallery-{name}.lock')
