@@ -149,7 +149,7 @@ def require_input(option: str, path: str | os.PathLike) -> None:
 
 
 def require_folder(option: str, folder: str | os.PathLike) -> None:
-    """Makes the folder that results will go to, before the work, and refuses one that cannot be written to.
+    """Refuses a folder for results that cannot be made or written to, before the work; it makes nothing.
 
     Args:
         option: The option that names the folder, such as '--out'.
@@ -158,9 +158,11 @@ def require_folder(option: str, folder: str | os.PathLike) -> None:
     Raises:
         UserError: The folder cannot be made, or no file can be written in it.
     """
+    place = Path(folder)
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise UserError(
@@ -169,7 +171,7 @@ def require_folder(option: str, folder: str | os.PathLike) -> None:
 
 
 def require_file(option: str, path: str | os.PathLike) -> None:
-    """Refuses a file that cannot be written, before the work; its folder is made.
+    """Refuses a file that cannot be written, before the work; it makes nothing.
 
     Raises:
         UserError: The path is a folder, or no file can be written beside it.

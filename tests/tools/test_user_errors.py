@@ -264,7 +264,7 @@ TEST = (
 BEFORE_THE_WORK = {
     'no place for the report': (
         ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'file/report.json'),
-        r'--out file: nothing can be written there \(File exists\); give another path',
+        r'--out file: nothing can be written there \(Not a directory\); give another path',
     ),
     'a folder for a report': (
         ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'folder.json'),
@@ -324,7 +324,8 @@ def test_what_can_be_checked_before_the_work_is(folder, tiny_root, tmp_path, mon
     with pytest.raises(Exception) as caught:
         load_tool(tool).main(arguments)
     assert re.search(message, explain(caught.value) or '')
-    assert not (tmp_path / 'fresh' / 'validation.store').exists() and not (tmp_path / 'work').exists()
+    assert not (tmp_path / 'fresh' / 'validation.store').exists()
+    assert not (tmp_path / 'work').exists() and not (tmp_path / 'o').exists()
 
 
 def test_a_missing_wardrobe_ends_with_the_command_that_draws_it(tmp_path):
