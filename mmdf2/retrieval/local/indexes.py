@@ -24,6 +24,7 @@ _KMEANS_ITERATIONS = 8
 _PROBES_PER_ROOT, _LEAST_PROBES = 4, 64
 _CODEBOOK_SIZE = 256  # centroids of each part of a product quantiser, whose code is one byte
 _ROWS_AT_ONCE = 65536
+_MORE_EFFORT = 2  # times the average number of left-out places among those that a query of a graph meets
 _LARGEST_EFFORT = 0.25  # share of a graph's places from which on it is quicker to compare all of them
 
 
@@ -275,7 +276,9 @@ class NeighbourGraph:
         places = np.full((len(columns), wanted), -1)
         if not places.size:
             return places
-        least = effort = max(self.settings.effort, 2 * wanted)
+        least = max(self.settings.effort, 2 * wanted)
+        # As many more as were left out on average, and somewhat more, so that few queries have to look again.
+        effort = round(least * (1 + _MORE_EFFORT * (self._index.ntotal / self._kept.count - 1)))
         left = np.arange(len(columns))
         # A query that meets many places that were left out looks further, until it has met as many others as it should.
         while len(left) and effort <= self._index.ntotal * _LARGEST_EFFORT:

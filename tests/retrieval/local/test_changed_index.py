@@ -1,6 +1,7 @@
 """Searches after removals and additions against brute force: what was removed takes no other item's place."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -197,6 +198,35 @@ def test_an_item_that_another_thread_removes_meanwhile_is_made_up_for():
     gallery.add(vectors, make_items(rng, 100))
     hits = gallery.search(vectors[:1], 20)[0]
     assert len(gallery) == 95 and len(hits) == 20 and len(gallery.present(hit.id for hit in hits)) == 20
+
+
+@pytest.mark.parametrize('name', ['lists', 'graph'])
+def test_threads_find_all_hits_while_items_are_removed_from_an_index(name):
+    rng = np.random.default_rng(9)
+    gallery = FaissGallery(make_similarity(rng, 16))
+    centres, vectors, articles = make_articles(rng, 40, 50, 16)
+    gallery.add(vectors, make_items(rng, 2000))
+    gallery.build_index(FEW_PROBES[name], least_items=100)
+    queries, stop, counts, errors = centres[:10].astype(np.float32), threading.Event(), [], []
+
+    def search():
+        try:
+            while not stop.is_set():
+                counts.extend(len({hit.id for hit in hits}) for hits in gallery.search(queries, 10))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for article in range(20):
+        gallery.remove(np.flatnonzero(articles == article))
+    while len(counts) < 100 and not errors:
+        stop.wait(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors and set(counts) == {10}
 
 
 def test_an_index_says_that_it_should_be_built_again(caplog):
