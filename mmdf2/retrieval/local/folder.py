@@ -23,7 +23,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -310,7 +310,7 @@ def _save_array(path: Path, array: 'np.ndarray | ChunkedRows') -> None:
 
 def _load_array(path: Path, dtype, dimensions: int) -> np.ndarray:
     # A mapped file that another machine removes from a network folder would end this process at the next access.
-    mode = None if network_file_system(path) else 'r'
+    mode: Literal['r'] | None = None if network_file_system(path) else 'r'
     try:
         array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
