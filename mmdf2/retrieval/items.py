@@ -147,7 +147,7 @@ class ItemTable:
         if name != 'image':
             return self._ids_with_field(name, wanted)
         # SQLite takes no text that is not UTF-8, as a file's name may be, so no item has it.
-        texts = [value for kind, value in wanted if kind == 'text' and value == printable(value)]
+        texts = [str(value) for kind, value in wanted if kind == 'text' and value == printable(str(value))]
         found: set[int] = set()
         with self._lock:
             for start in range(0, len(texts), _VALUES_AT_ONCE):
