@@ -11,6 +11,7 @@ import linecache
 import os
 import re
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -136,6 +137,48 @@ def output_held() -> Iterator['_Screen']:
     finally:
         screen.release()
         sys.stdout = before
+
+
+def require_input(option: str, path: str | os.PathLike) -> None:
+    """Refuses a file that cannot be opened, before the work that comes before it is read; a UserError names it."""
+    try:
+        with open(path, 'rb'):
+            pass
+    except OSError as error:
+        raise UserError(f'{option} {path} cannot be read ({error.strerror}); correct the path.') from error
+
+
+def require_folder(option: str, folder: str | os.PathLike) -> None:
+    """Refuses a folder for results that cannot be made or written to, before the work; it makes nothing.
+
+    Args:
+        option: The option that names the folder, such as '--out'.
+        folder: The folder.
+
+    Raises:
+        UserError: The folder cannot be made, or no file can be written in it.
+    """
+    place = Path(folder)
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(
+            f'{option} {folder}: nothing can be written there ({error.strerror}); give another path.'
+        ) from error
+
+
+def require_file(option: str, path: str | os.PathLike) -> None:
+    """Refuses a file that cannot be written, before the work; it makes nothing.
+
+    Raises:
+        UserError: The path is a folder, or no file can be written beside it.
+    """
+    if Path(path).is_dir():
+        raise UserError(f'{option} {path}: that is a folder; name a file.')
+    require_folder(option, Path(path).parent)
 
 
 def explain(error: BaseException) -> str | None:

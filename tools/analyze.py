@@ -8,7 +8,7 @@ import argparse
 import math
 from pathlib import Path
 
-from mmdf2.command_line import start
+from mmdf2.command_line import UserError, require_folder, require_input, start
 
 if __name__ == '__main__':
     start()
@@ -58,6 +58,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f'--worst must be 1 or more, got {args.worst}')
         if args.score is not None and not math.isfinite(args.score):
             parser.error(f'--score must be finite, got {args.score}')
+        if args.images and not Path(args.images).is_dir():
+            raise UserError(f'--images {args.images}: there is no such folder; correct the path.')
     return args
 
 
@@ -73,6 +75,9 @@ def show_dataset(args: argparse.Namespace) -> list[Path]:
 
 def show_errors(args: argparse.Namespace) -> list[Path]:
     """Writes the page and the numbers of a system's failures; returns their paths."""
+    for option, paths in (*((kind, [getattr(args, kind)]) for kind in TASKS), ('retrieval', args.retrieval)):
+        for path in filter(None, paths):
+            require_input(f'--{option}', path)
     store, images = open_annotation(args.gt, args.split)
     files = {kind: getattr(args, kind) for kind in TASKS if getattr(args, kind)}
     source = source_of_store(store, masks='segm' in files)
@@ -92,6 +97,7 @@ def show_errors(args: argparse.Namespace) -> list[Path]:
 def main(argv: list[str] | None = None) -> None:
     """Runs one of the commands."""
     args = parse_args(argv)
+    require_folder('--out', args.out)
     commands = {'dataset': show_dataset, 'errors': show_errors}
     for path in commands[args.command](args):
         print(f'wrote {path}')

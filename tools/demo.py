@@ -23,6 +23,7 @@ from mmengine.config import Config
 
 from mmdf2.analysis.retrieval_errors import rows_of_results
 from mmdf2.apis import ClothesInferencer
+from mmdf2.apis.inputs import list_inputs
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import guard_checkpoint_loading, run_test
 from mmdf2.engine.launching import config_of_run, last_checkpoint, launch_training
@@ -74,6 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.images and not args.images.exists():
         raise UserError(f'--images {args.images}: there is no such image or folder; correct the path.')
+    if args.images and not list_inputs(args.images)[0]:
+        raise UserError(f'--images {args.images}: there is no image in it; name a photo, or a folder of photos.')
     guard_checkpoint_loading()
     config = load_config(args)
     begin(args, config)
@@ -144,6 +147,9 @@ def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
     records = [store.image(index) for index in range(0, len(store), -(-len(store) // PREDICTION_PICTURES))]
     predicted = ClothesInferencer(config, checkpoint).predict([images / record.file_name for record in records])
     for record, result in zip(records, predicted, strict=True):
+        if result.error is not None:
+            print(f'no picture of {record.file_name}: {result.error}')
+            continue
         sides = (
             draw_items(result.image, record.items),
             draw_instance_data(result.image, result.data_sample.pred_instances, score_threshold=SCORE_THRESHOLD),

@@ -10,7 +10,7 @@ docs/evaluation.md describes the formats and what each figure means.
 import argparse
 from pathlib import Path
 
-from mmdf2.command_line import start
+from mmdf2.command_line import require_file, require_input, start
 
 if __name__ == '__main__':
     start()
@@ -50,6 +50,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Evaluates, prints the report and writes it."""
     args = parse_args(argv)
+    for suffix in ('.json', '.md', '.csv') if args.out else ():
+        require_file('--out', args.out.with_suffix(suffix))
+    inputs = (*ResultFiles.__dataclass_fields__, 'query_gt', 'gallery_gt')
+    for name in inputs:
+        if getattr(args, name) is not None:
+            require_input(f'--{name.replace("_", "-")}', getattr(args, name))
     files = ResultFiles(**{name: getattr(args, name) for name in ResultFiles.__dataclass_fields__})
     report = evaluate_files(files, args.gt, args.split, args.query_gt, args.gallery_gt, args.subsets)
     print(report_text(report))

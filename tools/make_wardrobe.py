@@ -5,7 +5,7 @@ python tools/make_wardrobe.py --out data/wardrobe --identities 1000 --validation
 
 import argparse
 
-from mmdf2.command_line import start
+from mmdf2.command_line import require_file, start
 
 if __name__ == '__main__':
     start()
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     version = Version(args.version, without=tuple(args.without), backgrounds=args.backgrounds, textures=args.textures)
     if args.contact_sheet:
+        require_file('--contact-sheet', args.contact_sheet)
         print(f'wrote {write_contact_sheet(args.contact_sheet, args.seed, version=version)}')
         return
     out = make_wardrobe(

@@ -14,7 +14,7 @@ import json
 import os
 from pathlib import Path
 
-from mmdf2.command_line import start
+from mmdf2.command_line import require_folder, start
 
 if __name__ == '__main__':
     start()
@@ -46,6 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Reads the annotation, writes contours and page, and prints what was found."""
     args = parse_args(argv)
+    require_folder('--out', args.out)
     listing = list_split(args.root, args.split)
     contours, problems, filled = [], list(listing.problems), 0
     for files in tqdm(listing.images, desc='contours', disable=None):

@@ -7,7 +7,7 @@ python tools/prepare_deepfashion2.py ROOT --split validation --export ground_tru
 import argparse
 from pathlib import Path
 
-from mmdf2.command_line import UserError, start
+from mmdf2.command_line import UserError, require_folder, start
 
 if __name__ == '__main__':
     start()
@@ -41,6 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Makes the stores and writes the exchange files."""
     args = parse_args(argv)
+    if args.export:
+        require_folder('--export', args.export)
     for split in args.split:
         report = prepare(args.root, split, args.store, args.workers, args.strict, args.force)
         print(report)

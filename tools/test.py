@@ -8,7 +8,7 @@ Through mim:         mim test mmdf2 CONFIG --checkpoint CHECKPOINT
 import argparse
 from pathlib import Path
 
-from mmdf2.command_line import UserError, start
+from mmdf2.command_line import UserError, require_folder, start
 
 if __name__ == '__main__':
     start()
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(args)
     config.load_from = args.checkpoint
     config.resume = False
+    for option, folder in (('--dump', args.dump), ('--show-dir', args.show_dir)):
+        if folder:
+            require_folder(option, folder)
     if args.dump:
         set_up_metrics(config, '--dump', outfile_prefix=str(Path(args.dump) / 'results'))
     if args.subsets:

@@ -1,5 +1,6 @@
 """Consumer-to-shop retrieval by the official protocol, measured on a gallery and the user images of a split."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def evaluate_gallery(
 ) -> dict[str, float]:
     """Searches the gallery for the garments, detected on the split's user images, that represent a query item.
 
+    User images that cannot be used are named on standard error and left out of the figures.
+
     The figures equal those of ``RetrievalMetric`` for detected boxes if the gallery was built from all shop images of
     the split with score threshold 0.
 
@@ -56,25 +59,27 @@ def evaluate_gallery(
         The figures of ``evaluation.retrieval.summarize``.
 
     Raises:
-        EvaluationError: The gallery holds an image that is not a shop image of the split.
-        OSError: A user image cannot be read.
+        EvaluationError: The gallery holds an image that is not a shop image of the split, or no user image can be used.
     """
     shop_ids = {Path(path).name: image_id for path, image_id in split_images(store, image_folder, Source.SHOP).items()}
     users = split_images(store, image_folder, Source.USER)
     items = retrieval_items(store, Source.USER)
-    rows, hits = [], []
-    for result in inferencer.predict(list(users)):
+    rows, hits, failed = [], [], {}
+    for (path, image_id), result in zip(users.items(), inferencer.predict(list(users)), strict=True):
+        if progress is not None:
+            progress()
         if result.error is not None:
-            raise OSError(result.error)
-        garments = extracted_items(result.data_sample.pred_instances, result.path, 0.0)
-        chosen = _representing(items, users[result.path], garments)
+            failed[image_id] = result.error
+            continue
+        garments = extracted_items(result.data_sample.pred_instances, path, 0.0)
+        chosen = _representing(items, image_id, garments)
         rows += [
-            (users[result.path], garments.items[row].box, garments.items[row].category_id - 1, garments.scores[row])
+            (image_id, garments.items[row].box, garments.items[row].category_id - 1, garments.scores[row])
             for row in chosen.tolist()
         ]
         hits += gallery.search(garments.embeddings[chosen], MAX_HITS) if len(chosen) else []
-        if progress is not None:
-            progress()
+    if failed:
+        items = _without(items, store, failed, len(users))
     image_ids, boxes, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
     lists = RetrievedLists(
         image_ids=np.array(image_ids, dtype=np.int64),
@@ -86,6 +91,16 @@ def evaluate_gallery(
         hit_boxes=np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
     )
     return summarize(evaluate_lists(lists, items, retrieval_items(store, Source.SHOP)))
+
+
+def _without(items: RetrievalItems, store: Store, failed: dict[int, str], count: int) -> RetrievalItems:
+    """The query items of the user images that did not fail; names the others."""
+    reasons = '\n  '.join([f'{len(failed)} of {count} user images are left out of the figures:', *failed.values()])
+    if len(failed) == count:
+        raise EvaluationError(f'no user image can be used: {reasons}')
+    print(reasons, file=sys.stderr)
+    used = store.image_ids[(store.sources == Source.USER) & ~np.isin(store.image_ids, list(failed))]
+    return retrieval_items(store, Source.USER, used)
 
 
 def _representing(items: RetrievalItems, image_id: int, garments: ExtractedItems) -> np.ndarray:

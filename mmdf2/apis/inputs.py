@@ -40,7 +40,7 @@ class ImageInput:
         """
         if not isinstance(self.source, np.ndarray):
             if self.path != str(self.source):
-                raise ValueError(f'{self.path}: the name is not UTF-8; rename the file')
+                raise ValueError(f'{self.path}: the name is not UTF-8; rename the file or its folder')
             return read_image(self.source)
         shape, dtype = self.source.shape, self.source.dtype
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:

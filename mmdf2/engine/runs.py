@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import logging
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
@@ -22,6 +24,7 @@ from mmdf2.command_line import UserError, explain, output_held
 from mmdf2.engine.checkpoints import CheckpointError, load_weights
 from mmdf2.engine.processes import process_group
 from mmdf2.engine.runner_config import OTHER_MODEL
+from mmdf2.faults import FaultsInARow
 from mmdf2.stack import require_gpu_operators, unused_gpu
 
 _BUILDING = Path(mmengine.registry.__file__).parent
@@ -61,6 +64,7 @@ def _build_and_call(config: Config, method: str, screen):
         if message := unused_gpu():
             runner.logger.warning(message)
         runner.register_hook(_ReleaseHook(screen), 'HIGHEST')
+        runner.register_hook(_ModelFaultsHook(), 'HIGHEST')
         runner.register_hook(_WeightsHook(config, method == 'train'), 'HIGHEST')
         return getattr(runner, method)()
     except Exception as error:
@@ -90,6 +94,51 @@ class _ReleaseHook(Hook):
         self.screen.release()
 
     before_test = before_val = before_train
+
+
+class _ModelFaultsHook(Hook):
+    """Lets testing go on after an image on which the model fails: it is named, and mmdf2's metrics leave it out.
+
+    A batch on which the model fails is tried image by image. The error is raised when the model fails on 20 images in a
+    row, or on as many as there are.
+    """
+
+    def before_test(self, runner) -> None:
+        """Runs before the first batch of testing."""
+        _guard(runner.model, 'test_step', len(runner.test_dataloader.dataset))
+
+    def before_val(self, runner) -> None:
+        """Runs before the first batch of validation."""
+        _guard(runner.model, 'val_step', len(runner.val_dataloader.dataset))
+
+    def after_test(self, runner) -> None:
+        """Gives the model its own methods back, so that it is garbage when nobody else holds it."""
+        for name in ('test_step', 'val_step'):
+            vars(runner.model).pop(name, None)
+
+    after_val = after_test
+
+
+def _guard(model, name: str, images: int) -> None:
+    """Replaces a method of the model that predicts a batch by one that survives images on which it fails."""
+    step, faults = getattr(model, name), FaultsInARow(min(20, images))
+
+    def guarded(data: dict) -> list:
+        try:
+            found = step(data)
+        except Exception as error:
+            samples = data['data_samples']
+            if len(samples) > 1:
+                singles = ({key: part[row : row + 1] for key, part in data.items()} for row in range(len(samples)))
+                return [sample for single in singles for sample in guarded(single)]
+            reason = f'{samples[0].get("img_path", "an image")}: {faults.failed(error, "the model")}'
+            print_log(f'{reason}; it is left out of the figures', 'current', logging.WARNING)
+            samples[0].set_metainfo({'unreadable': reason})
+            return samples
+        faults.passed()
+        return found
+
+    setattr(model, name, guarded)
 
 
 class _WeightsHook(Hook):

@@ -106,7 +106,9 @@ def evaluate_files(
         items, gallery = open_retrieval_truth(source, query_gt, gallery_gt, subsets)
         known = source.sizes if source else None
         for kind in retrievals:
-            outcome = evaluate_lists(read_retrieved_lists(given[kind], known), items, gallery)
+            lists = read_retrieved_lists(given[kind], known)
+            report[ABOUT]['notes'] += _boxes_like_shares(np.concatenate([lists.boxes, lists.hit_boxes]), given[kind])
+            outcome = evaluate_lists(lists, items, gallery)
             report[kind] = retrieval_figures(outcome, items, columns)
             report[CATEGORIES][kind] = retrieval_categories(outcome, items, columns)
     if 'verification' in given:
@@ -147,6 +149,7 @@ def _add_detections(report: dict, source: TruthSource, kind: str, path: Path, co
         report[ABOUT]['notes'].append(f'{kind}: {missing} of {len(source.sizes)} images have no result')
     if kind == 'bbox':
         report[ABOUT]['notes'] += _boxes_like_corners(detections.boxes, detections.image_ids, source.sizes, path)
+        report[ABOUT]['notes'] += _boxes_like_shares(detections.boxes, path)
     for task in tqdm(DETECTION_TASKS[kind], desc=f'evaluating {kind}', disable=None):
         if task == 'keypoints_all' and not source.has_occluded_landmarks:
             report[ABOUT]['notes'].append(
@@ -171,4 +174,13 @@ def _boxes_like_corners(
     return [
         f'{path}: {beyond.sum()} of {len(boxes)} boxes reach beyond their images; bbox must be x, y, width, '
         'height, not corners x1, y1, x2, y2'
+    ]
+
+
+def _boxes_like_shares(boxes: np.ndarray | None, path: Path) -> list[str]:
+    """A note, if no coordinate of any box is beyond 1, as of boxes that are shares of the image's size."""
+    if boxes is None or not len(boxes) or boxes.max() > 1:
+        return []
+    return [
+        f'{path}: no coordinate of its {len(boxes)} boxes is beyond 1; boxes must be in pixels, not shares of a size'
     ]

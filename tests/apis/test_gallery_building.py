@@ -16,7 +16,11 @@ from PIL import Image
 from mmdf2 import files
 from mmdf2.apis import ClothesInferencer, FashionSearch, gallery_building
 from mmdf2.apis.gallery_building import add_images
+from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.search import extracted_items, model_identity, model_similarity, open_gallery_of
+from mmdf2.categories import Source
+from mmdf2.datasets.prepare import open_or_prepare
+from mmdf2.evaluation.records import EvaluationError
 from mmdf2.retrieval.expansion import expand_by_gallery
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
@@ -93,6 +97,29 @@ def test_whatever_one_image_does_it_is_named_and_the_others_are_added(inferencer
     # All of them again: what is there is not looked at, and what failed fails by name again.
     again = build(tmp_path / 'gallery', inferencer, [odd, *photos])
     assert (again.items, again.broken) == (0, {name: added.broken[name] for name in again.broken})
+
+
+def test_a_user_image_that_fails_is_named_and_left_out_of_the_figures(inferencer, tiny_root, tmp_path, capsys):
+    folders = []
+    for name in ('broken', 'without'):
+        shutil.copytree(tiny_root / 'validation', tmp_path / name / 'validation')
+        folders.append(tmp_path / name / 'validation' / 'image')
+    (folders[1] / '000003.jpg').unlink()
+    (tmp_path / 'without' / 'validation' / 'annos' / '000003.json').unlink()
+    stores = [open_or_prepare(folder.parents[1], 'validation') for folder in folders]
+    build(tmp_path / 'gallery', inferencer, list(split_images(stores[0], folders[0], Source.SHOP)))
+    gallery = open_gallery(tmp_path / 'gallery')
+    (folders[0] / '000003.jpg').write_bytes(b'no image any more')
+    found, expected = (
+        evaluate_gallery(gallery, inferencer, store, folder) for store, folder in zip(stores, folders, strict=True)
+    )
+    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True) and expected['queries'] > 3
+    said = capsys.readouterr().err
+    assert '1 of 8 user images are left out of the figures' in said and '000003.jpg is not a readable image' in said
+    for path in split_images(stores[0], folders[0], Source.USER):
+        os.unlink(path)
+    with pytest.raises(EvaluationError, match='no user image can be used'):
+        evaluate_gallery(gallery, inferencer, stores[0], folders[0])
 
 
 class Killed(BaseException):

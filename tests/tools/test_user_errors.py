@@ -251,6 +251,83 @@ def test_a_tool_ends_with_one_sentence(folder, name):
     assert re.search(message, fault_of(run(*command, cwd=folder)))
 
 
+# What can be checked before the work: each command would prepare `fresh`, or make the folder `work`, if it began.
+TEST = (
+    'test.py',
+    'config.py',
+    'weights.pth',
+    '--work-dir',
+    'work',
+    '--cfg-options',
+    'test_dataloader.dataset.data_root=fresh',
+)
+BEFORE_THE_WORK = {
+    'no place for the report': (
+        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'file/report.json'),
+        r'--out file: nothing can be written there \(Not a directory\); give another path',
+    ),
+    'a folder for a report': (
+        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'folder.json'),
+        r'--out folder\.json: that is a folder; name a file',
+    ),
+    'a folder for a part of the report': (
+        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'part.json'),
+        r'--out part\.md: that is a folder; name a file',
+    ),
+    'the last of many results': (
+        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--retrieval-gt', 'nothere.json'),
+        r'--retrieval-gt nothere\.json cannot be read \(No such file or directory\); correct the path',
+    ),
+    'no place for a page': (
+        ('analyze.py', 'dataset', '--store', 'fresh', '--out', 'file'),
+        r'--out file: nothing can be',
+    ),
+    'no results to look at': (
+        ('analyze.py', 'errors', '--gt', 'fresh', '--bbox', 'empty.json', '--retrieval', 'nothere', '--out', 'o'),
+        r'--retrieval nothere cannot be read',
+    ),
+    'no images to show': (
+        ('analyze.py', 'errors', '--gt', 'fresh', '--bbox', 'empty.json', '--images', 'nothere', '--out', 'o'),
+        r'--images nothere: there is no such folder',
+    ),
+    'no place for contours': (('mask_tool.py', 'fresh', '--out', 'file'), r'--out file: nothing can be written there'),
+    'no place for an export': (
+        ('prepare_deepfashion2.py', 'fresh', '--export', 'file'),
+        r'--export file: nothing can be',
+    ),
+    'no place for predictions': (
+        (*TEST, '--dump', 'file/dump'),
+        r'--dump file/dump: nothing can be .* \(Not a directory',
+    ),
+    'no place for pictures': ((*TEST, '--show-dir', 'file'), r'--show-dir file: nothing can be written there'),
+    'no image for the demo': (
+        ('demo.py', '--images', 'empty', '--work-dir', 'work'),
+        r'there is no image in it; name a',
+    ),
+    'no place for a contact sheet': (
+        ('make_wardrobe.py', '--contact-sheet', 'empty'),
+        r'--contact-sheet empty: that is a folder; name a file',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', BEFORE_THE_WORK)
+def test_what_can_be_checked_before_the_work_is(folder, tiny_root, tmp_path, monkeypatch, name):
+    (tool, *arguments), message = BEFORE_THE_WORK[name]
+    shutil.copytree(tiny_root / 'validation', tmp_path / 'fresh' / 'validation')
+    for file in ('config.py', 'weights.pth', 'file'):
+        (tmp_path / file).symlink_to(folder / file)
+    for made in ('folder.json', 'part.md', 'empty'):
+        (tmp_path / made).mkdir()
+    (tmp_path / 'empty.json').write_text('[]')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as caught:
+        load_tool(tool).main(arguments)
+    assert re.search(message, explain(caught.value) or '')
+    assert not (tmp_path / 'fresh' / 'validation.store').exists()
+    assert not (tmp_path / 'work').exists() and not (tmp_path / 'o').exists()
+
+
 def test_a_missing_wardrobe_ends_with_the_command_that_draws_it(tmp_path):
     fault = fault_of(run('train.py', WARDROBE, cwd=tmp_path))
     assert 'no folder data/wardrobe/train/image. This command makes the dataset:' in fault

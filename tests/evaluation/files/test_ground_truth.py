@@ -223,3 +223,11 @@ def test_boxes_that_look_like_corners_are_noted(tmp_path):
     results.write_text(json.dumps([{'image_id': 7, 'category_id': 2, 'score': 0.5, 'bbox': [3, 2, 5, 4]}]))
     notes = evaluate_files(ResultFiles(bbox=results), gt)['about']['notes']
     assert any('results.json: 1 of 1 boxes reach beyond' in note and 'not corners' in note for note in notes)
+
+
+def test_boxes_that_look_like_shares_are_noted(tmp_path):
+    gt, results = write_truth(tmp_path / 'gt.json', [], [ITEM]), tmp_path / 'results.json'
+    for box, noted in (([0.1, 0.2, 0.5, 0.4], True), ([0.1, 0.2, 1.5, 0.4], False)):
+        results.write_text(json.dumps([{'image_id': 7, 'category_id': 2, 'score': 0.5, 'bbox': box}]))
+        notes = evaluate_files(ResultFiles(bbox=results), gt)['about']['notes']
+        assert any('results.json: no coordinate of its 1 boxes is beyond 1' in note for note in notes) == noted

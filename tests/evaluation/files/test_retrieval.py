@@ -76,6 +76,23 @@ class TestFiles:
         with pytest.raises(EvaluationError, match=rf'{paths[number].name}, line 1, {expected}'):
             evaluate_files(ResultFiles(retrieval=paths[0]), query_gt=paths[1], gallery_gt=paths[2])
 
+    def test_boxes_that_look_like_shares_are_noted(self, tmp_path):
+        results, *truth = random_files(np.random.default_rng(1))
+        paths = [tmp_path / name for name in ('results.json', 'query.json', 'gallery.json')]
+        largest = max(
+            max(result['query_bbox'] + [x for box in result['gallery_bbox'] for x in box]) for result in results
+        )
+        for scale, noted in ((1 / largest, True), (1, False)):
+            for result in results:
+                result['query_bbox'] = [x * scale for x in result['query_bbox']]
+                result['gallery_bbox'] = [[x * scale for x in box] for box in result['gallery_bbox']]
+            if not noted:
+                results[0]['query_bbox'] = [0, 0, 1.5, 1]
+            for path, content in zip(paths, (results, *truth), strict=True):
+                path.write_text(json.dumps(content))
+            report = evaluate_files(ResultFiles(retrieval=paths[0]), query_gt=paths[1], gallery_gt=paths[2])
+            assert any('results.json: no coordinate of' in note for note in report['about']['notes']) == noted
+
     def test_a_box_without_width_is_a_box(self):
         files = random_files(np.random.default_rng(1))
         files[0][3]['query_bbox'] = [5, 5, 5, 5]
