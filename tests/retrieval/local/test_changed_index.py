@@ -45,14 +45,14 @@ def recall(gallery, vectors, ids, queries, k=20, categories=None):
 def test_near_duplicates_that_were_removed_hide_nothing(settings, positive):
     rng = np.random.default_rng(0)
     gallery = FaissGallery(make_similarity(rng, 16, positive))
-    centres, vectors, articles = make_articles(rng, 60, 100, 16)
-    gallery.add(vectors, make_items(rng, 6000, (4,)))
+    centres, vectors, articles = make_articles(rng, 60, 50, 16)
+    gallery.add(vectors, make_items(rng, 3000, (4,)))
     gallery.build_index(settings, least_items=1000)
     gone = nearest_articles(gallery.similarity, centres, 7, 24)
     queries = (centres[gone] + rng.normal(size=(24, 16)) * 0.01).astype(np.float32)
     # One article after the other, so that restrictions follow restrictions.
     for article in gone:
-        assert gallery.remove(np.flatnonzero(articles == article)) == 100
+        assert gallery.remove(np.flatnonzero(articles == article)) == 50
     left = np.flatnonzero(~np.isin(articles, gone))
     after = recall(gallery, vectors, left, queries)
     gallery.build_index(settings, least_items=1000)
