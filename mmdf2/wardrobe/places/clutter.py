@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from mmdf2.wardrobe.canvas import Surface
-from mmdf2.wardrobe.cloth.fabric import periodic_noise
+from mmdf2.wardrobe.cloth.fabric import periodic_noise, print_tile, sample_fabric
 from mmdf2.wardrobe.cloth.texture import drapery_maps
-from mmdf2.wardrobe.geometry import band, polygon_of, spline
+from mmdf2.wardrobe.geometry import affine, band, polygon_of, spline
 from mmdf2.wardrobe.people.body import as_color
 from mmdf2.wardrobe.people.figure import Layer
 from mmdf2.wardrobe.photo_folder import nth_photo
@@ -56,7 +56,9 @@ def other_place(rng: np.random.Generator, background: np.ndarray, source: str, w
 
 def clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Draws things of all sizes that cover each other, as behind people on photos: (height, width, 3) uint8 BGR."""
-    columns, rows = width // SHRINK + 1, height // SHRINK + 1
+    # Most are as sharp as what is before them; otherwise models learn that what is sharp is a garment.
+    shrink = SHRINK if rng.random() < 0.35 else 1
+    columns, rows = width // shrink + 1, height // shrink + 1
     image = np.ascontiguousarray(_surface(rng, rows, columns, _tone(rng), rng.uniform(0.03, 0.2)))
     if rng.random() < 0.5:
         horizon = int(rows * rng.uniform(0.3, 0.9))
@@ -64,12 +66,72 @@ def clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     palette = [_tone(rng) for _ in range(6)]
     count = int(rng.choice((0, 8, 25, 70), p=(0.08, 0.22, 0.4, 0.3)))
     sizes = np.sort(np.exp(rng.uniform(np.log(0.03), np.log(0.7), count)))[::-1] * max(rows, columns)
-    for size in sizes:
-        _thing(rng, image, size, palette[rng.integers(len(palette))])
-    blur = rng.choice((0.0, 0.0, 0.0, 0.7, 1.5, 3.0, 5.0))
+    special = rng.random(count)
+    for size, lot in zip(sizes, special, strict=True):
+        color = palette[rng.integers(len(palette))]
+        if lot < 0.1:
+            _row_of_things(rng, image, size, color)
+        elif lot < 0.16:
+            _foliage(rng, image, size)
+        elif lot < 0.22:
+            _pole(rng, image, size, color)
+        else:
+            _thing(rng, image, size, color)
+    blur = rng.choice((0.0, 0.7, 1.5, 3.0, 5.0), p=(0.55, 0.15, 0.12, 0.1, 0.08))
     if blur:
-        image = cv2.GaussianBlur(image, (0, 0), blur)
+        image = cv2.GaussianBlur(image, (0, 0), blur * 2 / shrink)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _row_of_things(rng, image, size, color) -> None:
+    """Draws the same thing again and again, as windows of a house, books on a shelf or bars of a fence are."""
+    rows, columns = image.shape[:2]
+    across, down = int(rng.integers(2, 10)), int(rng.choice((1, 1, 2, 4, 7)))
+    pitch = np.maximum(size * np.exp(rng.normal(0, 0.3, 2)) / (across, down) * (1, 0.8), 3)
+    filled = pitch * rng.uniform(0.35, 0.9, 2)
+    corner = rng.uniform((-0.3 * size, -0.3 * size), (columns, rows))
+    slant = rng.normal(0, 0.12)  # a wall that is seen from the side
+    if rng.random() < 0.6:
+        whole = np.array([[0, 0], [across, slant * across], [across, down + slant * across], [0, down]])
+        _fill(image, corner + whole * pitch, _varied(rng, color))
+    shade, other = _varied(rng, color), _varied(rng, _tone(rng))
+    for column in range(across):
+        for row in range(down):
+            place = corner + (np.array([column, row + slant * column]) + 0.05) * pitch
+            box = np.array([[0, 0], [1, slant], [1, 1 + slant], [0, 1]]) * filled
+            _fill(image, place + box, shade if rng.random() < 0.8 else other)
+
+
+def _foliage(rng, image, size) -> None:
+    """Draws leaves of a plant or a tree, light and dark."""
+    rows, columns = image.shape[:2]
+    center, spread = rng.uniform((0, 0), (columns, rows)), size * rng.uniform(0.2, 0.5, 2)
+    green = np.array([45.0, 110.0, 70.0]) * rng.uniform(0.5, 1.5) + rng.normal(0, 15, 3)
+    places = center + rng.normal(0, 1, (int(rng.integers(30, 140)), 2)) * spread
+    radius = max(1.0, 0.035 * size)
+    for (x, y), shade in zip(places, rng.uniform(0.45, 1.6, len(places)), strict=True):
+        axes = (int(radius * (0.6 + shade)) + 1, int(radius) + 1)
+        tone = np.clip(green * shade, 0, 255).tolist()
+        cv2.ellipse(image, (int(x), int(y)), axes, float(shade * 360), 0, 360, tone, -1)
+
+
+def _pole(rng, image, size, color) -> None:
+    """Draws something long and thin: a pole, a cable, a frame or the edge of a wall."""
+    rows, columns = image.shape[:2]
+    start = rng.uniform((0, 0), (columns, rows))
+    angle = rng.choice((0.0, np.pi / 2)) + rng.normal(0, 0.1)
+    end = start + size * rng.uniform(1, 3) * np.array([np.cos(angle), np.sin(angle)])
+    ends = np.round(np.stack([start, end])).astype(int).tolist()
+    width = max(1, int(size * rng.uniform(0.01, 0.08)))
+    cv2.line(image, ends[0], ends[1], _varied(rng, color), width, cv2.LINE_AA)
+
+
+def _varied(rng, color) -> list[float]:
+    return np.clip(np.array(color) * rng.uniform(0.7, 1.25) + rng.normal(0, 6, 3), 0, 255).tolist()
+
+
+def _fill(image, outline, color) -> None:
+    cv2.fillPoly(image, [np.round(outline * 16).astype(np.int32)], color, cv2.LINE_AA, 4)
 
 
 def _ground(rng, rows, columns) -> np.ndarray:
@@ -95,7 +157,11 @@ def _thing(rng, image, size, color) -> None:
         return
     mask = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
     cv2.fillPoly(mask, [outline - np.array([x1, y1], dtype=np.int32) * 16], 255, cv2.LINE_8, 4)
-    cv2.copyTo(_surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.03, 0.25)), mask, image[y1:y2, x1:x2])
+    surface = _surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.03, 0.25))
+    if rng.random() < 0.2:
+        surface = _printed(rng, y2 - y1, x2 - x1) if rng.random() < 0.4 else surface
+        surface = _shaded(surface, 1 + rng.uniform(0.05, 0.2) * _folds(rng, y2 - y1, x2 - x1))
+    cv2.copyTo(surface, mask, image[y1:y2, x1:x2])
 
 
 def _outline(rng, size, center) -> np.ndarray:
@@ -164,20 +230,33 @@ def bedding(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Draws what a garment is laid on: a bed's cover with folds, boards or a carpet; (height, width, 3) uint8."""
     if rng.random() < 0.5:
         return _surface(rng, height, width, _tone(rng), rng.uniform(0.03, 0.25))
+    cover = _printed(rng, height, width) if rng.random() < 0.4 else _surface(rng, height, width, _tone(rng), 0.03)
+    return _shaded(cover, 1 + rng.uniform(0.03, 0.16) * _folds(rng, height, width))
+
+
+def _printed(rng, rows, columns) -> np.ndarray:
+    """The print of a bed's cover, a curtain or a cushion: (rows, columns, 3) uint8."""
+    tile, _ = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
+    scale, angle = np.exp(rng.uniform(np.log(0.6), np.log(3))), rng.normal(0, 0.4)
+    place = affine(scale, angle, rng.uniform(0, 64, 2))
+    return cv2.warpAffine(
+        tile, place, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP
+    )
+
+
+def _folds(rng, rows, columns) -> np.ndarray:
+    """Folds of curtains, covers and other cloth: a (rows, columns) map around 0."""
     kinds = drapery_maps()
     maps = kinds[str(rng.choice(list(kinds)))]
     angle, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.6)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    place = np.array([[cos, -sin, 0], [sin, cos, 0]])
-    folds = cv2.warpAffine(
+    return cv2.warpAffine(
         maps[rng.integers(len(maps))],
-        place,
-        (width, height),
+        np.array([[cos, -sin, 0], [sin, cos, 0]]),
+        (columns, rows),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )
-    light = 1 + rng.uniform(0.03, 0.16) * folds
-    return _shaded(_surface(rng, height, width, _tone(rng), 0.03), light)
 
 
 def hanger(rng: np.random.Generator) -> list[Layer]:
