@@ -237,6 +237,7 @@ def bedding(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 def _printed(rng, rows, columns) -> np.ndarray:
     """The print of a bed's cover, a curtain or a cushion: (rows, columns, 3) uint8."""
     tile, _ = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
+    assert tile is not None, 'a cloth without print was not asked for'
     scale, angle = np.exp(rng.uniform(np.log(0.6), np.log(3))), rng.normal(0, 0.4)
     place = affine(scale, angle, rng.uniform(0, 64, 2))
     return cv2.warpAffine(
