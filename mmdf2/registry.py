@@ -24,7 +24,7 @@ DATA_SAMPLERS = Registry(
     'data sampler', parent=ROOT_DATA_SAMPLERS, scope='mmdf2', locations=['mmdf2.datasets.samplers']
 )
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmdf2', locations=['mmdf2.datasets.transforms'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmdf2', locations=['mmdf2.engine', 'mmdf2.visualization'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmdf2', locations=['mmdf2.engine', 'mmdf2.visualization.hook'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope='mmdf2', locations=['mmdf2.engine'])
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmdf2', locations=['mmdf2.evaluation.metrics'])
 VISUALIZERS = Registry('visualizer', parent=ROOT_VISUALIZERS, scope='mmdf2', locations=['mmdf2.visualization'])

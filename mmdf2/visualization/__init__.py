@@ -2,10 +2,9 @@
 
 from mmdf2.visualization.drawing import draw_boxes, draw_instances, draw_items, draw_landmarks, draw_masks
 from mmdf2.visualization.retrieval_rows import RetrievalRow, draw_retrieval_rows
-from mmdf2.visualization.visualizer import ClothesVisualizationHook, ClothesVisualizer, draw_instance_data
+from mmdf2.visualization.visualizer import ClothesVisualizer, draw_instance_data
 
 __all__ = [
-    'ClothesVisualizationHook',
     'ClothesVisualizer',
     'RetrievalRow',
     'draw_boxes',

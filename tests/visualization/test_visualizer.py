@@ -14,7 +14,8 @@ from PIL import Image
 
 from mmdf2.images import read_image, write_image
 from mmdf2.registry import HOOKS
-from mmdf2.visualization import ClothesVisualizationHook, ClothesVisualizer
+from mmdf2.visualization import ClothesVisualizer
+from mmdf2.visualization.hook import ClothesVisualizationHook
 
 GREY = 127
 
