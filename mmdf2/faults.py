@@ -4,6 +4,9 @@ Inference, training and testing go on after an image that fails. They need one r
 fails on every image would otherwise go on for hours. It is a module of its own because neither may import the other.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 
 class FaultsInARow:
     """Counts images that fail one after the other.
@@ -34,6 +37,27 @@ class FaultsInARow:
         if self._count >= self.limit:
             raise error
         return f'{what} failed on it: {first_line(error)}'
+
+
+def predict_each(predict: Callable[[Sequence], list], images: Sequence, faults: FaultsInARow) -> list[Any]:
+    """Lets a model predict images together, and one by one when it fails on them together.
+
+    Args:
+        predict: Returns what the model finds on each image of a part of ``images``.
+        images: The images, in any form that ``predict`` takes.
+        faults: Counts the images on which the model fails; the error of the last of its limit is raised.
+
+    Returns:
+        What the model finds on each image; for an image on which it fails, the sentence of ``FaultsInARow.failed``.
+    """
+    try:
+        found = predict(images)
+    except Exception as error:
+        if len(images) == 1:
+            return [faults.failed(error, 'the model')]
+        return [one for row in range(len(images)) for one in predict_each(predict, images[row : row + 1], faults)]
+    faults.passed()
+    return found
 
 
 def first_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from mmdf2.categories import CATEGORIES, CATEGORY_NAMES
 from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
 from mmdf2.evaluation.files.masks import encode_masks
-from mmdf2.faults import FaultsInARow
+from mmdf2.faults import FaultsInARow, predict_each
 from mmdf2.files import finish_file
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
@@ -214,14 +214,9 @@ class ClothesInferencer:
         """What the model finds on images; what failed, in words, in the place of an image on which it fails."""
         if not packed:
             return []
-        try:
-            samples = [sample.cpu() for sample in self.model.test_step(pseudo_collate(packed))]
-        except Exception as error:
-            if len(packed) == 1:
-                return [faults.failed(error, 'the model')]
-            return [found for one in packed for found in self._forward([one], faults)]
-        faults.passed()
-        return samples
+        return predict_each(
+            lambda part: [sample.cpu() for sample in self.model.test_step(pseudo_collate(part))], packed, faults
+        )
 
 
 class _Lines:

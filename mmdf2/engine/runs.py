@@ -24,7 +24,7 @@ from mmdf2.command_line import UserError, explain, output_held
 from mmdf2.engine.checkpoints import CheckpointError, load_weights
 from mmdf2.engine.processes import process_group
 from mmdf2.engine.runner_config import OTHER_MODEL
-from mmdf2.faults import FaultsInARow
+from mmdf2.faults import FaultsInARow, predict_each
 from mmdf2.stack import require_gpu_operators, unused_gpu
 
 _BUILDING = Path(mmengine.registry.__file__).parent
@@ -124,21 +124,27 @@ def _guard(model, name: str, images: int) -> None:
     step, faults = getattr(model, name), FaultsInARow(min(20, images))
 
     def guarded(data: dict) -> list:
-        try:
-            found = step(data)
-        except Exception as error:
-            samples = data['data_samples']
-            if len(samples) > 1:
-                singles = ({key: part[row : row + 1] for key, part in data.items()} for row in range(len(samples)))
-                return [sample for single in singles for sample in guarded(single)]
-            reason = f'{samples[0].get("img_path", "an image")}: {faults.failed(error, "the model")}'
-            print_log(f'{reason}; it is left out of the figures', 'current', logging.WARNING)
-            samples[0].set_metainfo({'unreadable': reason})
-            return samples
-        faults.passed()
-        return found
+        samples = data['data_samples']
+
+        def predict(rows: range) -> list:
+            whole = len(rows) == len(samples)
+            return step(data if whole else {key: part[rows.start : rows.stop] for key, part in data.items()})
+
+        found = predict_each(predict, range(len(samples)), faults)
+        return [
+            _left_out(sample, result) if isinstance(result, str) else result
+            for sample, result in zip(samples, found, strict=True)
+        ]
 
     setattr(model, name, guarded)
+
+
+def _left_out(sample, reason: str):
+    """Marks the data sample of an image on which the model failed, for the metrics, and names it in the log."""
+    reason = f'{sample.get("img_path", "an image")}: {reason}'
+    print_log(f'{reason}; it is left out of the figures', 'current', logging.WARNING)
+    sample.set_metainfo({'unreadable': reason})
+    return sample
 
 
 class _WeightsHook(Hook):
