@@ -141,9 +141,7 @@ class ItemTable:
         Raises:
             TypeError: ``values`` is a text and not a list, or one of them is neither text, number nor truth value.
         """
-        if isinstance(values, str):
-            raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
-        wanted = {exact(value) for value in values}
+        wanted = exact_values(values)
         if name != 'image':
             return self._ids_with_field(name, wanted)
         # SQLite takes no text that is not UTF-8, as a file's name may be, so no item has it.
@@ -192,6 +190,17 @@ def exact(value) -> tuple[str, str | int | float]:
     kind = 'text' if isinstance(value, str) else 'truth' if isinstance(value, bool) else 'number'
     # Python compares integers and floats by every digit.
     return kind, value
+
+
+def exact_values(values: Iterable) -> set[tuple]:
+    """What ``exact`` makes of each of the values that a search looks for.
+
+    Raises:
+        TypeError: ``values`` is a text and not a list, or one of them is neither text, number nor truth value.
+    """
+    if isinstance(values, str):
+        raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
+    return {exact(value) for value in values}
 
 
 def has_value(fields: dict, name: str, wanted: set[tuple]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import Hit
-from mmdf2.retrieval.items import GalleryItem, exact, has_value, is_scalar
+from mmdf2.retrieval.items import GalleryItem, exact, exact_values, has_value, is_scalar
 from mmdf2.retrieval.milvus.client import MilvusConnection
 from mmdf2.retrieval.milvus.collection import LONGEST_TEXT, MOST_MARKS
 from mmdf2.retrieval.similarity import DistanceSpace
@@ -69,12 +69,9 @@ class ItemRows:
         Raises:
             TypeError: A text in place of a list, or values that are neither text nor number.
         """
-        if isinstance(values, str):
-            raise TypeError(f'values must be a list of those looked for, got the string {values!r}')
-        values = list(values)
-        wanted = {exact(value) for value in values}
+        wanted = exact_values(values)
         kind = ('image', '') if name == 'image' else ('field', name)
-        marks = sorted({mark(*kind, value) for value in values})
+        marks = sorted({mark(*kind, value) for _, value in wanted})
         found: set[int] = set()
         for start in range(0, len(marks), _BATCH_ROWS):
             expression = f'array_contains_any(marks, {marks[start : start + _BATCH_ROWS]})'
@@ -262,9 +259,7 @@ def comparable(value):
     Raises:
         TypeError: It is neither text nor number.
     """
-    value = value.item() if isinstance(value, np.generic) else value
-    if not is_scalar(value):
-        raise TypeError(f'fields are searched by texts and numbers, got {value!r}')
+    _, value = exact(value)
     if isinstance(value, float) and not value.is_integer():
         return value
     return value if isinstance(value, str) else int(value)
