@@ -19,7 +19,6 @@ from mmdf2.files import AnyPath
 RESULT_KINDS = ('bbox', 'segm', 'keypoints')
 # category_id -> label, where nothing says otherwise.
 OWN_LABELS = {category.id: category.label for category in CATEGORIES}
-LARGEST_ID = 2**62
 # What the ``keypoints`` of an entry should be, for messages.
 KEYPOINTS = f'{3 * TOTAL_LANDMARKS} finite numbers x, y, v of all {TOTAL_LANDMARKS} landmarks'
 
@@ -106,17 +105,23 @@ def _read_boxes(path: AnyPath, rows: _Rows) -> Detections:
 
 def label_of(entry: JsonEntry, labels: dict[int, int]) -> int:
     """The label of an entry's ``category_id``, which must be among the keys of ``labels``."""
+    category_id: Any = entry.value.get('category_id')
+    # True equals 1 and is no id; 1.0 is one.
+    label = labels.get(category_id) if type(category_id) in (int, float) else None
+    if label is None:
+        raise entry.wrong('category_id', _known_ids(labels))
+    return label
+
+
+def _known_ids(labels: dict[int, int]) -> str:
+    """What a category_id should be, for messages."""
     if labels == OWN_LABELS:
-        return entry.integer('category_id', 1, NUM_CATEGORIES) - 1
+        return f'an integer from 1 to {NUM_CATEGORIES}'
     known = ', '.join(f'{category_id} {CATEGORIES[label].name}' for category_id, label in labels.items())
-    expected = (
+    return (
         f"the id of a category of DeepFashion2 in the ground truth's own categories ({known or 'none'}); correct the "
         'names there, or leave the list of categories out if the ids are those of DeepFashion2'
     )
-    category_id = entry.integer('category_id', 0, LARGEST_ID, expected)
-    if category_id not in labels:
-        raise entry.wrong('category_id', expected)
-    return labels[category_id]
 
 
 def box_of(entry: JsonEntry) -> Sequence[float]:

@@ -10,13 +10,12 @@ import numpy as np
 from mmdf2.categories import ATTRIBUTES, CATEGORIES, TOTAL_LANDMARKS, label_of_name
 from mmdf2.evaluation.files.detections import (
     KEYPOINTS,
-    LARGEST_ID,
     OWN_LABELS,
     box_of,
     label_of,
     local_landmarks,
 )
-from mmdf2.evaluation.files.json_list import JsonEntry, read_lists
+from mmdf2.evaluation.files.json_list import LARGEST_ID, JsonEntry, read_lists
 from mmdf2.evaluation.files.masks import checked_masks, mask_of
 from mmdf2.evaluation.records import EvaluationError, GroundTruth
 from mmdf2.files import AnyPath

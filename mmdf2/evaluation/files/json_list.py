@@ -22,6 +22,8 @@ from mmdf2.files import AnyPath, open_for_replacement, write_json_list
 _CHUNK = 1 << 22
 _SPACE = re.compile(r'[ \t\n\r]*')
 _DECODER = json.JSONDecoder()
+# Ids are kept in 64 bits with a sign.
+LARGEST_ID = 2**62
 # What a box of corners should be, for messages about one that is not.
 CORNERS = 'x1, y1, x2, y2 with x1 <= x2 and y1 <= y2: corners, not x, y, width and height'
 # When a fault is so near the end of what was read, in characters, the entry may only be cut in two.

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from mmdf2.categories import ATTRIBUTES, CATEGORIES, MAX_PAIR_ID, MAX_STYLE, NUM_CATEGORIES, identity_code
-from mmdf2.evaluation.files.json_list import CORNERS, JsonEntry, all_finite, list_entries, read_entries
+from mmdf2.evaluation.files.json_list import CORNERS, LARGEST_ID, JsonEntry, all_finite, list_entries, read_entries
 from mmdf2.evaluation.retrieval import MAX_HITS, Outcome, RetrievalItems, RetrievedLists, evaluate_lists
 from mmdf2.files import AnyPath
 
-_LARGEST_ID = 2**62
 _BOX = 'x1, y1, x2, y2, finite'
 
 
@@ -47,7 +46,7 @@ def retrieved_lists(entries: Iterable[JsonEntry], images: Container[int] | None 
     image_ids, boxes, labels, scores, hits = [], [], [], [], []
     for entry in entries:
         hits.append(_hits(entry))
-        image_ids.append(entry.integer('query_image_id', 0, _LARGEST_ID))
+        image_ids.append(entry.integer('query_image_id', 0, LARGEST_ID))
         if images is not None:
             _check_images(entry, images, image_ids[-1], hits[-1][0])
         boxes.append(entry.corners('query_bbox'))
@@ -68,7 +67,7 @@ def retrieved_lists(entries: Iterable[JsonEntry], images: Container[int] | None 
 def _hits(entry: JsonEntry) -> tuple[list[int], np.ndarray]:
     images: Any = entry.value.get('gallery_image_id')
     boxes: Any = entry.value.get('gallery_bbox')
-    if not isinstance(images, list) or not all(type(image) is int and 0 <= image <= _LARGEST_ID for image in images):
+    if not isinstance(images, list) or not all(type(image) is int and 0 <= image <= LARGEST_ID for image in images):
         raise entry.wrong('gallery_image_id', 'a list of image ids')
     fits = isinstance(boxes, list) and all(isinstance(box, list | tuple) and len(box) == 4 for box in boxes)
     if not fits or len(boxes) != len(images) or not all_finite(list(chain.from_iterable(boxes))):
@@ -120,7 +119,7 @@ def gallery_items(entries: Iterable[JsonEntry]) -> RetrievalItems:
 def _items(entries: Iterable[JsonEntry], image_field: str, with_labels: bool) -> RetrievalItems:
     image_ids, boxes, labels, styles, pair_ids, attributes = [], [], [], [], [], []
     for entry in entries:
-        image_ids.append(entry.integer(image_field, 0, _LARGEST_ID))
+        image_ids.append(entry.integer(image_field, 0, LARGEST_ID))
         boxes.append(entry.corners('bbox'))
         if with_labels:
             labels.append(entry.integer('cls', 1, NUM_CATEGORIES) - 1)
