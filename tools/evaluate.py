@@ -16,7 +16,7 @@ if __name__ == '__main__':
     start()
 
 from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
-from mmdf2.evaluation.report.tables import report_text, write_report
+from mmdf2.evaluation.report.tables import report_paths, report_text, write_report
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,22 +42,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--subsets', action='store_true', help="the paper's thirteen columns, not only the overall one")
     parser.add_argument('--out', type=Path, metavar='REPORT.json', help='write the report, with .md and .csv beside it')
     args = parser.parse_args(argv)
-    if args.out and args.out.suffix != '.json':
-        parser.error(f'--out: the report is a .json file, with .md and .csv beside it; got {args.out}')
+    try:
+        report_paths(args.out or 'report.json')
+    except ValueError as error:
+        parser.error(f'--out: {error}')
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     """Evaluates, prints the report and writes it."""
     args = parse_args(argv)
-    for suffix in ('.json', '.md', '.csv') if args.out else ():
-        require_file('--out', args.out.with_suffix(suffix))
-    inputs = (*ResultFiles.__dataclass_fields__, 'query_gt', 'gallery_gt')
-    for name in inputs:
-        if getattr(args, name) is not None:
-            require_input(f'--{name.replace("_", "-")}', getattr(args, name))
-    files = ResultFiles(**{name: getattr(args, name) for name in ResultFiles.__dataclass_fields__})
-    report = evaluate_files(files, args.gt, args.split, args.query_gt, args.gallery_gt, args.subsets)
+    for path in report_paths(args.out) if args.out else ():
+        require_file('--out', path)
+    results = {name: getattr(args, name) for name in ResultFiles.__dataclass_fields__}
+    for name, path in (*results.items(), ('query_gt', args.query_gt), ('gallery_gt', args.gallery_gt)):
+        if path is not None:
+            require_input(f'--{name.replace("_", "-")}', path)
+    report = evaluate_files(ResultFiles(**results), args.gt, args.split, args.query_gt, args.gallery_gt, args.subsets)
     print(report_text(report))
     for path in write_report(report, args.out) if args.out else ():
         print(f'wrote {path}')

@@ -337,11 +337,16 @@ def write_report(report: Mapping, path: AnyPath) -> list[Path]:
     Raises:
         ValueError: The path does not end in .json.
     """
+    path, markdown, table = report_paths(path)
+    write_json(path, report)
+    write_text(markdown, report_markdown(report))
+    write_text(table, report_csv(report))
+    return [path, markdown, table]
+
+
+def report_paths(path: AnyPath) -> tuple[Path, Path, Path]:
+    """The files that ``write_report`` writes: JSON, Markdown and CSV; ValueError if the path does not end in .json."""
     path = Path(path)
     if path.suffix != '.json':
         raise ValueError(f'the report is a .json file, with .md and .csv beside it; got {path}')
-    texts = {path.with_suffix('.md'): report_markdown(report), path.with_suffix('.csv'): report_csv(report)}
-    write_json(path, report)
-    for name, text in texts.items():
-        write_text(name, text)
-    return [path, *texts]
+    return path, path.with_suffix('.md'), path.with_suffix('.csv')
