@@ -82,10 +82,26 @@ def add_images(
         GalleryError: The folder holds another unfinished extraction, or the gallery holds other items under the ids
             that were reserved for this one.
     """
-    with contextlib.nullcontext() if process_rank()[0] else adding(journal_folder):
-        return _add_images(
-            gallery, inferencer, images, journal_folder, fields or {}, score_threshold, batch_size, progress
-        )
+    rank, processes = process_rank()
+    with adding(journal_folder) if rank == 0 else contextlib.nullcontext():
+        if rank == 0:
+            Journal.begin(journal_folder, _job(gallery, inferencer, images, score_threshold))
+        _wait(processes)
+        journal = Journal(journal_folder)
+        done = journal.done()
+        # The images are shared out by their place in the job, which no progress of another process changes.
+        own = [image for image in journal.job.wanted[rank::processes] if image not in done]
+        with tqdm(total=len(own), desc='garments', unit='image', disable=not progress or rank > 0) as bar:
+            journal.extract(inferencer, own, batch_size, bar.update)
+        _wait(processes)
+        if rank > 0:
+            return None
+        added = AddedImages(len(journal.job.images), present=len(journal.job.present), resumed=len(done))
+        added.broken = {files.printable(image): error for image, error in journal.done().items() if error is not None}
+        with gallery.changing():
+            _fill(gallery, journal, {photo_name(image): entry for image, entry in (fields or {}).items()}, added)
+        journal.remove()
+        return added
 
 
 def adding(journal_folder) -> contextlib.AbstractContextManager[None]:
@@ -98,49 +114,6 @@ def adding(journal_folder) -> contextlib.AbstractContextManager[None]:
     """
     folder = Path(journal_folder)
     return one_writer(folder.with_name(f'.{folder.name}.lock'), folder.with_suffix(''))
-
-
-def _add_images(
-    gallery: Gallery | None,
-    inferencer: ClothesInferencer,
-    images: Iterable[str],
-    journal_folder,
-    fields: dict[str, dict],
-    score_threshold: float,
-    batch_size: int,
-    progress: bool,
-) -> AddedImages | None:
-    rank, processes = process_rank()
-    if rank == 0:
-        given: dict[str, set[str]] = {}
-        for image in images:
-            given.setdefault(photo_name(image), set()).update(photo_names(image))
-        images = list(given)
-        fields = {photo_name(image): own for image, own in fields.items()}
-        job = Job(
-            model=gallery.model,
-            similarity=model_similarity(inferencer).fingerprint(),
-            score_threshold=float(score_threshold),
-            images=images,
-            present=_present(gallery, given),
-        )
-        Journal.begin(journal_folder, job)
-    _wait(processes)
-    journal = Journal(journal_folder)
-    done = journal.done()
-    # The images are shared out by their place in the job, which no progress of another process changes.
-    own = [image for image in journal.job.wanted[rank::processes] if image not in done]
-    with tqdm(total=len(own), desc='garments', unit='image', disable=not progress or rank > 0) as bar:
-        journal.extract(inferencer, own, batch_size, bar.update)
-    _wait(processes)
-    if rank > 0:
-        return None
-    added = AddedImages(len(journal.job.images), present=len(journal.job.present), resumed=len(done))
-    added.broken = {files.printable(image): error for image, error in journal.done().items() if error is not None}
-    with gallery.changing():
-        _fill(gallery, journal, fields, added)
-    journal.remove()
-    return added
 
 
 def photo_name(path) -> str:
@@ -201,6 +174,20 @@ class Job:
         """The images to be extracted."""
         present = set(self.present)
         return [image for image in self.images if image not in present]
+
+
+def _job(gallery: Gallery, inferencer: ClothesInferencer, images: Iterable[str], score_threshold: float) -> Job:
+    """What is to be done with images, whose paths may name a photo in several ways."""
+    names: dict[str, set[str]] = {}
+    for image in images:
+        names.setdefault(photo_name(image), set()).update(photo_names(image))
+    return Job(
+        model=gallery.model,
+        similarity=model_similarity(inferencer).fingerprint(),
+        score_threshold=float(score_threshold),
+        images=list(names),
+        present=_present(gallery, names),
+    )
 
 
 class Journal:
