@@ -1,5 +1,6 @@
 """The image while it is painted: shaded polygons from back to front, and the number of the surface at each pixel."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -116,9 +117,7 @@ class Canvas:
         if len(over):
             above = np.zeros_like(alpha)
             cv2.fillPoly(above, [_fixed(zone - (x1, y1))], 1, cv2.LINE_8, SHIFT)
-            stays = np.zeros(256, dtype=np.uint8)
-            stays[list(over)] = 1
-            alpha[(above & cv2.LUT(self.owner[y1:y2, x1:x2], stays)) > 0] = 0
+            alpha[(above & owned(self.owner[y1:y2, x1:x2], over)) > 0] = 0
         frame = compose(np.array([[1.0, 0, -x1], [0, 1, -y1]]), frame)
         if surface.shadow:
             self._cast_shadow(region, alpha, surface.shadow, margin / 2)
@@ -151,6 +150,18 @@ class Canvas:
         x2, y2 = np.ceil(outline.max(axis=0) + margin).astype(int) + 2
         x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
         return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+
+
+def owned(owner: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
+    """Where one of some surfaces is seen: (H, W) uint8, 1 or 0.
+
+    Args:
+        owner: (H, W) uint8 part of ``Canvas.owner``.
+        numbers: The numbers of the surfaces.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(numbers)] = 1
+    return cv2.LUT(owner, table)
 
 
 def _draw(pixels, points, color, width) -> None:

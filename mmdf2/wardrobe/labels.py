@@ -1,11 +1,11 @@
 """Reading the annotation off a painted scene: visible masks, boxes, landmarks with visibility, the four attributes."""
 
-import cv2
 import numpy as np
 
 from mmdf2.categories import Visibility
 from mmdf2.codecs.polygons import mask_to_polygons
 from mmdf2.datasets.annotation import Item
+from mmdf2.wardrobe.canvas import owned
 from mmdf2.wardrobe.garments.garment import Garment
 from mmdf2.wardrobe.people.body import View
 
@@ -74,10 +74,7 @@ def label_item(
     """
     height, width = owner.shape
     roles = {number: role for number, (item, role) in enumerate(owners) if item == item_id - 1}
-    table = np.zeros(256, dtype=np.uint8)
-    table[list(roles)] = 1
-    mask = cv2.LUT(owner, table)
-    polygons, mask = mask_to_polygons(mask)
+    polygons, mask = mask_to_polygons(owned(owner, roles))
     owner = owner * mask
     if not polygons or mask.sum() < MIN_ITEM_SHARE * height * width:
         return None
@@ -112,6 +109,4 @@ def label_item(
 def _shows(owner, point, numbers) -> bool:
     x, y = np.round(point).astype(int)
     window = owner[max(0, y - REACH) : y + REACH + 1, max(0, x - REACH) : x + REACH + 1]
-    wanted = np.zeros(256, dtype=bool)
-    wanted[numbers] = True
-    return bool(wanted[window].any())
+    return bool(owned(window, numbers).any())

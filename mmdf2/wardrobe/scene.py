@@ -6,7 +6,7 @@ import numpy as np
 
 from mmdf2.wardrobe.canvas import Canvas, Surface
 from mmdf2.wardrobe.cloth.fabric import Fabric, fold_maps, logo_decal, print_tile
-from mmdf2.wardrobe.cloth.texture import Drapery, Texture, drapery_maps, weave_map
+from mmdf2.wardrobe.cloth.texture import Drapery, Texture, draped, weave_map
 from mmdf2.wardrobe.garments.bottoms import dress_bottom
 from mmdf2.wardrobe.garments.cut import BOTTOMS, OUTWEAR, Cut
 from mmdf2.wardrobe.garments.garment import Garment, Panel
@@ -157,15 +157,9 @@ def cloth_surface(clothing: Clothing, textures: str, rng: np.random.Generator) -
         weave, weave_cm = weave_map(clothing.texture, textures)
         surface = replace(surface, weave=weave, weave_cm=weave_cm, opacity=clothing.texture.opacity)
     if clothing.drapery:
-        drapery = clothing.drapery
         scale = float(np.exp(rng.normal(0, 0.2)))
-        surface = replace(
-            surface,
-            folds=drapery_maps()[drapery.kind][drapery.map_number],
-            folds_cm=drapery.size_cm,
-            fold_depth=drapery.depth,
-            folds_place=affine(scale, rng.normal(0, 0.35), rng.uniform(-60, 60, 2), rng.choice((-1.0, 1.0))),
-        )
+        place = affine(scale, rng.normal(0, 0.35), rng.uniform(-60, 60, 2), rng.choice((-1.0, 1.0)))
+        surface = draped(surface, clothing.drapery, place)
     return surface
 
 

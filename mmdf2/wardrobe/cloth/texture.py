@@ -9,6 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from mmdf2.wardrobe.canvas import Surface
 from mmdf2.wardrobe.cloth.fabric import PRINTS, Fabric, periodic_noise
 from mmdf2.wardrobe.photo_folder import nth_photo
 
@@ -210,6 +211,23 @@ def drapery_maps() -> dict[str, list[np.ndarray]]:
             lit = cv2.GaussianBlur(height - np.roll(height, (1, 2), axis=(0, 1)), (0, 0), 1.0)[4:-4, 4:-4]
             maps[kind].append(np.clip(lit / lit.std(), -2.5, 2.5).astype(np.float32))
     return maps
+
+
+def draped(surface: Surface, drapery: Drapery, place: np.ndarray) -> Surface:
+    """Lets a surface fall into folds.
+
+    Args:
+        surface: The surface.
+        drapery: How it falls.
+        place: (2, 3) map from the folds' centimetres to those of the surface.
+    """
+    return replace(
+        surface,
+        folds=drapery_maps()[drapery.kind][drapery.map_number],
+        folds_cm=drapery.size_cm,
+        fold_depth=drapery.depth,
+        folds_place=place,
+    )
 
 
 def weave_map(texture: Texture, folder: str) -> tuple[np.ndarray | None, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from mmdf2.wardrobe.camera.photo import sample_light
 from mmdf2.wardrobe.canvas import Canvas, Surface
 from mmdf2.wardrobe.cloth.fabric import periodic_noise, print_tile, sample_fabric
-from mmdf2.wardrobe.cloth.texture import drapery_maps, sample_drapery, sample_texture, weave_map
+from mmdf2.wardrobe.cloth.texture import draped, drapery_maps, sample_drapery, sample_texture, weave_map
 from mmdf2.wardrobe.geometry import affine, band, polygon_of, spline
 from mmdf2.wardrobe.people.body import as_color
 from mmdf2.wardrobe.people.figure import Layer
@@ -170,19 +170,19 @@ def _stuff(rng, color) -> Surface:
         return replace(surface, weave=weave, weave_cm=rng.uniform(60, 240))
     weave, weave_cm = weave_map(sample_texture(rng, has_photos=False), '')
     drapery = sample_drapery(rng)
-    surface = replace(
-        surface,
-        weave=weave,
-        weave_cm=weave_cm,
-        folds=drapery_maps()[drapery.kind][drapery.map_number],
-        folds_cm=drapery.size_cm,
-        fold_depth=drapery.depth,
-        folds_place=affine(1.0, rng.uniform(0, 2 * np.pi), rng.uniform(-60, 60, 2)),
-    )
+    place = affine(1.0, rng.uniform(0, 2 * np.pi), rng.uniform(-60, 60, 2))
+    surface = draped(replace(surface, weave=weave, weave_cm=weave_cm), drapery, place)
     if rng.random() < 0.4:
-        tile, tile_cm = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
+        tile, tile_cm = _print(rng)
         return replace(surface, tile=tile, tile_cm=tile_cm)
     return surface
+
+
+def _print(rng) -> tuple[np.ndarray, tuple[float, float]]:
+    """The repeating pattern of a cloth with a print, and its size as ``print_tile`` has it."""
+    tile, tile_cm = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
+    assert tile is not None, 'a cloth without print was not asked for'
+    return tile, tile_cm
 
 
 def _outline(rng, size, center) -> np.ndarray:
@@ -257,8 +257,7 @@ def bedding(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 def _printed(rng, rows, columns) -> np.ndarray:
     """The print of a bed's cover, a curtain or a cushion: (rows, columns, 3) uint8."""
-    tile, _ = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
-    assert tile is not None, 'a cloth without print was not asked for'
+    tile, _ = _print(rng)
     scale, angle = np.exp(rng.uniform(np.log(0.6), np.log(3))), rng.normal(0, 0.4)
     place = affine(scale, angle, rng.uniform(0, 64, 2))
     return cv2.warpAffine(
