@@ -59,9 +59,8 @@ def start(after_interrupt: str = '') -> None:
     """
     for message, category in _FOREIGN_WARNINGS:
         warnings.filterwarnings('ignore', message, category)
-    if hasattr(
-        sys.stdout, 'reconfigure'
-    ):  # a name of a file that is not UTF-8 would end the command when it is printed
+    # A file's name that is not UTF-8 would end the command when it is printed.
+    if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='backslashreplace')
     sys.stdout = _Screen(sys.stdout)
     # torch.distributed replaces sys.stderr while the hook runs, to name the process on every line.

@@ -252,6 +252,8 @@ def test_a_tool_ends_with_one_sentence(folder, name):
 
 
 # What can be checked before the work: each command would prepare `fresh`, or make the folder `work`, if it began.
+FRESH = ('--gt', 'fresh', '--bbox', 'empty.json')
+EVALUATE = ('evaluate.py', *FRESH)
 TEST = (
     'test.py',
     'config.py',
@@ -263,19 +265,19 @@ TEST = (
 )
 BEFORE_THE_WORK = {
     'no place for the report': (
-        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'file/report.json'),
+        (*EVALUATE, '--out', 'file/report.json'),
         r'--out file: nothing can be written there \(Not a directory\); give another path',
     ),
     'a folder for a report': (
-        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'folder.json'),
+        (*EVALUATE, '--out', 'folder.json'),
         r'--out folder\.json: that is a folder; name a file',
     ),
     'a folder for a part of the report': (
-        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--out', 'part.json'),
+        (*EVALUATE, '--out', 'part.json'),
         r'--out part\.md: that is a folder; name a file',
     ),
     'the last of many results': (
-        ('evaluate.py', '--gt', 'fresh', '--bbox', 'empty.json', '--retrieval-gt', 'nothere.json'),
+        (*EVALUATE, '--retrieval-gt', 'nothere.json'),
         r'--retrieval-gt nothere\.json cannot be read \(No such file or directory\); correct the path',
     ),
     'no place for a page': (
@@ -283,11 +285,11 @@ BEFORE_THE_WORK = {
         r'--out file: nothing can be',
     ),
     'no results to look at': (
-        ('analyze.py', 'errors', '--gt', 'fresh', '--bbox', 'empty.json', '--retrieval', 'nothere', '--out', 'o'),
+        ('analyze.py', 'errors', *FRESH, '--retrieval', 'nothere', '--out', 'o'),
         r'--retrieval nothere cannot be read',
     ),
     'no images to show': (
-        ('analyze.py', 'errors', '--gt', 'fresh', '--bbox', 'empty.json', '--images', 'nothere', '--out', 'o'),
+        ('analyze.py', 'errors', *FRESH, '--images', 'nothere', '--out', 'o'),
         r'--images nothere: there is no such folder',
     ),
     'no place for contours': (('mask_tool.py', 'fresh', '--out', 'file'), r'--out file: nothing can be written there'),
