@@ -18,7 +18,7 @@ model = dict(
         stem_channels=base_channels,
         frozen_stages=-1,
         norm_eval=True,
-        # These weights were trained on another wardrobe with match-rcnn_r18-narrow_4e_wardrobe.py, see README.md.
+        # These weights were trained on another wardrobe with match-rcnn_r18-narrow_scratch_wardrobe.py, see README.md.
         init_cfg=dict(type='Pretrained', checkpoint='mmdf2://resnet18-narrow_wardrobe'),
     ),
     neck=dict(

@@ -107,7 +107,8 @@ class Canvas:
             over: Numbers of surfaces that stay on top of the polygon within ``zone``.
             zone: (P, 2) outline in pixels; needed with ``over``.
         """
-        margin = SHADOW_CM * scale_of(frame) * 2 if surface.shadow else 0
+        scale = scale_of(frame)
+        margin = SHADOW_CM * scale * 2 if surface.shadow else 0
         region = self._region(outline, margin)
         if region is None:
             return
@@ -121,11 +122,11 @@ class Canvas:
         frame = compose(np.array([[1.0, 0, -x1], [0, 1, -y1]]), frame)
         if surface.shadow:
             self._cast_shadow(region, alpha, surface.shadow, margin / 2)
-        pixels = _pattern(surface, frame, alpha.shape)
+        pixels = _pattern(surface, frame, scale, alpha.shape)
         for points, color, width in strokes:
             _draw(pixels, points - (x1, y1), color, width)
         if surface.relief or surface.fold_depth:
-            shade = cv2.cvtColor(_shading(alpha, surface, frame, self._light), cv2.COLOR_GRAY2BGR)
+            shade = cv2.cvtColor(_shading(alpha, surface, frame, scale, self._light), cv2.COLOR_GRAY2BGR)
             pixels = cv2.multiply(pixels, shade, dst=pixels, scale=1 / 128)
         hiding = alpha if surface.opacity == 1 else cv2.convertScaleAbs(alpha, alpha=surface.opacity)
         _blend(self.image[y1:y2, x1:x2], pixels, hiding)
@@ -164,6 +165,14 @@ def owned(owner: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
     return cv2.LUT(owner, table)
 
 
+def filled(color, height: int, width: int) -> np.ndarray:
+    """An image of one BGR colour: (height, width, 3) uint8."""
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    pixels[:1] = np.clip(color, 0, 255)
+    pixels[1:] = pixels[0]  # copies of a row are ten times faster than those of a pixel
+    return pixels
+
+
 def _draw(pixels, points, color, width) -> None:
     if not width:
         cv2.fillPoly(pixels, [_fixed(points)], _scalar(color), cv2.LINE_AA, SHIFT)
@@ -185,19 +194,18 @@ def _blend(under: np.ndarray, pixels: np.ndarray, alpha: np.ndarray) -> None:
     np.copyto(under, cv2.add(over, cv2.multiply(under, cv2.bitwise_not(weight), scale=1 / 255)))
 
 
-def _pattern(surface: Surface, frame: np.ndarray, shape) -> np.ndarray:
+def _pattern(surface: Surface, frame: np.ndarray, scale: float, shape) -> np.ndarray:
     height, width = shape
     if surface.tile is None:
-        pixels = np.empty((height, width, 3), dtype=np.uint8)
-        pixels[:] = np.clip(surface.color, 0, 255)
+        pixels = filled(surface.color, height, width)
     else:
-        pixels = _repeat(surface.tile, surface.tile_cm, frame, shape)
+        pixels = _repeat(surface.tile, surface.tile_cm, frame, scale, shape)
     if surface.weave is not None:
-        weave = _repeat(surface.weave, (surface.weave_cm,) * 2, frame, shape)
+        weave = _repeat(surface.weave, (surface.weave_cm,) * 2, frame, scale, shape)
         pixels = cv2.multiply(pixels, cv2.cvtColor(weave, cv2.COLOR_GRAY2BGR), dst=pixels, scale=1 / 128)
     if surface.decal is not None:
         x, y, size = surface.decal_box
-        decal = _shrunk(surface.decal, size * scale_of(frame))
+        decal = _shrunk(surface.decal, size * scale)
         step = size / decal.shape[0]
         place = compose(frame, np.array([[step, 0, x - size / 2], [0, step, y - size / 2]]))
         decal = cv2.warpAffine(decal, place, (width, height), flags=cv2.INTER_LINEAR)
@@ -205,8 +213,8 @@ def _pattern(surface: Surface, frame: np.ndarray, shape) -> np.ndarray:
     return pixels
 
 
-def _repeat(tile, tile_cm, frame, shape) -> np.ndarray:
-    tile = _shrunk(tile, max(tile_cm) * scale_of(frame))
+def _repeat(tile, tile_cm, frame, scale, shape) -> np.ndarray:
+    tile = _shrunk(tile, max(tile_cm) * scale)
     step_x, step_y = tile_cm[0] / tile.shape[1], tile_cm[1] / tile.shape[0]
     place = compose(frame, np.array([[step_x, 0, 0.0], [0, step_y, 0.0]]))
     return cv2.warpAffine(tile, place, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
@@ -219,11 +227,11 @@ def _shrunk(tile: np.ndarray, pixels: float) -> np.ndarray:
     return tile
 
 
-def _shading(alpha: np.ndarray, surface: Surface, frame: np.ndarray, light: Light) -> np.ndarray:
+def _shading(alpha: np.ndarray, surface: Surface, frame: np.ndarray, scale: float, light: Light) -> np.ndarray:
     height, width = alpha.shape
     small = (max(1, width // SHADING_SCALE), max(1, height // SHADING_SCALE))
     solid = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) * (1 / 255)
-    radius = max(1.0, surface.relief_cm * scale_of(frame) / SHADING_SCALE)
+    radius = max(1.0, surface.relief_cm * scale / SHADING_SCALE)
     size = 2 * int(radius) + 1
     soft = cv2.blur(cv2.blur(solid, (size, size)), (size, size))
     slope = cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=light.direction[0] / 8) + cv2.Sobel(
@@ -233,6 +241,7 @@ def _shading(alpha: np.ndarray, surface: Surface, frame: np.ndarray, light: Ligh
     if surface.folds is not None and surface.fold_depth:
         place = frame if surface.folds_place is None else compose(frame, surface.folds_place)
         shrink = np.array([[small[0] / width, 0, 0], [0, small[1] / height, 0]])
-        folds = _repeat(surface.folds, (surface.folds_cm,) * 2, compose(shrink, place), small[::-1])
+        place = compose(shrink, place)
+        folds = _repeat(surface.folds, (surface.folds_cm,) * 2, place, scale_of(place), small[::-1])
         shade += surface.fold_depth * folds
     return cv2.resize(np.clip(shade * 128, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)

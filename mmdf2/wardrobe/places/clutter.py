@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from mmdf2.wardrobe.camera.photo import sample_light
-from mmdf2.wardrobe.canvas import Canvas, Surface
+from mmdf2.wardrobe.canvas import Canvas, Surface, filled
 from mmdf2.wardrobe.cloth.fabric import periodic_noise, print_tile, sample_fabric
 from mmdf2.wardrobe.cloth.texture import draped, drapery_maps, sample_drapery, sample_texture, weave_map
 from mmdf2.wardrobe.geometry import affine, band, polygon_of, spline
@@ -213,16 +213,16 @@ def _surface(rng, rows, columns, color, depth) -> np.ndarray:
         texture, place, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP
     )
     angle = rng.uniform(0, 2 * np.pi)
-    slope = np.cos(angle) * np.linspace(-1, 1, columns)[None, :] + np.sin(angle) * np.linspace(-1, 1, rows)[:, None]
-    light = np.float32(1 + 0.15 * slope) + np.float32(depth) * patch
-    flat = np.empty((rows, columns, 3), dtype=np.uint8)
-    flat[:] = np.clip(color, 0, 255)
-    return _shaded(flat, light)
+    across, down = np.linspace(-0.15, 0.15, columns) * np.cos(angle), np.linspace(-0.15, 0.15, rows) * np.sin(angle)
+    light = np.float32(depth) * patch
+    light += (1 + across).astype(np.float32)
+    light += down.astype(np.float32)[:, None]
+    return _shaded(filled(color, rows, columns), light)
 
 
 def _shaded(pixels, light) -> np.ndarray:
     """Multiplies (H, W, 3) pixels by an (H, W) map of light from 0 to 2."""
-    bright = cv2.convertScaleAbs(np.clip(light, 0, 2), alpha=127.5)
+    bright = cv2.convertScaleAbs(cv2.max(light, 0), alpha=127.5)
     return cv2.multiply(pixels, cv2.merge([bright] * 3), scale=1 / 127.5)
 
 
