@@ -32,7 +32,8 @@ class Lens:
         points = np.asarray(points, dtype=np.float64)
         share = points[:, 1] / ANKLE_Y  # 0 at the neck, 1 at the ankles
         growth = 1 + self.perspective * (0.5 - np.minimum(np.maximum(share, -0.5), 1.5))
-        x = points[:, 0] + self.lean * (0.5 - share) + self.sway * np.sin(np.pi * np.minimum(np.maximum(share * 1.3, -0.3), 1.3))
+        bend = np.sin(np.pi * np.minimum(np.maximum(share * 1.3, -0.3), 1.3))
+        x = points[:, 0] + self.lean * (0.5 - share) + self.sway * bend
         return np.stack([x * growth, points[:, 1] * self.foreshortening * (0.5 + 0.5 * growth)], axis=1)
 
     def bend(self, outline) -> np.ndarray:

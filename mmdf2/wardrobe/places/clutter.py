@@ -1,22 +1,20 @@
 """Version 2's places: cluttered backgrounds, photos of a user's folder, mirrors, hangers, beds and floors."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from mmdf2.wardrobe.camera.photo import sample_light
-from mmdf2.wardrobe.canvas import Canvas, Surface, filled
+from mmdf2.wardrobe.canvas import Surface, filled
 from mmdf2.wardrobe.cloth.fabric import periodic_noise, print_tile, sample_fabric
-from mmdf2.wardrobe.cloth.texture import draped, drapery_maps, sample_drapery, sample_texture, weave_map
+from mmdf2.wardrobe.cloth.texture import drapery_maps
 from mmdf2.wardrobe.geometry import affine, band, polygon_of, spline
 from mmdf2.wardrobe.people.body import as_color
 from mmdf2.wardrobe.people.figure import Layer
 from mmdf2.wardrobe.photo_folder import nth_photo
 from mmdf2.wardrobe.places.backgrounds import SHRINK
 
-SMALLEST_SURFACE = 400  # pixels; smaller things are of one colour
+SMALLEST_SURFACE = 150  # pixels; smaller things are of one colour
 
 
 @lru_cache(maxsize=1)
@@ -65,9 +63,8 @@ def clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     if rng.random() < 0.5:
         horizon = int(rows * rng.uniform(0.3, 0.9))
         image[horizon:] = _ground(rng, rows - horizon, columns)
-    canvas = Canvas(image, ground_is_near=True, light=sample_light(rng))
     palette = [_tone(rng) for _ in range(6)]
-    count = int(rng.choice((0, 8, 20, 45), p=(0.08, 0.22, 0.4, 0.3)))
+    count = int(rng.choice((0, 8, 25, 70), p=(0.08, 0.22, 0.4, 0.3)))
     sizes = np.sort(np.exp(rng.uniform(np.log(0.03), np.log(0.7), count)))[::-1] * max(rows, columns)
     special = rng.random(count)
     for size, lot in zip(sizes, special, strict=True):
@@ -79,7 +76,7 @@ def clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         elif lot < 0.22:
             _pole(rng, image, size, color)
         else:
-            _thing(rng, canvas, size, color)
+            _thing(rng, image, size, color)
     blur = rng.choice((0.0, 0.7, 1.5, 3.0, 5.0), p=(0.55, 0.15, 0.12, 0.1, 0.08))
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur * 2 / shrink)
@@ -146,43 +143,25 @@ def _ground(rng, rows, columns) -> np.ndarray:
     return cv2.warpPerspective(flat, cv2.getPerspectiveTransform(source, target), (columns, rows))
 
 
-def _thing(rng, canvas, size, color) -> None:
-    """Draws one thing of about ``size`` pixels somewhere: flat, or with light, folds and yarn as garments have them."""
-    rows, columns = canvas.owner.shape
-    outline = _outline(rng, size, rng.uniform((0, 0), (columns, rows)))
-    if np.prod(np.ptp(outline, axis=0)) < SMALLEST_SURFACE or rng.random() < 0.4:
-        _fill(canvas.image, outline, _varied(rng, color))
+def _thing(rng, image, size, color) -> None:
+    """Draws one thing of about ``size`` pixels somewhere on an image, flat or with a surface of its own."""
+    rows, columns = image.shape[:2]
+    outline = np.round(_outline(rng, size, rng.uniform((0, 0), (columns, rows))) * 16).astype(np.int32)
+    shade = np.clip(np.array(color) * rng.uniform(0.75, 1.2) + rng.normal(0, 6, 3), 0, 255)
+    x, y, w, h = cv2.boundingRect(np.round(outline / 16).astype(np.int32))
+    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w + 1, columns), min(y + h + 1, rows)
+    if x2 <= x1 or y2 <= y1:
         return
-    pixels_per_cm = max(columns, rows) / np.exp(rng.uniform(np.log(60), np.log(250)))
-    frame = affine(pixels_per_cm, rng.normal(0, 0.3), outline.mean(axis=0))
-    canvas.paint(outline, _stuff(rng, _varied(rng, color)), frame, 0)
-
-
-def _stuff(rng, color) -> Surface:
-    """What a thing is made of: stone, wood, plaster, leaves or cloth, which may have a print and folds."""
-    surface = Surface(
-        as_color(color), relief_cm=rng.uniform(2, 9), relief=rng.uniform(0, 0.7), shadow=rng.uniform(0, 0.4)
-    )
-    if rng.random() < 0.6:
-        maps = _surfaces()
-        depth = rng.uniform(0.03, 0.25)
-        weave = cv2.convertScaleAbs(maps[rng.integers(len(maps))], alpha=128 * depth, beta=128)
-        return replace(surface, weave=weave, weave_cm=rng.uniform(60, 240))
-    weave, weave_cm = weave_map(sample_texture(rng, has_photos=False), '')
-    drapery = sample_drapery(rng)
-    place = affine(1.0, rng.uniform(0, 2 * np.pi), rng.uniform(-60, 60, 2))
-    surface = draped(replace(surface, weave=weave, weave_cm=weave_cm), drapery, place)
-    if rng.random() < 0.4:
-        tile, tile_cm = _print(rng)
-        return replace(surface, tile=tile, tile_cm=tile_cm)
-    return surface
-
-
-def _print(rng) -> tuple[np.ndarray, tuple[float, float]]:
-    """The repeating pattern of a cloth with a print, and its size as ``print_tile`` has it."""
-    tile, tile_cm = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
-    assert tile is not None, 'a cloth without print was not asked for'
-    return tile, tile_cm
+    if (x2 - x1) * (y2 - y1) < SMALLEST_SURFACE or rng.random() < 0.4:
+        cv2.fillPoly(image, [outline], shade.tolist(), cv2.LINE_AA, 4)
+        return
+    mask = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
+    cv2.fillPoly(mask, [outline - np.array([x1, y1], dtype=np.int32) * 16], 255, cv2.LINE_8, 4)
+    surface = _surface(rng, y2 - y1, x2 - x1, shade, rng.uniform(0.03, 0.25))
+    if rng.random() < 0.2:
+        surface = _printed(rng, y2 - y1, x2 - x1) if rng.random() < 0.4 else surface
+        surface = _shaded(surface, 1 + rng.uniform(0.05, 0.2) * _folds(rng, y2 - y1, x2 - x1))
+    cv2.copyTo(surface, mask, image[y1:y2, x1:x2])
 
 
 def _outline(rng, size, center) -> np.ndarray:
@@ -222,7 +201,7 @@ def _surface(rng, rows, columns, color, depth) -> np.ndarray:
 
 def _shaded(pixels, light) -> np.ndarray:
     """Multiplies (H, W, 3) pixels by an (H, W) map of light from 0 to 2."""
-    bright = cv2.convertScaleAbs(cv2.max(light, 0), alpha=127.5)
+    bright = cv2.convertScaleAbs(np.maximum(light, 0), alpha=127.5)
     return cv2.multiply(pixels, cv2.merge([bright] * 3), scale=1 / 127.5)
 
 
@@ -257,7 +236,8 @@ def bedding(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 def _printed(rng, rows, columns) -> np.ndarray:
     """The print of a bed's cover, a curtain or a cushion: (rows, columns, 3) uint8."""
-    tile, _ = _print(rng)
+    tile, _ = print_tile(sample_fabric(rng, has_chest=False, plainness=0.0))
+    assert tile is not None, 'a cloth without print was not asked for'
     scale, angle = np.exp(rng.uniform(np.log(0.6), np.log(3))), rng.normal(0, 0.4)
     place = affine(scale, angle, rng.uniform(0, 64, 2))
     return cv2.warpAffine(
