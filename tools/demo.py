@@ -33,6 +33,7 @@ from mmdf2.files import write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.visualization import draw_instance_data, draw_items, draw_retrieval_rows
 from mmdf2.wardrobe import make_wardrobe
+from mmdf2.wardrobe.version import CURRENT_VERSION
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
@@ -60,9 +61,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--config', type=Path, default=CONFIG, help='the recipe (default: the wardrobe recipe)')
     parser.add_argument('--images', type=Path, help='folder of your own photos, to run the trained model on')
-    parser.add_argument('--identities', type=int, default=1300, help='identities to train on (default: 1300)')
+    parser.add_argument('--identities', type=int, default=1000, help='identities to train on (default: 1000)')
     parser.add_argument(
-        '--validation-identities', type=int, default=150, help='other identities to test on (default: 150)'
+        '--validation-identities', type=int, default=280, help='other identities to test on (default: 280)'
     )
     # The backbone that the recipe starts from was trained on the garments of seed 0.
     parser.add_argument('--seed', type=int, default=1, help='seed of the wardrobe and of the training (default: 1)')
@@ -161,11 +162,13 @@ def draw(work_dir: Path, config: Config, checkpoint: Path) -> None:
 
 def report(work_dir: Path, metrics: dict[str, float], train_seconds: float) -> None:
     """Prints the table of all tasks and writes summary.json, results.md and the paper's tables as tables.*."""
-    summary = {key: metrics[key] for key in SUMMARY_KEYS} | {'train_seconds': train_seconds}
+    summary = {key: metrics[key] for key in SUMMARY_KEYS}
+    summary |= {'train_seconds': train_seconds, 'wardrobe_version': CURRENT_VERSION.number}
     write_json(work_dir / 'summary.json', summary)
     write_text(work_dir / 'results.md', summary_table(metrics, markdown=True) + '\n')
     print(f'\n{summary_table(metrics)}\n')
-    print(f'Trained in {train_seconds / 60:.1f} minutes. Pictures: {work_dir / "pictures"}')
+    print(f'Trained in {train_seconds / 60:.1f} minutes on version {CURRENT_VERSION.number} of the wardrobe.')
+    print(f'Pictures: {work_dir / "pictures"}')
     kinds = ('bbox', 'segm', 'keypoints', 'retrieval', 'retrieval_gt')
     files = ResultFiles(**{kind: work_dir / f'results.{kind}.json' for kind in kinds})
     tables = write_report(evaluate_files(files, work_dir / 'wardrobe', subsets=True), work_dir / 'tables.json')

@@ -38,7 +38,7 @@ class Version:
         ValueError: There is no such version, or it has no such addition.
     """
 
-    number: int = 1
+    number: int = 2
     without: tuple[str, ...] = ()
     backgrounds: str = ''
     textures: str = ''
@@ -65,4 +65,4 @@ class Version:
         return np.random.default_rng([*seed, _STREAM, list(ADDITIONS).index(addition)])
 
 
-CURRENT_VERSION = Version()
+CURRENT_VERSION = Version(2)

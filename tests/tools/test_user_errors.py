@@ -20,7 +20,7 @@ from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.command_line import explain
 
 WARDROBE = ROOT / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
-DRAW = '--out data/wardrobe --identities 1300 --validation-identities 150 --size 320'
+DRAW = '--out data/wardrobe --identities 1000 --validation-identities 280 --size 320'
 
 
 @pytest.fixture(scope='module')

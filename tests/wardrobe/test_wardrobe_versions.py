@@ -13,11 +13,11 @@ from mmdf2.images import write_image
 from mmdf2.wardrobe import make_wardrobe
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import plan_pairs, plan_shots
-from mmdf2.wardrobe.version import ADDITIONS, Version
+from mmdf2.wardrobe.version import ADDITIONS, VERSIONS, Version
 
 SMALL = {'size': 96, 'workers': 1, 'progress': False, 'images_per_identity': (1, 1)}
-# Made by this module's main() when the version was published. Version 2 is not: no figures stand on it yet.
-PUBLISHED = {number: Path(__file__).with_name(f'version_{number}.json') for number in (1,)}
+# Made by this module's main() when the version was published.
+PUBLISHED = {number: Path(__file__).with_name(f'version_{number}.json') for number in VERSIONS}
 
 
 def pictures(version, count=6):
