@@ -7,7 +7,7 @@ from tiny_run import run_tool, write_config
 
 from mmdf2.images import read_image
 
-SUMMARY = {
+METRICS = {
     'bbox_AP',
     'segm_AP',
     'keypoints_AP_visible',
@@ -17,7 +17,6 @@ SUMMARY = {
     'retrieval_top20',
     'retrieval_gt_top1',
     'retrieval_chance_top1',
-    'train_seconds',
 }
 
 
@@ -35,9 +34,11 @@ def demo(tmp_path_factory):
 def test_ends_with_the_table_of_all_tasks_and_a_summary(demo):
     work_dir, _, printed = demo
     summary = json.loads((work_dir / 'summary.json').read_text())
-    assert set(summary) == SUMMARY
-    assert all(0 <= value <= 1 for key, value in summary.items() if key != 'train_seconds')
+    assert set(summary) == METRICS | {'train_seconds', 'wardrobe_version'}
+    assert all(0 <= summary[key] <= 1 for key in METRICS)
     assert summary['train_seconds'] > 0
+    manifest = json.loads((work_dir / 'wardrobe/validation/wardrobe.json').read_text())
+    assert summary['wardrobe_version'] == manifest['version']
     for row in ('boxes', 'masks', 'landmarks, visible only', 'retrieval, detected boxes', 'retrieval, chance'):
         assert row in printed
         assert row in (work_dir / 'results.md').read_text()
