@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.local.gallery import FaissGallery
-from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
+from mmdf2.retrieval.local.graph import GraphSettings
+from mmdf2.retrieval.local.lists import ListSettings
 from mmdf2.retrieval.similarity import Similarity
 
 WIDTH, K, QUERIES = 256, 20, 300

@@ -4,6 +4,7 @@
     python tools/gallery.py search gallery photo.jpg --model CONFIG --weights W --out found
     python tools/gallery.py add gallery --images more_photos --model CONFIG --weights W --fields fields.jsonl
     python tools/gallery.py remove gallery --field sku A17
+    python tools/gallery.py index gallery
     python tools/gallery.py info gallery
 
 By the official protocol, with a split in DeepFashion2's layout as shop and customers:
@@ -90,6 +91,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     command.add_argument(
         '--expansion', type=int, default=0, metavar='N', help='search again by the average with the N best hits'
     )
+    command = commands.add_parser('index', help='build indexes, which make searches of large galleries fast')
+    command.add_argument('gallery')
+    command.add_argument(
+        '--least-items', type=int, default=50_000, help='smaller categories are searched exactly (default: 50000)'
+    )
     commands.add_parser('info', help='show what a gallery holds').add_argument('gallery')
     command = commands.add_parser('evaluate', help='measure top-k by the official protocol')
     command.add_argument('gallery')
@@ -122,8 +128,16 @@ def _add_building(command: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Runs one of the commands."""
     args = parse_args(argv)
-    command = {'build': build, 'add': build, 'remove': remove, 'search': search, 'info': info, 'evaluate': evaluate}
-    command[args.command](args)
+    commands = {
+        'build': build,
+        'add': build,
+        'remove': remove,
+        'search': search,
+        'index': index,
+        'info': info,
+        'evaluate': evaluate,
+    }
+    commands[args.command](args)
 
 
 def build(args: argparse.Namespace) -> None:
@@ -212,6 +226,14 @@ def search(args: argparse.Namespace) -> None:
             print(path)
 
 
+def index(args: argparse.Namespace) -> None:
+    """Builds the indexes of a gallery anew and saves them with it."""
+    gallery = open_gallery(args.gallery, index=False)
+    with gallery.changing():
+        gallery.build_index(args.least_items)
+    _print_indexes(gallery)
+
+
 def info(args: argparse.Namespace) -> None:
     """Shows what a gallery holds."""
     gallery = open_gallery(args.gallery)
@@ -219,6 +241,15 @@ def info(args: argparse.Namespace) -> None:
     print(f"model '{gallery.model}', similarity {gallery.similarity.fingerprint()}")
     for category, count in gallery.counts().items():
         print(f'{count:10}  {category:2} {CATEGORY_NAMES[category - 1]}')
+    _print_indexes(gallery)
+
+
+def _print_indexes(gallery: Gallery) -> None:
+    indexed = gallery.indexed()
+    for category, what in indexed.items():
+        print(f'index of {CATEGORY_NAMES[category - 1]}: {what}')
+    if len(indexed) < len(gallery.counts()):
+        print(f'searches {"of the other categories " if indexed else ""}are exact')
 
 
 def evaluate(args: argparse.Namespace) -> None:

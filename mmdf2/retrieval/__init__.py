@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mmdf2.retrieval.gallery import Gallery, GalleryError, Hit
     from mmdf2.retrieval.items import GalleryItem
     from mmdf2.retrieval.local.gallery import FaissGallery
-    from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
+    from mmdf2.retrieval.local.graph import GraphSettings
+    from mmdf2.retrieval.local.lists import ListSettings
     from mmdf2.retrieval.locations import create_gallery, open_gallery
     from mmdf2.retrieval.milvus.gallery import MilvusGallery
     from mmdf2.retrieval.similarity import Similarity
@@ -42,9 +43,9 @@ _MODULES = {
     'Gallery': 'gallery',
     'GalleryError': 'gallery',
     'GalleryItem': 'items',
-    'GraphSettings': 'local.indexes',
+    'GraphSettings': 'local.graph',
     'Hit': 'gallery',
-    'ListSettings': 'local.indexes',
+    'ListSettings': 'local.lists',
     'MilvusGallery': 'milvus.gallery',
     'Similarity': 'similarity',
     'create_gallery': 'locations',

@@ -113,8 +113,16 @@ class Gallery(ABC):
         """
 
     @abstractmethod
-    def build_index(self) -> None:
-        """Makes searches of many items fast, by an index that suits their number. Small galleries stay exact."""
+    def build_index(self, least_items: int = 50_000) -> None:
+        """Makes searches of many items fast, by an index that suits their number; ``save`` keeps it.
+
+        Args:
+            least_items: Where there are fewer, searches stay exact.
+        """
+
+    @abstractmethod
+    def indexed(self) -> dict[int, str]:
+        """category_id -> what the index of the category is, for those whose searches are not exact."""
 
     @abstractmethod
     def reserve(self, count: int) -> int:

@@ -20,12 +20,13 @@ _SCHEMES = ('http://', 'https://')
 _COLLECTION = re.compile('[A-Za-z_][A-Za-z0-9_]{0,199}')
 
 
-def open_gallery(location, similarity: Similarity | None = None) -> Gallery:
+def open_gallery(location, similarity: Similarity | None = None, index: bool = True) -> Gallery:
     """Opens the gallery at a location.
 
     Args:
         location: A folder, a file of milvus-lite or an address of Milvus, see this module.
         similarity: The similarity of the model at hand; None accepts the gallery's own.
+        index: Whether to read the indexes that are saved in a folder. Milvus keeps its own.
 
     Raises:
         GalleryError: There is no gallery, it is damaged, or it was built with another model.
@@ -34,7 +35,7 @@ def open_gallery(location, similarity: Similarity | None = None) -> Gallery:
     if milvus is not None:
         uri, collection = milvus
         return MilvusGallery.load(uri, similarity, collection, _token())
-    return FaissGallery.load(Path(location), similarity)
+    return FaissGallery.load(Path(location), similarity, index=index)
 
 
 def create_gallery(location, similarity: Similarity, model: str) -> Gallery:

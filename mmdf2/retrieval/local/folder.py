@@ -1,4 +1,4 @@
-"""A gallery on disk, format version 1: a folder of data files and the manifest that names them.
+"""A gallery on disk, format version 1 or 2: a folder of data files and the manifest that names them.
 
 ``manifest.json`` says which files make the gallery, with their sizes and hashes. A gallery is saved by writing new data
 files beside the old ones and then replacing the manifest: a kill at any moment leaves the old gallery or the new one.
@@ -12,18 +12,20 @@ content, so a reader whose file was removed by a save in the meantime sees a new
     ids-<hash>.npy            (n,) int64
     items-<hash>.sqlite       the table ``items``
     similarity-<hash>.npy     (2, D + 1) float32: the match head's weights, and its bias in the last column
+    index-<hash>.safetensors  the indexes of large categories, see mmdf2.retrieval.local.index_file; only in version 2
     lock                      empty; the process that writes has it locked
 
-``<hash>`` is the first 16 digits of the SHA-256 of the file's content.
+``<hash>`` is the first 16 digits of the SHA-256 of the file's content. A gallery without an index is of version 1,
+which older releases of mmdf2 read, too.
 """
 
 import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -31,16 +33,22 @@ from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.files import flush_folder, is_unfinished, network_file_system, sha256, write_json, write_named_by_hash
 from mmdf2.retrieval.gallery import GalleryError, one_writer
 from mmdf2.retrieval.items import ItemTable
+from mmdf2.retrieval.local.index_file import SavedIndex, read_indexes, write_indexes
+from mmdf2.retrieval.local.rows import ChunkedRows
 from mmdf2.retrieval.similarity import Similarity
 
-if TYPE_CHECKING:  # that module imports torch, which reading and writing folders does without
-    from mmdf2.retrieval.local.partition import ChunkedRows
-
 MANIFEST, LOCK = 'manifest.json', 'lock'
-FORMAT, VERSION = 'mmdf2 gallery', 1
-_SUFFIXES = {'vectors': '.npy', 'ids': '.npy', 'items': '.sqlite', 'similarity': '.npy'}  # of each role
+FORMAT = 'mmdf2 gallery'
+_ROLES = ('vectors', 'ids', 'items', 'similarity')  # of the files that every gallery has
+_ROLES_OF_VERSION = {1: _ROLES, 2: (*_ROLES, 'index')}
+_SUFFIXES = {
+    'vectors': '.npy',
+    'ids': '.npy',
+    'items': '.sqlite',
+    'similarity': '.npy',
+    'index': '.safetensors',
+}
 _LARGEST_MANIFEST = 1 << 20  # bytes
-_ROWS_AT_ONCE = 16384
 _LARGEST_COUNT = 2**62
 _MOST_READS = 20  # of a gallery that is saved anew during each of them
 
@@ -57,16 +65,18 @@ class GalleryContent:
         counts: (13,) number of items of each category, in the order of the rows.
         items: What is known of each item.
         next_id: The smallest id that was never given.
+        indexes: category_id -> index, for those that have one.
         saved: The SHA-256 of the manifest that was read, hexadecimal; None when nothing was read.
     """
 
     similarity: Similarity
     model: str
-    vectors: 'np.ndarray | ChunkedRows'
+    vectors: np.ndarray | ChunkedRows
     ids: np.ndarray
     counts: np.ndarray
     items: ItemTable
     next_id: int
+    indexes: dict[int, SavedIndex] = field(default_factory=dict)
     saved: str | None = None
 
 
@@ -123,7 +133,12 @@ def _write_locked(folder: Path, content: GalleryContent) -> str | None:
         'items': content.items.write,
         'similarity': lambda path: _save_array(path, weights),
     }
-    files = {}
+    if content.indexes:
+        # The embeddings are written before, so that their hash is known.
+        writers['index'] = lambda path: write_indexes(
+            path, content.indexes, content.similarity, files['vectors']['sha256']
+        )
+    files: dict[str, dict] = {}
     for role, writer in writers.items():
         path, digest = write_named_by_hash(folder / f'{role}{_SUFFIXES[role]}', writer)
         files[role] = {'name': path.name, 'size': path.stat().st_size, 'sha256': digest}
@@ -131,7 +146,7 @@ def _write_locked(folder: Path, content: GalleryContent) -> str | None:
     flush_folder(folder)
     manifest = {
         'format': FORMAT,
-        'version': VERSION,
+        'version': next(number for number, roles in _ROLES_OF_VERSION.items() if set(roles) == set(files)),
         'model': content.model,
         'similarity': content.similarity.fingerprint(),
         'counts': [int(count) for count in content.counts],
@@ -151,12 +166,13 @@ def _write_locked(folder: Path, content: GalleryContent) -> str | None:
     return saved_state(folder)
 
 
-def read_folder(folder, verify: bool = True) -> GalleryContent:
+def read_folder(folder, verify: bool = True, index: bool = True) -> GalleryContent:
     """Reads a gallery, as one save left it, also while other processes save it.
 
     Args:
         folder: The gallery's folder.
         verify: Whether to check the files' hashes, which reads them whole. Sizes and shapes are always checked.
+        index: Whether to read the indexes, if there are some.
 
     Raises:
         GalleryError: There is no gallery, it is of another version, or one of its files is missing, cut, changed or
@@ -172,7 +188,7 @@ def read_folder(folder, verify: bool = True) -> GalleryContent:
                     stack.enter_context(writing(folder))
                     state = saved_state(folder)
             try:
-                content = _read_once(folder, verify)
+                content = _read_once(folder, verify, index)
             except GalleryError:
                 if saved_state(folder) == state:
                     raise
@@ -183,9 +199,10 @@ def read_folder(folder, verify: bool = True) -> GalleryContent:
     raise GalleryError(f'{folder} is saved anew so often that it cannot be read; pause the process that changes it')
 
 
-def _read_once(folder: Path, verify: bool) -> GalleryContent:
+def _read_once(folder: Path, verify: bool, index: bool) -> GalleryContent:
     manifest = _read_manifest(folder)
-    paths = {role: _checked_file(folder, role, manifest['files'][role], verify) for role in _SUFFIXES}
+    roles = [role for role in _ROLES_OF_VERSION[manifest['version']] if index or role != 'index']
+    paths = {role: _checked_file(folder, role, manifest['files'][role], verify) for role in roles}
     weights = _load_array(paths['similarity'], np.float32, 2)
     if len(weights) != 2 or weights.shape[1] < 2:
         raise GalleryError(f'{paths["similarity"]} must be (2, D + 1), got {weights.shape}')
@@ -207,6 +224,15 @@ def _read_once(folder: Path, verify: bool) -> GalleryContent:
     categories, known = items.ids_by_category()
     if not np.array_equal(known, ids) or not np.array_equal(_counts_of(categories), counts):
         raise GalleryError(f'{paths["items"]} has other items than {paths["ids"].name}; build the gallery anew')
+    indexes = {}
+    if 'index' in paths:
+        try:
+            indexes = read_indexes(paths['index'], similarity, manifest['files']['vectors']['sha256'], counts.tolist())
+        except ValueError as error:
+            raise GalleryError(
+                f'{paths["index"]}: {error}; open the gallery without its index (load with index=False, or '
+                '`tools/gallery.py index` builds it anew)'
+            ) from error
     return GalleryContent(
         similarity=similarity,
         model=manifest['model'],
@@ -215,6 +241,7 @@ def _read_once(folder: Path, verify: bool) -> GalleryContent:
         counts=counts,
         items=items,
         next_id=next_id,
+        indexes=indexes,
     )
 
 
@@ -232,17 +259,18 @@ def _read_manifest(folder: Path) -> dict:
         raise GalleryError(f'{path} cannot be read: {error}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
         raise GalleryError(f'{path} is not the manifest of a gallery')
-    if manifest.get('version') != VERSION:
+    version = manifest.get('version')
+    if type(version) is not int or version not in _ROLES_OF_VERSION:
         raise GalleryError(
-            f'{path} is of version {manifest.get("version")!r}, this mmdf2 reads {VERSION}: open the gallery with the '
-            'mmdf2 that wrote it or a newer one, or build it anew with this one'
+            f'{path} is of version {version!r}, this mmdf2 reads {" and ".join(map(str, _ROLES_OF_VERSION))}: open the '
+            'gallery with the mmdf2 that wrote it or a newer one, or build it anew with this one'
         )
     for name, fits in (
         ('model', lambda value: isinstance(value, str)),
         ('similarity', lambda value: isinstance(value, str)),
         ('counts', _is_counts),
         ('next_id', _is_count),
-        ('files', lambda value: isinstance(value, dict) and set(value) == set(_SUFFIXES)),
+        ('files', lambda value: isinstance(value, dict) and set(value) == set(_ROLES_OF_VERSION[version])),
     ):
         if not fits(manifest.get(name)):
             raise GalleryError(f'{path}: {name} is {str(manifest.get(name))[:80]!r}, which is not what it should be')
@@ -300,12 +328,12 @@ def _is_leftover(name: str) -> bool:
     return is_unfinished(name) or name.startswith('new-')  # mmdf2 0.1.0 wrote new-vectors-<process>.tmp and the like
 
 
-def _save_array(path: Path, array: 'np.ndarray | ChunkedRows') -> None:
+def _save_array(path: Path, array: np.ndarray | ChunkedRows) -> None:
     header = {'descr': array.dtype.str, 'fortran_order': False, 'shape': array.shape}
     with open(path, 'wb') as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(array), _ROWS_AT_ONCE):
-            file.write(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data)
+        for part in (array if isinstance(array, ChunkedRows) else ChunkedRows([array])).contiguous_parts():
+            file.write(part.data)
 
 
 def _load_array(path: Path, dtype, dimensions: int) -> np.ndarray:

@@ -22,8 +22,10 @@ from mmdf2.retrieval.gallery import (
 )
 from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.local.folder import GalleryContent, read_folder, saved_state, write_folder, writing
-from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings
-from mmdf2.retrieval.local.partition import ChunkedRows, Partition, search_partitions
+from mmdf2.retrieval.local.graph import GraphSettings
+from mmdf2.retrieval.local.lists import ListSettings
+from mmdf2.retrieval.local.partition import Partition, search_partitions
+from mmdf2.retrieval.local.rows import ChunkedRows
 from mmdf2.retrieval.similarity import Similarity
 
 _LOGGER = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class FaissGallery(Gallery):
     """
 
     def __init__(self, similarity: Similarity, model: str = '', folder=None) -> None:
-        self._folder = folder
+        self._folder, self._reads_index = folder, True
         self._writing = threading.RLock()
         self._set(
             GalleryContent(
@@ -61,23 +63,27 @@ class FaissGallery(Gallery):
         )
 
     @classmethod
-    def load(cls, folder, similarity: Similarity | None = None, verify: bool = True) -> 'FaissGallery':
+    def load(
+        cls, folder, similarity: Similarity | None = None, verify: bool = True, index: bool = True
+    ) -> 'FaissGallery':
         """Opens a gallery's folder.
 
         Args:
             folder: The folder that ``save`` wrote.
             similarity: The similarity of the model at hand; None accepts the gallery's own.
             verify: Whether to check the files' hashes, which reads them whole.
+            index: Whether to read the indexes, if there are some. Without them searches are exact, and the next
+                ``save`` drops them.
 
         Raises:
             GalleryError: There is no gallery, it is damaged, or it was built with another model.
         """
-        content = read_folder(folder, verify)
+        content = read_folder(folder, verify, index)
         check_similarity(folder, content.model, content.similarity, similarity)
         gallery = cls.__new__(cls)
         gallery._writing = threading.RLock()
         gallery._set(content)
-        gallery._folder = folder
+        gallery._folder, gallery._reads_index = folder, index
         return gallery
 
     def _set(self, content: GalleryContent) -> None:
@@ -86,8 +92,10 @@ class FaissGallery(Gallery):
         self._saved, self._unsaved = content.saved, False
         ends = np.cumsum(content.counts)
         self._partitions = [
-            Partition(content.similarity, content.vectors[begin:end], content.ids[begin:end])
-            for begin, end in zip(ends - content.counts, ends, strict=True)
+            Partition(
+                content.similarity, content.vectors[begin:end], content.ids[begin:end], content.indexes.get(category)
+            )
+            for category, begin, end in zip(range(1, NUM_CATEGORIES + 1), ends - content.counts, ends, strict=True)
         ]
 
     def __len__(self) -> int:
@@ -160,6 +168,15 @@ class FaissGallery(Gallery):
                         new.tail,
                         len(new.ids) - new.tail,
                     )
+
+    def indexed(self) -> dict[int, str]:
+        """See ``Gallery.indexed``."""
+        states = [partition.state for partition in self._partitions]
+        return {
+            category: f'{state.index} of {len(state.rows)} items'
+            for category, state in enumerate(states, start=1)
+            if state.index is not None
+        }
 
     def outdated_indexes(self) -> list[int]:
         """category_ids whose index ``build_index`` should build again.
@@ -273,22 +290,27 @@ class FaissGallery(Gallery):
         with writing(folder), self._writing:
             if own:
                 self._refuse_changes(folder)
-            parts = [partition.arrays for partition in self._partitions]
+            states = [partition.state for partition in self._partitions]
             content = GalleryContent(
                 similarity=self.similarity,
                 model=self.model,
-                vectors=ChunkedRows([chunk for vectors, _ in parts for chunk in vectors.chunks]),
-                ids=np.concatenate([ids for _, ids in parts]),
-                counts=np.array([len(ids) for _, ids in parts]),
+                vectors=ChunkedRows([chunk for state in states for chunk in state.vectors.chunks]),
+                ids=np.concatenate([state.ids for state in states]),
+                counts=np.array([len(state.ids) for state in states]),
                 items=self._items,
                 next_id=self._next_id,
+                indexes={
+                    category: state.to_save
+                    for category, state in enumerate(states, start=1)
+                    if state.to_save is not None
+                },
             )
             self._saved, self._unsaved = write_folder(folder, content), False
             self._folder = folder
 
     @contextlib.contextmanager
     def changing(self) -> Iterator['FaissGallery']:
-        """See ``Gallery.changing``. An index has to be built again when others have saved changes."""
+        """See ``Gallery.changing``. An index that was not saved is lost when others have saved changes."""
         if self._folder is None:
             raise ValueError('this gallery came from no folder: save it in one first')
         with writing(self._folder):
@@ -303,12 +325,15 @@ class FaissGallery(Gallery):
             return
         if self._unsaved or self._saved is None:
             self._refuse_changes(self._folder)
-        content = read_folder(self._folder)
+        content = read_folder(self._folder, index=self._reads_index)
         check_similarity(self._folder, content.model, content.similarity, self.similarity)
-        if any(partition.state.index is not None for partition in self._partitions):
+        lost = sorted(set(self.indexed()) - set(content.indexes))
+        if lost:
             _LOGGER.warning(
-                '%s was changed by another process: searches are exact until build_index() is called again',
+                '%s was changed by another process, which had no index of the categories %s: their searches are exact '
+                'until build_index() is called again',
                 self._folder,
+                lost,
             )
         self._set(content)
 

@@ -1,73 +1,27 @@
 """A partition: the embeddings of one category, which grow, shrink and are searched by several threads at once.
 
-Its rows lie in chunks, one of which may be a memory-mapped file, and are read as one array (:class:`ChunkedRows`).
+Its rows lie in chunks, one of which may be a memory-mapped file, and are read as one array.
 :func:`search_partitions` searches several partitions together: exactly by the compiled operator, and where a partition
 has an index, by that.
 """
 
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from mmdf2.ops import pair_topk
-from mmdf2.retrieval.local.indexes import GraphSettings, InvertedLists, ListSettings, NeighbourGraph, share_probes
+from mmdf2.retrieval.local.graph import GraphSettings, NeighbourGraph
+from mmdf2.retrieval.local.index_file import SavedIndex
+from mmdf2.retrieval.local.lists import InvertedLists, ListSettings
+from mmdf2.retrieval.local.probes import share_probes
+from mmdf2.retrieval.local.rows import ChunkedRows
 from mmdf2.retrieval.similarity import Similarity
 
 _MORE = 16  # candidates beyond k of an exact search
-
-
-class ChunkedRows:
-    """Arrays (n, D) of one width, read as one array without being copied together.
-
-    Some of them may be files that are larger than the memory.
-
-    Args:
-        chunks: At least one array; empty ones are left out.
-    """
-
-    def __init__(self, chunks: Iterable[np.ndarray]) -> None:
-        chunks = list(chunks)
-        self.chunks = [chunk for chunk in chunks if len(chunk)] or chunks[:1]
-        self.ends = np.cumsum([len(chunk) for chunk in self.chunks])
-        self.shape = (int(self.ends[-1]), *self.chunks[0].shape[1:])
-        self.dtype = self.chunks[0].dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows) -> np.ndarray:
-        """Rows by a slice, which may give a view, or by (m,) integers from 0 on."""
-        if isinstance(rows, slice):
-            rows = range(*rows.indices(len(self)))
-            chunk = int(np.searchsorted(self.ends, rows.start, side='right')) if rows else 0
-            first = int(self.ends[chunk]) - len(self.chunks[chunk])
-            if rows.step == 1 and rows.stop <= self.ends[chunk]:
-                return self.chunks[chunk][rows.start - first : max(rows.stop, rows.start) - first]
-        rows = np.asarray(rows, dtype=np.int64)
-        owners = np.searchsorted(self.ends, rows, side='right')
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for chunk in np.unique(owners):
-            own = owners == chunk
-            found[own] = self.chunks[chunk][rows[own] - (self.ends[chunk] - len(self.chunks[chunk]))]
-        return found
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        """All rows in one array: the chunk itself if there is only one, otherwise a copy."""
-        whole = self.chunks[0] if len(self.chunks) == 1 else np.concatenate(self.chunks)
-        return np.array(whole, dtype=dtype, copy=copy)
-
-    def chunks_from(self, row: int) -> list[tuple[int, np.ndarray]]:
-        """The rows from ``row`` on, as pieces of the chunks; each comes with the number of its first row."""
-        found = []
-        for end, chunk in zip(self.ends.tolist(), self.chunks, strict=True):
-            skipped = max(row - (end - len(chunk)), 0)
-            if skipped < len(chunk):
-                found.append((end - len(chunk) + skipped, chunk[skipped:]))
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +43,11 @@ class PartitionState:
     tail: int = 0
 
     @property
+    def to_save(self) -> SavedIndex | None:
+        """The index with what a file keeps of it, or None."""
+        return None if self.index is None else SavedIndex(self.index, self.rows)
+
+    @property
     def is_outdated(self) -> bool:
         """Whether at least half as many items were removed and added since as the index was built of."""
         changed = len(self.rows) - self.tail + len(self.ids) - self.tail
@@ -105,15 +64,21 @@ class Partition:
         similarity: The learned similarity.
         vectors: (n, D) float32 embeddings to begin with; may be memory-mapped and read only.
         ids: (n,) int64, rising.
+        saved: An index of the first of these rows, or None.
     """
 
-    def __init__(self, similarity: Similarity, vectors: np.ndarray, ids: np.ndarray) -> None:
+    def __init__(
+        self, similarity: Similarity, vectors: np.ndarray, ids: np.ndarray, saved: SavedIndex | None = None
+    ) -> None:
         self._similarity = similarity
         self._lock = threading.Lock()
         self._file = vectors  # never copied: it may be larger than the memory
         self._storage = np.empty((0, vectors.shape[1]), np.float32)  # embeddings added since, with room to grow
         self._ids = ids  # of all rows, with room to grow
         self._state = PartitionState(ChunkedRows([vectors]), ids)
+        if saved is not None:
+            tail = int((saved.rows >= 0).sum())
+            self._state = replace(self._state, index=saved.index, rows=saved.rows, tail=tail)
 
     def __len__(self) -> int:
         return len(self._state.ids)

@@ -311,6 +311,12 @@ class MilvusGallery(Gallery):
             self._connection.call('flush', self._collection, patience=120)
             self._index.exchange('HNSW', 'L2')
 
+    def indexed(self) -> dict[int, str]:
+        """See ``Gallery.indexed``. One index serves all categories."""
+        if self._index.kind() == 'FLAT':
+            return {}
+        return {category: f"Milvus's {self._index.kind()}" for category, count in self.counts().items() if count}
+
     def _rewrite_vectors(self, space: DistanceSpace) -> None:
         """Gives all vectors the last column of the space as it is now, so that distances compare them."""
         self._index.exchange('FLAT', 'IP')

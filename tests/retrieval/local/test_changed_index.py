@@ -8,7 +8,9 @@ import pytest
 
 from mmdf2.retrieval.expansion import expand_by_gallery, expand_queries
 from mmdf2.retrieval.local.gallery import FaissGallery
-from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings, best_lists, divided
+from mmdf2.retrieval.local.graph import GraphSettings
+from mmdf2.retrieval.local.lists import ListSettings
+from mmdf2.retrieval.local.probes import best_lists, divided
 
 from ..made_gallery import brute_force, make_articles, make_items, make_similarity
 

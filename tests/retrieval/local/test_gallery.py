@@ -9,7 +9,9 @@ import pytest
 from mmdf2.retrieval.local import gallery as faiss_gallery
 from mmdf2.retrieval.local.folder import LOCK
 from mmdf2.retrieval.local.gallery import FaissGallery
-from mmdf2.retrieval.local.indexes import GraphSettings, ListSettings, best_columns, divided
+from mmdf2.retrieval.local.graph import GraphSettings
+from mmdf2.retrieval.local.lists import ListSettings
+from mmdf2.retrieval.local.probes import best_columns, divided
 
 from ..made_gallery import brute_force, make_embeddings, make_items, make_similarity
 
