@@ -230,7 +230,7 @@ def index(args: argparse.Namespace) -> None:
     """Builds the indexes of a gallery anew and saves them with it."""
     gallery = open_gallery(args.gallery, index=False)
     with gallery.changing():
-        gallery.build_index(args.least_items)
+        gallery.build_index(least_items=args.least_items)
     _print_indexes(gallery)
 
 

@@ -113,7 +113,7 @@ class Gallery(ABC):
         """
 
     @abstractmethod
-    def build_index(self, least_items: int = 50_000) -> None:
+    def build_index(self, *, least_items: int = 50_000) -> None:
         """Makes searches of many items fast, by an index that suits their number; ``save`` keeps it.
 
         Args:

@@ -35,7 +35,7 @@ class PlaceSelector:
         return (places >= 0) & self._kept[places]
 
 
-def check_arrays(arrays: Mapping, expected: dict[str, tuple[tuple[int, ...], type]]) -> None:
+def check_arrays(arrays: Mapping, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> None:
     """ValueError when arrays are not those of an index, or not of the expected shapes and types."""
     if set(arrays) != set(expected):
         raise ValueError(f'the arrays are {sorted(arrays)} and should be {sorted(expected)}')

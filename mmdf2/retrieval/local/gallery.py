@@ -23,9 +23,10 @@ from mmdf2.retrieval.gallery import (
 from mmdf2.retrieval.items import GalleryItem, ItemTable
 from mmdf2.retrieval.local.folder import GalleryContent, read_folder, saved_state, write_folder, writing
 from mmdf2.retrieval.local.graph import GraphSettings
-from mmdf2.retrieval.local.lists import ListSettings
+from mmdf2.retrieval.local.lists import InvertedLists, ListSettings
 from mmdf2.retrieval.local.partition import Partition, search_partitions
 from mmdf2.retrieval.local.rows import ChunkedRows
+from mmdf2.retrieval.local.tuning import shared_probes, tuned
 from mmdf2.retrieval.similarity import Similarity
 
 _LOGGER = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class FaissGallery(Gallery):
         """See ``Gallery.indexed``."""
         states = [partition.state for partition in self._partitions]
         return {
-            category: f'{state.index} of {len(state.rows)} items'
+            category: f'{state.index}; built of {len(state.rows)} items' + _said(state.index.recall)
             for category, state in enumerate(states, start=1)
             if state.index is not None
         }
@@ -218,22 +219,65 @@ class FaissGallery(Gallery):
         states = [self._partitions[category - 1].state for category in categories]
         return search_partitions(self.similarity, states, embeddings, k)
 
-    def build_index(self, settings: ListSettings | GraphSettings | None = None, least_items: int = 50_000) -> None:
-        """Makes searches of large partitions approximate, to be fast where exact ones would be slow.
+    def build_index(
+        self,
+        settings: ListSettings | GraphSettings | None = None,
+        least_items: int = 50_000,
+        target_recall: float | None = 0.99,
+    ) -> None:
+        """Makes searches of large categories approximate, to be fast where exact ones would be slow.
 
         Args:
             settings: How to build the indexes. None for inverted lists of whole vectors, and of 64 bytes per item in
                 categories of more than 4 million items.
             least_items: Categories of fewer items stay exact, and with codes those of fewer than 256 items.
+            target_recall: Share of the 20 best hits that a search finds on average, 0 to 1. It is measured with some of
+                the category's own items as queries, and decides the number of probes where the settings leave it open.
+                A category in which an exact search would be as fast stays exact, which a warning says. None measures
+                nothing.
 
         Raises:
             ImportError: faiss is not installed.
+            ValueError: The target is not from 0 to 1.
         """
-        for partition in self._partitions:
-            codes = None if len(partition) <= _WHOLE_VECTORS else _CODE_BYTES
-            chosen = settings or ListSettings(code_bytes=codes)
-            large = len(partition) >= max(least_items, chosen.least_items)
-            partition.build_index(chosen if large else None)
+        if target_recall is not None and not 0 <= target_recall <= 1:
+            raise ValueError(f'target_recall must be from 0 to 1, got {target_recall!r}')
+        with self._writing:
+            self._unsaved = True
+            for category, partition in enumerate(self._partitions, start=1):
+                codes = None if len(partition) <= _WHOLE_VECTORS else _CODE_BYTES
+                chosen = settings or ListSettings(code_bytes=codes)
+                large = len(partition) >= max(least_items, chosen.least_items)
+                self._build_partition(category, chosen if large else None, target_recall)
+            states = [partition.state for partition in self._partitions if len(partition)]
+            several = sum(isinstance(state.index, InvertedLists) for state in states) > 1
+            if target_recall is not None and several:
+                probes = shared_probes(self.similarity, states, target_recall)
+                for partition in self._partitions:
+                    partition.replace_index(lambda index: index.with_shared_probes(probes))
+
+    def _build_partition(self, category: int, settings, target_recall: float | None) -> None:
+        partition = self._partitions[category - 1]
+        if settings is None or target_recall is None:
+            partition.build_index(settings)
+            return
+        partition.build_index(settings, lambda state: tuned(self.similarity, state, target_recall))
+        index = partition.state.index
+        if index is None:
+            _LOGGER.warning(
+                'category %d stays exact: to find %g of the 20 best hits of its own items, an index would have to look '
+                'into more than half of its lists, and would hardly be faster',
+                category,
+                target_recall,
+            )
+        elif index.recall is not None and index.recall < target_recall:
+            _LOGGER.warning(
+                'the index of category %d finds %.4f of the 20 best hits of its own items, less than the %g that are '
+                'wanted: raise its probes, candidates or effort, or leave the probes open',
+                category,
+                index.recall,
+                target_recall,
+            )
 
     def partition_arrays(self, category_id: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, D) embeddings and (n,) ids of a category; they must not be written to."""
@@ -347,6 +391,10 @@ class FaissGallery(Gallery):
             f'{folder} was changed by another process after this gallery was read, and saving this one would undo '
             'that; open the gallery anew and change it within `with gallery.changing():`'
         )
+
+
+def _said(recall: float | None) -> str:
+    return '' if recall is None else f', recall@20 {recall:.4f} with some of them as queries'
 
 
 def _rows_of(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:

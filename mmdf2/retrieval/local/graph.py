@@ -50,6 +50,9 @@ class NeighbourGraph:
         vectors: (n, D) float32, n >= 1; may be memory-mapped.
         settings: How to build and search.
 
+    Attributes:
+        recall: Recall@20 that was measured on the items when the graph was built, or None.
+
     Raises:
         ImportError: faiss is not installed.
     """
@@ -62,6 +65,7 @@ class NeighbourGraph:
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
             self._index.add(self.space.items(np.asarray(vectors[start : start + _ROWS_AT_ONCE])))
         self._kept = PlaceSelector(np.ones(len(vectors), bool))
+        self.recall: float | None = None
 
     def arrays(self) -> dict[str, np.ndarray | ChunkedRows]:
         """What a file keeps of the graph, also of its removed places; some of it lies in the graph's own memory.
@@ -134,6 +138,7 @@ class NeighbourGraph:
         faiss.copy_array_to_vector(links, graph._index.hnsw.neighbors)
         graph._index.hnsw.entry_point, graph._index.hnsw.max_level = map(int, arrays['entry'][:])
         graph._kept = PlaceSelector(np.ones(len(levels), bool))
+        graph.recall = None
         return graph
 
     def restricted(self, kept: np.ndarray) -> 'NeighbourGraph':
@@ -148,6 +153,12 @@ class NeighbourGraph:
 
     def __str__(self) -> str:
         return f'a graph with {self.settings.links} links per item, {self.settings.effort} items met per query'
+
+    def with_recall(self, recall: float | None) -> 'NeighbourGraph':
+        """The same graph with the recall that was measured."""
+        graph = copy.copy(self)
+        graph.recall = recall
+        return graph
 
     @property
     def places(self) -> int:

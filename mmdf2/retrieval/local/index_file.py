@@ -25,6 +25,7 @@ from mmdf2.retrieval.similarity import Similarity
 _KINDS: dict[str, tuple] = {'lists': (ListSettings, InvertedLists), 'graph': (GraphSettings, NeighbourGraph)}
 _TYPES = {'F32': np.float32, 'F64': np.float64, 'I32': np.int32, 'I64': np.int64, 'U8': np.uint8}
 _LARGEST_SETTING = 1 << 40
+_MEASURED = ('recall', 'shared_probes')  # what building found out, beside the settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,8 @@ def write_indexes(path: Path, indexes: Mapping[int, SavedIndex], similarity: Sim
     arrays: dict[str, ChunkedRows] = {}
     for category, saved in indexes.items():
         kind = next(name for name, (_, index_class) in _KINDS.items() if isinstance(saved.index, index_class))
-        metadata[str(category)] = json.dumps({'kind': kind, 'settings': asdict(saved.index.settings)})
+        measured = {name: getattr(saved.index, name, None) for name in _MEASURED}
+        metadata[str(category)] = json.dumps({'kind': kind, 'settings': asdict(saved.index.settings), **measured})
         for name, array in saved.index.arrays().items():
             arrays[f'{category}.{name}'] = array if isinstance(array, ChunkedRows) else ChunkedRows([array])
         arrays[f'{category}.kept'] = ChunkedRows([np.packbits(saved.rows >= 0, bitorder='little')])
@@ -112,9 +114,11 @@ def _read(metadata, arrays, similarity: Similarity, counts: list[int]) -> dict[i
     for category, text in metadata.items():
         own = {name.partition('.')[2]: array for name, array in arrays.items() if name.partition('.')[0] == category}
         try:
-            settings, index_class = _settings(text)
+            settings, index_class, measured = _settings(text)
             bits = own.pop('kept')[:]
-            index = index_class.from_arrays(similarity, settings, own)
+            index = index_class.from_arrays(similarity, settings, own).with_recall(measured['recall'])
+            if isinstance(index, InvertedLists):
+                index = index.with_shared_probes(measured['shared_probes'])
             found[int(category)] = _restricted(index, bits, categories[category])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f'the index of category {category}: {error}') from error
@@ -122,16 +126,20 @@ def _read(metadata, arrays, similarity: Similarity, counts: list[int]) -> dict[i
 
 
 def _settings(text: str) -> tuple:
-    """The settings of an index from its metadata, and the index's class."""
+    """The settings of an index from its metadata, its class, and what was measured when it was built."""
     entry = json.loads(text)
     if not isinstance(entry, dict) or entry.get('kind') not in _KINDS:
         raise ValueError(f'{text[:80]!r} names no kind of index that this mmdf2 knows; it knows {sorted(_KINDS)}')
     settings_class, index_class = _KINDS[entry['kind']]
     settings = settings_class(**entry['settings'])
-    for name, value in asdict(settings).items():
+    measured = {name: entry.get(name) for name in _MEASURED}
+    recall = measured['recall']
+    if recall is not None and (type(recall) is not float or not 0 <= recall <= 1):
+        raise ValueError(f'recall must be a number from 0 to 1, got {recall!r}')
+    for name, value in (*asdict(settings).items(), ('shared_probes', measured['shared_probes'])):
         if value is not None and (type(value) is not int or not 0 < value < _LARGEST_SETTING):
             raise ValueError(f'{name} must be a positive integer, got {value!r}')
-    return settings, index_class
+    return settings, index_class, measured
 
 
 def _restricted(index: InvertedLists | NeighbourGraph, bits: np.ndarray, count: int) -> SavedIndex:

@@ -12,7 +12,7 @@ Its method ``arrays`` gives what a file keeps of it, and ``from_arrays`` makes t
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,8 +36,8 @@ class ListSettings:
     Attributes:
         lists: Number of lists. None for one list per 250 items, and at most four times the square root of the number of
             items, since the time of k-means grows with lists times items.
-        probes: Number of lists that a query searches. None for four times the square root of the number of lists, and
-            at least 64.
+        probes: Number of lists that a query searches. None for as many as reach the recall that is wanted; where no
+            recall is wanted, four times the square root of the number of lists, and at least 64.
         code_bytes: Bytes per item in the lists, which then hold codes of a product quantiser. None for whole vectors.
         candidates: Items scored again per wanted hit. None for 4 with whole vectors and 20 with codes.
     """
@@ -73,6 +73,8 @@ class InvertedLists:
     Attributes:
         sizes: (lists,) int64, number of items that a search can find in each list.
         shares: (lists,) float64, those items over the items that the list was built of; 0 for a list that was empty.
+        recall: Recall@20 that was measured on the items when the index was built, or None.
+        shared_probes: Number of lists that a query searches when other categories are searched with it, or None.
 
     Raises:
         ImportError: faiss is not installed.
@@ -115,6 +117,8 @@ class InvertedLists:
         self._index.own_fields = False
         self._index.is_trained = True
         self._selector: PlaceSelector | None = None
+        self.recall: float | None = None
+        self.shared_probes: int | None = None
 
     def _count_items(self) -> None:
         """Finds the sizes of lists from which nothing was removed."""
@@ -178,7 +182,7 @@ class InvertedLists:
         sizes = np.array([lists.list_size(number) for number in range(self.lists)], dtype=np.int64)
         width, view = lists.code_size, faiss.rev_swig_ptr
         filled = np.flatnonzero(sizes).tolist()
-        found = {
+        found: dict[str, np.ndarray | ChunkedRows] = {
             'centre': self.space.centre,
             'scale': np.array([self.space.scale]),
             'means': self._means,
@@ -269,6 +273,24 @@ class InvertedLists:
         view = import_faiss().rev_swig_ptr
         index.sizes = np.array([kept[view(ids, size)].sum() if size else 0 for ids, size in sizes], dtype=np.int64)
         index.shares = index.sizes / np.maximum([size for _, size in sizes], 1)
+        return index
+
+    def with_effort(self, probes: int) -> 'InvertedLists':
+        """The same lists, of which a query searches another number."""
+        index = copy.copy(self)
+        index.settings = replace(self.settings, probes=probes)
+        return index
+
+    def with_shared_probes(self, probes: int | None) -> 'InvertedLists':
+        """The same lists, of which a query searches another number together with those of other categories."""
+        index = copy.copy(self)
+        index.shared_probes = probes
+        return index
+
+    def with_recall(self, recall: float | None) -> 'InvertedLists':
+        """The same lists with the recall that was measured."""
+        index = copy.copy(self)
+        index.recall = recall
         return index
 
     @property

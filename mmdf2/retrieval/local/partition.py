@@ -7,7 +7,7 @@ has an index, by that.
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -139,8 +139,17 @@ class Partition:
         self._file, self._storage, self._ids = vectors[:0], vectors, state.ids
         self._state = state
 
-    def build_index(self, settings: ListSettings | GraphSettings | None) -> None:
-        """Builds an approximate index of all rows, or with None drops it. Searches go on meanwhile."""
+    def build_index(
+        self,
+        settings: ListSettings | GraphSettings | None,
+        tune: Callable[[PartitionState], InvertedLists | NeighbourGraph | None] | None = None,
+    ) -> None:
+        """Builds an approximate index of all rows, or drops it. Searches go on meanwhile.
+
+        Args:
+            settings: How to build it; None to drop it.
+            tune: What makes the index of a state ready for use, or drops it by None.
+        """
         with self._lock:
             state = self._state
             if settings is None or not len(state.ids):
@@ -152,7 +161,15 @@ class Partition:
             else:
                 index = InvertedLists(self._similarity, state.vectors, settings)
             count = len(state.ids)
-            self._state = replace(state, index=index, rows=np.arange(count), tail=count)
+            new = replace(state, index=index, rows=np.arange(count), tail=count)
+            ready = index if tune is None else tune(new)
+            self._state = PartitionState(state.vectors, state.ids) if ready is None else replace(new, index=ready)
+
+    def replace_index(self, change: Callable[[InvertedLists], InvertedLists]) -> None:
+        """Puts an index of the same items in the place of inverted lists, if the partition has some."""
+        with self._lock:
+            if isinstance(self._state.index, InvertedLists):
+                self._state = replace(self._state, index=change(self._state.index))
 
 
 def search_partitions(

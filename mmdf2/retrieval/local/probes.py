@@ -34,12 +34,22 @@ def share_probes(indexes: Sequence['InvertedLists'], queries, k: int) -> list[np
     """
     best = best_lists(
         scores=np.concatenate([index.list_scores(queries) for index in indexes], axis=1),
-        probes=max(index.settings.probes_of(sum(index.lists for index in indexes)) for index in indexes),
+        probes=_probes_together(indexes),
         shares=np.concatenate([index.shares for index in indexes]),
         sizes=np.concatenate([index.sizes for index in indexes]),
         items=max(index.settings.candidates_of(k) for index in indexes),
     )
     return divided(best, [index.lists for index in indexes])
+
+
+def _probes_together(indexes: Sequence['InvertedLists']) -> int:
+    """Number of lists that a query searches in some indexes together."""
+    lists = sum(index.lists for index in indexes)
+    own = [index.settings.probes_of(index.lists) for index in indexes]
+    measured = [index.shared_probes for index in indexes if index.shared_probes is not None]
+    if len(indexes) == 1 or not measured:
+        return max(index.settings.probes_of(lists) for index in indexes)
+    return max(*own, *measured)
 
 
 def best_lists(scores: np.ndarray, probes: int, shares: np.ndarray, sizes: np.ndarray, items: int) -> np.ndarray:

@@ -98,6 +98,7 @@ def test_others_take_up_a_saved_index(tmp_path, caplog):
     here, there = FaissGallery.load(tmp_path / 'g'), FaissGallery.load(tmp_path / 'g')
     with there.changing():
         there.remove(range(100))
+    caplog.clear()
     with caplog.at_level(logging.WARNING), here.changing():
         here.remove(range(100, 200))
     assert not caplog.records and sorted(here.indexed()) == [2, 9]
