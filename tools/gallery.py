@@ -27,7 +27,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from mmdf2.command_line import UserError, start
+from mmdf2.command_line import UserError, require_input, start
 
 if __name__ == '__main__':
     start('An interrupted build or add continues when it is started again.')
@@ -40,13 +40,13 @@ from mmdf2.apis import ClothesInferencer, FashionSearch
 from mmdf2.apis.gallery_building import add_images, adding, photo_name, photo_names, process_rank
 from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
-from mmdf2.apis.search import model_identity, model_similarity, open_gallery_of
+from mmdf2.apis.search import check_model, model_identity, model_similarity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, Source
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import process_group
 from mmdf2.files import write_json, write_text
-from mmdf2.images import write_image
-from mmdf2.retrieval.gallery import Gallery, GalleryError
+from mmdf2.images import read_image, write_image
+from mmdf2.retrieval.gallery import Gallery, GalleryError, check_k, checked_categories
 from mmdf2.retrieval.items import number_of
 from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
@@ -204,7 +204,13 @@ def remove(args: argparse.Namespace) -> None:
 
 def search(args: argparse.Namespace) -> None:
     """Searches the garments of a photo."""
-    finder = FashionSearch(_model(args), args.gallery)
+    require_input('IMAGE', args.image)
+    check_k(args.k)
+    checked_categories(args.category)
+    if args.same_category and args.category:
+        raise UserError('give --category or --same-category, not both.')
+    gallery = open_gallery(args.gallery)
+    finder = FashionSearch(_model(args), gallery)
     found = finder.search(args.image, args.k, args.score_threshold, args.category, args.same_category, args.expansion)
     answer = [
         {**_plain(garment.garment), 'score': garment.score, 'hits': [_hit(hit) for hit in garment.hits]}
@@ -254,9 +260,10 @@ def _print_indexes(gallery: Gallery) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Prints the official figures as JSON."""
-    model = _model(args)
-    gallery = open_gallery_of(model, args.gallery)
+    gallery = open_gallery(args.gallery)
     store = open_or_prepare(args.queries, args.split)
+    model = _model(args)
+    check_model(gallery, model, args.gallery)
     folder = Path(args.queries, args.split, 'image')
     with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
         figures = evaluate_gallery(gallery, model, store, folder, bar.update)
@@ -340,18 +347,26 @@ def _hit(hit) -> dict:
 
 
 def _row(image, found, shown: int = 5) -> RetrievalRow:
-    """A row of pictures; a hit whose photo does not exist any more is drawn blank."""
+    """A row of pictures; a hit whose photo cannot be read any more is drawn blank."""
     hits = found.hits[:shown]
-    blank = np.full((64, 64, 3), 200, np.uint8)
+    pictures = [_picture(hit) for hit in hits]
     return RetrievalRow(
         image=image,
         box=found.garment.box,
-        hit_images=[hit.item.image if Path(hit.item.image).is_file() else blank for hit in hits],
-        hit_boxes=[hit.item.box if Path(hit.item.image).is_file() else (0, 0, 64, 64) for hit in hits],
+        hit_images=[picture for picture, _ in pictures],
+        hit_boxes=[box for _, box in pictures],
         correct=None,
         scores=[hit.score for hit in hits],
         title=CATEGORY_NAMES[found.garment.category_id - 1],
     )
+
+
+def _picture(hit) -> tuple[np.ndarray, tuple]:
+    try:
+        return read_image(hit.item.image), hit.item.box
+    except OSError as error:
+        print(f'  item {hit.id} is drawn blank: {error}')
+        return np.full((64, 64, 3), 200, np.uint8), (0, 0, 64, 64)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from models.tiny import build_tiny
+from retrieval.made_gallery import make_embeddings, make_items, make_similarity
 from tiny_run import ROOT, metrics, run_tool, write_config
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
-from mmdf2.retrieval import FaissGallery, GalleryItem, Similarity, create_gallery
+from mmdf2.command_line import UserError
+from mmdf2.retrieval import FaissGallery, GalleryError, GalleryItem, Similarity, create_gallery
 
 
 @pytest.fixture(scope='module')
@@ -217,6 +220,62 @@ def test_mistakes_are_named(shop, tiny_root, tmp_path):
     broken = tmp_path / 'broken.jpg'
     broken.write_bytes(b'no image')
     assert 'broken.jpg' in run_tool('gallery.py', 'search', shop / 'gallery', broken, *model_of(shop), expect=1)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('-k', '0'), 'k must be an integer from 1 on, got 0'),
+        (('--category', '14'), "categories must be some of 1 ('short sleeve top')"),
+        (('--category', '1', '--same-category'), 'give --category or --same-category, not both'),
+    ],
+)
+def test_what_can_be_checked_is_checked_before_the_model_is_read(tool, tiny_root, tmp_path, arguments, message):
+    image = str(next((tiny_root / 'validation' / 'image').iterdir()))
+    model = ('--model', str(tmp_path / 'none.py'), '--weights', str(tmp_path / 'none.pth'))
+    with pytest.raises((ValueError, UserError), match=re.escape(message)):
+        tool.main(['search', str(tmp_path / 'gallery'), image, *model, *arguments])
+    with pytest.raises(UserError, match=r'IMAGE .*none\.jpg cannot be read'):
+        tool.main(['search', str(tmp_path / 'gallery'), str(tmp_path / 'none.jpg'), *model])
+    with pytest.raises(GalleryError, match='is no gallery'):
+        tool.main(['search', str(tmp_path / 'gallery'), image, *model])
+    with pytest.raises(GalleryError, match='is no gallery'):
+        tool.main(['evaluate', str(tmp_path / 'gallery'), '--queries', str(tiny_root), *model])
+
+
+def test_a_hit_whose_photo_is_gone_or_damaged_is_drawn_blank(shop, tiny_root, tmp_path):
+    photos = sorted((tiny_root / 'validation' / 'image').iterdir())[:3]
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for path in photos:
+        (folder / path.name).write_bytes(path.read_bytes())
+    common = ('--score-threshold', 0, *model_of(shop))
+    run_tool('gallery.py', 'build', '--images', folder, *common, '--out', tmp_path / 'gallery')
+    (folder / photos[0].name).unlink()
+    (folder / photos[1].name).write_bytes(b'no image')
+    search = (tmp_path / 'gallery', photos[2], *common, '--out', tmp_path / 'found')
+    output = run_tool('gallery.py', 'search', *search)
+    assert 'is drawn blank' in output and photos[0].name in output
+    assert (tmp_path / 'found/search.jpg').stat().st_size > 1000
+    assert (tmp_path / 'found/search.json').exists()
+
+
+def test_index_is_saved_and_shown(tool, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    gallery = FaissGallery(make_similarity(rng, 24))
+    gallery.add(make_embeddings(rng, 6000, 24), make_items(rng, 6000, (2, 9)))
+    gallery.save(tmp_path / 'g')
+    for _ in range(2):
+        tool.main(['index', str(tmp_path / 'g'), '--least-items', '1000'])
+        assert 'index of long sleeve top: ' in capsys.readouterr().out
+    tool.main(['remove', str(tmp_path / 'g'), '--id', '5'])
+    capsys.readouterr()
+    tool.main(['info', str(tmp_path / 'g')])
+    printed = capsys.readouterr().out
+    assert '5999 items' in printed and 'index of skirt: ' in printed and 'recall@20 ' in printed
+    assert 'searches of the other categories are exact' in printed
+    tool.main(['index', str(tmp_path / 'g')])
+    assert capsys.readouterr().out == 'searches are exact\n'
 
 
 def test_search_from_python_within_categories(shop, tiny_root):
