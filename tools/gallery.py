@@ -11,6 +11,7 @@ By the official protocol, with a split in DeepFashion2's layout as shop and cust
 
     python tools/gallery.py build --shop-of ROOT --score-threshold 0 --model CONFIG --weights W --out gallery
     python tools/gallery.py evaluate gallery --queries ROOT --model CONFIG --weights W
+    python tools/gallery.py calibrate gallery --queries ROOT --model CONFIG --weights W
 
 GALLERY is a folder, a milvus-lite file that ends in .db, or the address of a Milvus server, http://host:19530. A file
 or a server can hold several galleries: #NAME behind it says which one. The environment variable MILVUS_TOKEN holds the
@@ -38,7 +39,7 @@ from tqdm import tqdm
 
 from mmdf2.apis import ClothesInferencer, FashionSearch
 from mmdf2.apis.gallery_building import add_images, adding, photo_name, photo_names, process_rank
-from mmdf2.apis.gallery_evaluation import evaluate_gallery, split_images
+from mmdf2.apis.gallery_evaluation import calibrate_gallery, evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.search import check_model, model_identity, model_similarity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, Source
@@ -51,6 +52,7 @@ from mmdf2.retrieval.items import number_of
 from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 
+_NOT_THERE = 'nothing like it in this shop'
 _PRESENT = 'were there already; a photo whose content has changed is to be removed by --image first, then added again'
 
 
@@ -91,6 +93,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     command.add_argument(
         '--expansion', type=int, default=0, metavar='N', help='search again by the average with the N best hits'
     )
+    command.add_argument(
+        '--false-accepts',
+        type=float,
+        metavar='SHARE',
+        help='say that nothing is like a garment, but for this share of those that are not there (see calibrate)',
+    )
     command = commands.add_parser('index', help='build indexes, which make searches of large galleries fast')
     command.add_argument('gallery')
     command.add_argument(
@@ -99,15 +107,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands.add_parser('info', help='show what a gallery holds').add_argument('gallery')
     command = commands.add_parser('evaluate', help='measure top-k by the official protocol')
     command.add_argument('gallery')
-    command.add_argument('--queries', required=True, metavar='ROOT', help="folder in DeepFashion2's layout")
-    command.add_argument('--split', default='validation', help='split in that folder (default: validation)')
-    _add_model(command)
+    _add_queries(command, required=True)
+    command = commands.add_parser('calibrate', help='measure what the scores mean: how sure a hit is')
+    command.add_argument('gallery')
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument('--from', dest='source', metavar='OTHER', help='take the calibration of another gallery')
+    _add_queries(command, source)
     return parser.parse_args(argv)
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--model', required=True, metavar='CONFIG', help='the config file')
-    command.add_argument('--weights', required=True, help='the checkpoint file')
+def _add_queries(command: argparse.ArgumentParser, group=None, required: bool = False) -> None:
+    options = {'required': True} if required else {}
+    (group or command).add_argument('--queries', metavar='ROOT', help="folder in DeepFashion2's layout", **options)
+    command.add_argument('--split', default='validation', help='split in that folder (default: validation)')
+    _add_model(command, required)
+
+
+def _add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
+    command.add_argument('--model', required=required, metavar='CONFIG', help='the config file')
+    command.add_argument('--weights', required=required, help='the checkpoint file')
     command.add_argument('--device', help='where to run; by default a GPU where there is one')
 
 
@@ -136,6 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         'index': index,
         'info': info,
         'evaluate': evaluate,
+        'calibrate': calibrate,
     }
     commands[args.command](args)
 
@@ -211,16 +230,23 @@ def search(args: argparse.Namespace) -> None:
         raise UserError('give --category or --same-category, not both.')
     gallery = open_gallery(args.gallery)
     finder = FashionSearch(_model(args), gallery)
-    found = finder.search(args.image, args.k, args.score_threshold, args.category, args.same_category, args.expansion)
-    answer = [
-        {**_plain(garment.garment), 'score': garment.score, 'hits': [_hit(hit) for hit in garment.hits]}
-        for garment in found
-    ]
+    found = finder.search(
+        args.image,
+        args.k,
+        args.score_threshold,
+        args.category,
+        args.same_category,
+        args.expansion,
+        args.false_accepts,
+    )
+    answer = [_answer(garment) for garment in found]
     for garment in found:
         name = CATEGORY_NAMES[garment.garment.category_id - 1]
         print(f'{name} {garment.score:.2f} at {[round(side) for side in garment.garment.box]}')
-        for hit in garment.hits[:5]:
-            print(f'  {hit.score:8.3f}  item {hit.id}  {hit.item.image}  {json.dumps(hit.item.fields)}')
+        if garment.is_there is False:
+            print(f'  {_NOT_THERE}; the best hits:')
+        for hit, sure in zip(garment.hits[:5], _percents(garment), strict=False):
+            print(f'  {hit.score:8.3f}{sure}  item {hit.id}  {hit.item.image}  {json.dumps(hit.item.fields)}')
     if not found:
         print(f'no garment of score {args.score_threshold} or more on {args.image}')
     if args.out:
@@ -268,6 +294,35 @@ def evaluate(args: argparse.Namespace) -> None:
     with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
         figures = evaluate_gallery(gallery, model, store, folder, bar.update)
     print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Measures what scores mean, or takes it from another gallery, and saves it with the gallery."""
+    gallery = open_gallery(args.gallery)
+    if args.source:
+        other = open_gallery(args.source, gallery.similarity)
+        calibration = other.calibration
+        if calibration is None:
+            raise UserError(f'{args.source} has no calibration; measure one there by --queries.')
+        if other.model != gallery.model:
+            raise UserError(
+                f"{args.source} was built with model '{other.model}', {args.gallery} with '{gallery.model}': scores of "
+                'different models mean different things.'
+            )
+    else:
+        for option in ('model', 'weights'):
+            if getattr(args, option) is None:
+                raise UserError(f'--queries needs --{option}.')
+        store = open_or_prepare(args.queries, args.split)
+        model = _model(args)
+        check_model(gallery, model, args.gallery)
+        folder = Path(args.queries, args.split, 'image')
+        with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
+            calibration, figures = calibrate_gallery(gallery, model, store, folder, bar.update)
+        print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
+    with gallery.changing():
+        gallery.set_calibration(calibration)
+    print(f'{args.gallery} is calibrated, by {calibration.queries} queries')
 
 
 def _model(args: argparse.Namespace) -> ClothesInferencer:
@@ -342,8 +397,20 @@ def _plain(item) -> dict:
     return {'category_name': CATEGORY_NAMES[item.category_id - 1], **values}
 
 
-def _hit(hit) -> dict:
-    return {'id': hit.id, 'similarity': hit.score, **_plain(hit.item)}
+def _answer(found) -> dict:
+    """What search.json says of a garment."""
+    hits = [{'id': hit.id, 'similarity': hit.score, **_plain(hit.item)} for hit in found.hits]
+    for hit, probability in zip(hits, found.probabilities or (), strict=False):
+        hit['probability'] = probability
+    answer = {**_plain(found.garment), 'score': found.score, 'hits': hits}
+    return answer if found.is_there is None else {**answer, 'is_there': found.is_there}
+
+
+def _percents(found) -> list[str]:
+    """How sure each hit is, where the gallery knows."""
+    if found.probabilities is None:
+        return [''] * len(found.hits)
+    return [f'  {probability:4.0%}' for probability in found.probabilities]
 
 
 def _row(image, found, shown: int = 5) -> RetrievalRow:
@@ -357,7 +424,8 @@ def _row(image, found, shown: int = 5) -> RetrievalRow:
         hit_boxes=[box for _, box in pictures],
         correct=None,
         scores=[hit.score for hit in hits],
-        title=CATEGORY_NAMES[found.garment.category_id - 1],
+        probabilities=found.probabilities and found.probabilities[:shown],
+        title=_NOT_THERE if found.is_there is False else CATEGORY_NAMES[found.garment.category_id - 1],
     )
 
 

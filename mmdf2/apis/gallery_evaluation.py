@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,16 @@ from mmdf2.evaluation.retrieval import (
     RetrievalItems,
     RetrievedLists,
     evaluate_lists,
+    right_identities,
     select_queries,
     summarize,
 )
 from mmdf2.evaluation.truth import retrieval_items
+from mmdf2.retrieval.calibration import Calibration, calibration_error, fit_calibration, roc_auc
 from mmdf2.retrieval.gallery import Gallery, Hit
+
+_CALIBRATION_HITS = 100  # so that 20 others are left without those of the query's garment
+_FALSE_ACCEPTS = 0.05
 
 
 def split_images(store: Store, image_folder, source: int) -> dict[str, int]:
@@ -62,6 +68,118 @@ def evaluate_gallery(
     Raises:
         EvaluationError: The gallery holds an image that is not a shop image of the split, or no user image can be used.
     """
+    lists, items, _ = _searched(gallery, inferencer, store, image_folder, MAX_HITS, progress)
+    return summarize(evaluate_lists(lists, items, retrieval_items(store, Source.SHOP)))
+
+
+def calibrate_gallery(
+    gallery: Gallery, inferencer: ClothesInferencer, store: Store, image_folder, progress: Callable | None = None
+) -> tuple[Calibration, dict[str, float]]:
+    """Measures what the scores of a gallery's hits mean, with the garments on a split's user images.
+
+    Each garment is a query twice: with its shop photos in the gallery, and without them.
+
+    Args:
+        gallery: The gallery of the split's shop images; its images are identified by their file names, without folders.
+        inferencer: The model that the gallery was built with.
+        store: The store of the split.
+        image_folder: The folder with the split's images.
+        progress: A function without arguments, called after each image.
+
+    Returns:
+        The calibration, and how good one is that was fitted with half of the identities, measured with the other half:
+        'queries'; 'auc', how well the best hit's score tells whether the garment is there; 'calibration_error' of all
+        hits and 'calibration_error_top1' of the best ones; 'found', the share of the queries with their garment whose
+        best hit is right, and 'kept', the share of these that remain at 5 percent false accepts; 'false_accepts', the
+        share of the queries without their garment that are accepted then.
+
+    Raises:
+        EvaluationError: The gallery holds an image that is not a shop image of the split, or no user image can be used.
+        ValueError: The garments do not suffice, or the model has not learned to match.
+    """
+    lists, items, scores = _searched(gallery, inferencer, store, image_folder, _CALIBRATION_HITS, progress)
+    judged = _judged_queries(lists, scores, items, retrieval_items(store, Source.SHOP))
+    half = set(np.unique([query.identity for query in judged])[::2].tolist())
+    halves = [[query for query in judged if (query.identity in half) == first] for first in (True, False)]
+    measured = [_measure(fit_calibration(*_pooled(own)), other) for own, other in (halves, halves[::-1])]
+    figures = {name: float(np.mean([half[name] for half in measured])) for name in measured[0]}
+    return fit_calibration(*_pooled(judged)), {'queries': len(judged), **figures}
+
+
+@dataclass(frozen=True, eq=False)
+class _JudgedQuery:
+    """A query's identity, its hits' scores, and whether each is the same garment."""
+
+    identity: int
+    scores: np.ndarray
+    same: np.ndarray
+
+    @property
+    def with_garment(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and truth of the hits that a user sees."""
+        return self.scores[:MAX_HITS], self.same[:MAX_HITS]
+
+    @property
+    def without_garment(self) -> np.ndarray:
+        """Scores of the hits that a user sees when the garment is not in the gallery."""
+        return self.scores[~self.same][:MAX_HITS]
+
+
+def _judged_queries(
+    lists: RetrievedLists, scores: np.ndarray, items: RetrievalItems, shop: RetrievalItems
+) -> list[_JudgedQuery]:
+    """The queries whose garment is among the hits' images, with their hits."""
+    queries, chosen = select_queries(items, lists.image_ids, lists.boxes, lists.labels, lists.scores)
+    identity_of = np.full(len(lists.image_ids), -1)
+    identity_of[chosen[chosen >= 0]] = items.identities[queries[chosen >= 0]]
+    hit, identity = right_identities(shop, lists.hit_images, lists.hit_boxes)
+    owner = np.repeat(np.arange(len(lists.hit_counts)), lists.hit_counts)
+    same = np.zeros(len(owner), bool)
+    same[hit[identity == identity_of[owner[hit]]]] = True
+    judged = []
+    for row, end in enumerate(np.cumsum(lists.hit_counts).tolist()):
+        own = slice(end - int(lists.hit_counts[row]), end)
+        # Without a hit of another garment there is no answer to a query whose garment is not there.
+        if identity_of[row] >= 0 and not same[own].all():
+            judged.append(_JudgedQuery(int(identity_of[row]), scores[own], same[own]))
+    return judged
+
+
+def _pooled(queries: list[_JudgedQuery]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores and truth of all hits, with the garments and without them, and the best scores without them."""
+    scores, same = [np.zeros(0)], [np.zeros(0, bool)]
+    for query in queries:
+        shown, right = query.with_garment
+        scores += [shown, query.without_garment]
+        same += [right, np.zeros(len(query.without_garment), bool)]
+    best = np.array([query.without_garment[0] for query in queries])
+    return np.concatenate(scores), np.concatenate(same), best
+
+
+def _measure(calibration: Calibration, queries: list[_JudgedQuery]) -> dict[str, float]:
+    scores, same, best_without = _pooled(queries)
+    best = np.array([query.with_garment[0][0] for query in queries])
+    right = np.array([query.with_garment[1][0] for query in queries])
+    least = calibration.threshold(_FALSE_ACCEPTS)
+    top1, top1_same = np.concatenate([best, best_without]), np.concatenate([right, np.zeros(len(queries), bool)])
+    return {
+        'auc': roc_auc(top1, np.arange(len(top1)) < len(queries)),
+        'calibration_error': calibration_error(calibration.probability(scores), same),
+        'calibration_error_top1': calibration_error(calibration.probability(top1), top1_same),
+        'found': float(right.mean()),
+        'kept': float((best[right] >= least).mean()) if right.any() else 0.0,
+        'false_accepts': float((best_without >= least).mean()),
+    }
+
+
+def _searched(
+    gallery: Gallery, inferencer: ClothesInferencer, store: Store, image_folder, k: int, progress: Callable | None
+) -> tuple[RetrievedLists, RetrievalItems, np.ndarray]:
+    """Searches for the garments on the user images that represent a query item.
+
+    Returns:
+        The lists of k hits, the query items of the images that could be used, and the scores of all hits.
+    """
     shops = split_images(store, image_folder, Source.SHOP)
     # Where an image is a link, the gallery knows it by the name of the file that the link leads to.
     shop_ids = {Path(os.path.realpath(path)).name: image_id for path, image_id in shops.items()}
@@ -81,7 +199,7 @@ def evaluate_gallery(
             (image_id, garments.items[row].box, garments.items[row].category_id - 1, garments.scores[row])
             for row in chosen.tolist()
         ]
-        hits += gallery.search(garments.embeddings[chosen], MAX_HITS) if len(chosen) else []
+        hits += gallery.search(garments.embeddings[chosen], k) if len(chosen) else []
     if failed:
         items = _without(items, store, failed, len(users))
     image_ids, boxes, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
@@ -94,7 +212,7 @@ def evaluate_gallery(
         hit_images=np.array([_image_id(hit, shop_ids, store) for line in hits for hit in line], dtype=np.int64),
         hit_boxes=np.array([hit.item.box for line in hits for hit in line], dtype=np.float64).reshape(-1, 4),
     )
-    return summarize(evaluate_lists(lists, items, retrieval_items(store, Source.SHOP)))
+    return lists, items, np.array([hit.score for line in hits for hit in line], dtype=np.float64)
 
 
 def _without(items: RetrievalItems, store: Store, failed: dict[int, str], count: int) -> RetrievalItems:

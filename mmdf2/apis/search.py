@@ -32,11 +32,17 @@ class FoundGarment:
         garment: Category, box and landmarks of the garment on the photo.
         score: Detection score of the garment, 0 to 1.
         hits: What was found in the gallery, the most similar first.
+        probabilities: The probability of each hit that it is the same garment, 0 to 1, by the gallery's calibration;
+            None where there is none, or where the search was expanded, whose scores mean something else.
+        is_there: Whether the best hit reaches the score that the wanted share of false accepts asks for; False says
+            that nothing like the garment is in the gallery. None where no share was given.
     """
 
     garment: GalleryItem
     score: float
     hits: list[Hit]
+    probabilities: list[float] | None = None
+    is_there: bool | None = None
 
 
 class FashionSearch:
@@ -65,6 +71,7 @@ class FashionSearch:
         categories: Iterable[int] | None = None,
         same_category: bool = False,
         expansion: int = 0,
+        false_accepts: float | None = None,
     ) -> list[FoundGarment]:
         """Finds the garments of a photo and searches the gallery for each of them.
 
@@ -76,16 +83,20 @@ class FashionSearch:
             same_category: Whether to search each garment among the items of its own detected category instead.
             expansion: Number of best hits whose embeddings are averaged with the garment's own embedding for a second
                 search, which gives the hits; 0 searches once.
+            false_accepts: Share of the garments that are not in the gallery, 0 to 1, for which something may be said to
+                be there; None decides nothing. It needs a gallery with a calibration, and no expansion.
 
         Returns:
             The garments with their hits, the best detected first.
 
         Raises:
             OSError: The image cannot be read.
-            ValueError: More than one image was given, or both ``categories`` and ``same_category``.
+            ValueError: More than one image was given, or both ``categories`` and ``same_category``, or a share of false
+                accepts that cannot be kept.
         """
         if same_category and categories is not None:
             raise ValueError('give categories or same_category, not both')
+        least = self._least_score(false_accepts, expansion)
         results = list(self.model.predict(image))
         if len(results) != 1:
             raise ValueError(f'search takes one image, got {len(results)}; give the path of one photo')
@@ -95,10 +106,29 @@ class FashionSearch:
         instances = result.data_sample.pred_instances
         garments = extracted_items(instances, result.path or result.name, score_threshold)
         found = self._search(garments, k, categories, same_category, expansion)
+        calibration = None if expansion else self.gallery.calibration
         return [
-            FoundGarment(garment=item, score=score, hits=hits)
+            FoundGarment(
+                garment=item,
+                score=score,
+                hits=hits,
+                probabilities=calibration and calibration.probability([hit.score for hit in hits]).tolist(),
+                is_there=None if least is None else bool(hits) and hits[0].score >= least,
+            )
             for item, score, hits in zip(garments.items, garments.scores.tolist(), found, strict=True)
         ]
+
+    def _least_score(self, false_accepts: float | None, expansion: int) -> float | None:
+        if false_accepts is None:
+            return None
+        if expansion:
+            raise ValueError('scores of an expanded search are not calibrated: give false_accepts or expansion')
+        if self.gallery.calibration is None:
+            raise ValueError(
+                'the gallery has no calibration, so nobody knows how often a score is wrong: measure one by '
+                '`tools/gallery.py calibrate`'
+            )
+        return self.gallery.calibration.threshold(false_accepts)
 
     def _search(
         self, garments: 'ExtractedItems', k: int, categories, same_category: bool, expansion: int

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES
 from mmdf2.files import locked
+from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.similarity import Similarity
 
@@ -123,6 +124,15 @@ class Gallery(ABC):
     @abstractmethod
     def indexed(self) -> dict[int, str]:
         """category_id -> what the index of the category is, for those whose searches are not exact."""
+
+    @property
+    @abstractmethod
+    def calibration(self) -> Calibration | None:
+        """What the scores of hits mean, or None where that was not measured."""
+
+    @abstractmethod
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """Says what the scores of hits mean; ``save`` keeps it."""
 
     @abstractmethod
     def reserve(self, count: int) -> int:

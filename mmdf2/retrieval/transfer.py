@@ -1,4 +1,4 @@
-"""Copying a gallery into another one, batch by batch. A copy that was killed continues where it stopped."""
+"""Copying a gallery and its calibration, batch by batch. A copy that was killed continues where it stopped."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,10 @@ def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int
         GalleryError: The target is of another model, or holds an item that is not the source's.
     """
     with target.changing():
-        return _transfer(source, target, progress)
+        count = _transfer(source, target, progress)
+        if target.calibration is None and source.calibration is not None:
+            target.set_calibration(source.calibration)
+        return count
 
 
 def _transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int], None] | None) -> int:

@@ -31,6 +31,7 @@ class RetrievalRow:
         correct: (k,) bool, whether each hit is the query's garment; None when this is not known.
         scores: (k,) similarities of the hits; with None only their ranks are shown.
         title: Text below the query.
+        probabilities: (k,) probability of each hit that it is the query's garment; None when this is not known.
     """
 
     image: str | Path | np.ndarray
@@ -40,6 +41,7 @@ class RetrievalRow:
     correct: Sequence[bool] | np.ndarray | None
     scores: Sequence[float] | np.ndarray | None = None
     title: str = 'query'
+    probabilities: Sequence[float] | np.ndarray | None = None
 
 
 def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: float | None = 0.2) -> np.ndarray:
@@ -81,6 +83,8 @@ def draw_retrieval_rows(rows: Sequence[RetrievalRow], cell: int = 180, context: 
         colours = _colours(row)
         for rank, (image, box, colour) in enumerate(zip(row.hit_images, row.hit_boxes, colours, strict=True)):
             text = f'{rank + 1}' if row.scores is None else f'{rank + 1}: {row.scores[rank]:.2f}'
+            if row.probabilities is not None:
+                text += f' ({row.probabilities[rank]:.0%})'
             view = _view(image, box, cell, context, colour)
             _draw_cell(sheet, (left + rank * step, top), cell, frame, view, colour, text)
     return sheet
@@ -159,6 +163,8 @@ def _check(row: RetrievalRow) -> None:
         lengths['correct'] = len(row.correct)
     if row.scores is not None:
         lengths['scores'] = len(row.scores)
+    if row.probabilities is not None:
+        lengths['probabilities'] = len(row.probabilities)
     for name, length in lengths.items():
         if length != count:
             raise ValueError(f"a row's {name} must be as many as its hit_images, {count}, got {length}")

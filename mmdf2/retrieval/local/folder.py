@@ -7,7 +7,7 @@ Files that the manifest does not name are left over from a killed save, and the 
 One process at a time writes, which the lock's file stands for. Readers need no lock: the name of a data file says its
 content, so a reader whose file was removed by a save in the meantime sees a new manifest and begins again.
 
-    manifest.json             format, version, model, fingerprint of the similarity, counts, next_id, files
+    manifest.json             format, version, model, fingerprint of the similarity, counts, next_id, calibration, files
     vectors-<hash>.npy        (n, D) float32 embeddings, by category and then by id
     ids-<hash>.npy            (n,) int64
     items-<hash>.sqlite       the table ``items``
@@ -31,6 +31,7 @@ import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.files import flush_folder, is_unfinished, network_file_system, sha256, write_json, write_named_by_hash
+from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import GalleryError, one_writer
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.local.index_file import SavedIndex, read_indexes, write_indexes
@@ -65,6 +66,7 @@ class GalleryContent:
         counts: (13,) number of items of each category, in the order of the rows.
         items: What is known of each item.
         next_id: The smallest id that was never given.
+        calibration: What the scores of hits mean, or None.
         indexes: category_id -> index, for those that have one.
         saved: The SHA-256 of the manifest that was read, hexadecimal; None when nothing was read.
     """
@@ -76,6 +78,7 @@ class GalleryContent:
     counts: np.ndarray
     items: ItemTable
     next_id: int
+    calibration: Calibration | None = None
     indexes: dict[int, SavedIndex] = field(default_factory=dict)
     saved: str | None = None
 
@@ -151,6 +154,7 @@ def _write_locked(folder: Path, content: GalleryContent) -> str | None:
         'similarity': content.similarity.fingerprint(),
         'counts': [int(count) for count in content.counts],
         'next_id': content.next_id,
+        'calibration': content.calibration and content.calibration.to_json(),
         'files': files,
     }
     if saved_state(folder) != before:
@@ -241,8 +245,16 @@ def _read_once(folder: Path, verify: bool, index: bool) -> GalleryContent:
         counts=counts,
         items=items,
         next_id=next_id,
+        calibration=_calibration(folder, manifest.get('calibration')),
         indexes=indexes,
     )
+
+
+def _calibration(folder: Path, value) -> Calibration | None:
+    try:
+        return None if value is None else Calibration.from_json(value)
+    except (TypeError, ValueError) as error:
+        raise GalleryError(f'{folder / MANIFEST}: {error}') from error
 
 
 def _read_manifest(folder: Path) -> dict:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import (
     Gallery,
     GalleryError,
@@ -89,6 +90,7 @@ class FaissGallery(Gallery):
 
     def _set(self, content: GalleryContent) -> None:
         self.similarity, self.model = content.similarity, content.model
+        self._calibration = content.calibration
         self._items, self._next_id = content.items, content.next_id
         self._saved, self._unsaved = content.saved, False
         ends = np.cumsum(content.counts)
@@ -169,6 +171,16 @@ class FaissGallery(Gallery):
                         new.tail,
                         len(new.ids) - new.tail,
                     )
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """See ``Gallery.calibration``."""
+        return self._calibration
+
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """See ``Gallery.set_calibration``."""
+        with self._writing:
+            self._calibration, self._unsaved = calibration, True
 
     def indexed(self) -> dict[int, str]:
         """See ``Gallery.indexed``."""
@@ -343,6 +355,7 @@ class FaissGallery(Gallery):
                 counts=np.array([len(state.ids) for state in states]),
                 items=self._items,
                 next_id=self._next_id,
+                calibration=self._calibration,
                 indexes={
                     category: state.to_save
                     for category, state in enumerate(states, start=1)

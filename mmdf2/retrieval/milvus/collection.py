@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.milvus.client import MilvusConnection, import_pymilvus
 from mmdf2.retrieval.similarity import DistanceSpace, InnerProductSpace, Similarity
@@ -31,12 +32,14 @@ class Description:
         space: The space of the searched vectors; None until the first items come.
         mixed: Whether the radius of the space has grown, so that older vectors have another last column. Distances see
             that column, inner products do not.
+        calibration: What the scores of hits mean, or None.
     """
 
     similarity: Similarity
     model: str
     space: DistanceSpace | None = None
     mixed: bool = False
+    calibration: Calibration | None = None
 
     def with_space(self, space: DistanceSpace, mixed: bool) -> 'Description':
         """The same description with another space."""
@@ -96,6 +99,7 @@ class DescriptionCollection:
             scale=space and space.products.scale,
             radius=space and space.radius,
             mixed=description.mixed,
+            calibration=description.calibration and description.calibration.to_json(),
         )
         self._write(_WEIGHT, _encoded(similarity.weight, '<f4'))
         self._write(_CENTRE, _encoded(space.products.centre, '<f8') if space else '')
@@ -118,7 +122,10 @@ class DescriptionCollection:
             similarity = Similarity(weight, np.array(manifest['bias'], np.float32))
             if similarity.fingerprint() != manifest['fingerprint']:
                 raise ValueError('the weights are not those of the fingerprint')
-            description = Description(similarity, str(manifest['model']))
+            # Galleries of mmdf2 0.1 have none.
+            known = manifest.get('calibration')
+            calibration = None if known is None else Calibration.from_json(known)
+            description = Description(similarity, str(manifest['model']), calibration=calibration)
             if manifest['scale'] is None:
                 return description
             centre = _decoded(rows[_CENTRE], '<f8').reshape(similarity.width)

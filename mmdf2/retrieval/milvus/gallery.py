@@ -7,11 +7,13 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import (
     Gallery,
     GalleryError,
@@ -310,6 +312,16 @@ class MilvusGallery(Gallery):
                 self._rewrite_vectors(self._description.space)
             self._connection.call('flush', self._collection, patience=120)
             self._index.exchange('HNSW', 'L2')
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """See ``Gallery.calibration``; as it was when the gallery was opened or last changed here."""
+        return self._description.calibration
+
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """See ``Gallery.set_calibration``. It is kept in Milvus at once."""
+        with self._writing():
+            self._set_description(replace(self._description, calibration=calibration))
 
     def indexed(self) -> dict[int, str]:
         """See ``Gallery.indexed``. One index serves all categories."""
