@@ -7,6 +7,33 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 MIN_AREA = 12  # pixels; a smaller piece of a mask, or hole in it, gets no polygon
+# Filling takes 40 bytes per pixel of an outline, so a small file of a few thousand far points could take all memory.
+LONGEST_OUTLINE = 2_000_000  # pixels
+
+
+def outline_length(polygon: np.ndarray) -> float:
+    """Number of pixels that a closed outline (P, 2) passes: per edge, the longer of its extents along x and y."""
+    edges = np.abs(polygon - np.roll(polygon, 1, axis=0))
+    return float(edges.max(axis=1).sum())
+
+
+def polygons_to_rle(polygons: Sequence[np.ndarray], height: int, width: int) -> dict:
+    """Fills the union of polygons as pycocotools fills annotation: its compressed run lengths.
+
+    Args:
+        polygons: At least one array (P, 2) of x, y in pixels, P >= 3, finite; they may reach beyond the image.
+        height: Height of the mask.
+        width: Width of the mask.
+
+    Raises:
+        ValueError: An outline is longer than ``LONGEST_OUTLINE``.
+    """
+    for polygon in polygons:
+        length = outline_length(polygon)
+        if length > LONGEST_OUTLINE:
+            raise ValueError(f'a polygon has an outline of {length:.0f} pixels, {LONGEST_OUTLINE} at most are filled')
+    flat = [polygon.astype(np.float64).ravel().tolist() for polygon in polygons]
+    return mask_utils.merge(mask_utils.frPyObjects(flat, height, width))
 
 
 def polygons_to_mask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -21,7 +48,7 @@ def polygons_to_mask(polygons: Sequence[np.ndarray], height: int, width: int) ->
         (height, width) bool, all False without polygons.
 
     Raises:
-        ValueError: A polygon has another shape or is not finite.
+        ValueError: A polygon has another shape or is not finite, or its outline is longer than ``LONGEST_OUTLINE``.
     """
     for polygon in polygons:
         if np.ndim(polygon) != 2 or np.shape(polygon)[1] != 2 or len(polygon) < 3 or not np.isfinite(polygon).all():
@@ -29,8 +56,8 @@ def polygons_to_mask(polygons: Sequence[np.ndarray], height: int, width: int) ->
     if not len(polygons):
         return np.zeros((height, width), dtype=bool)
     # Coordinates far outside the image would overflow; of such an edge only the direction matters.
-    flat = [np.clip(polygon, -1e5, 1e5).astype(np.float64).ravel().tolist() for polygon in polygons]
-    return mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(flat, height, width))).astype(bool)
+    near = [np.clip(np.asarray(polygon, dtype=np.float64), -1e5, 1e5) for polygon in polygons]
+    return mask_utils.decode(polygons_to_rle(near, height, width)).astype(bool)
 
 
 def mask_to_polygons(mask: np.ndarray, min_area: float = MIN_AREA) -> tuple[list[np.ndarray], np.ndarray]:

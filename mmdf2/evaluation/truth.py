@@ -8,6 +8,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmdf2.categories import MAX_LANDMARKS, Source, Visibility
+from mmdf2.codecs.polygons import polygons_to_rle
 from mmdf2.datasets.prepare import open_annotation
 from mmdf2.datasets.store import PROBLEMS, Store
 from mmdf2.evaluation.coco import box_iou
@@ -200,10 +201,13 @@ def _landmarks(store: Store, rows: np.ndarray) -> np.ndarray:
 def _mask(store: Store, row: int) -> dict:
     image = store.item_images[row]
     height, width = int(store.heights[image]), int(store.widths[image])
-    polygons = [polygon.ravel().tolist() for polygon in store.polygons(row)]
+    polygons = store.polygons(row)
     if not polygons:
         return mask_utils.frPyObjects({'size': [height, width], 'counts': [height * width]}, height, width)
-    return mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
+    try:
+        return polygons_to_rle(polygons, height, width)
+    except ValueError as error:
+        raise EvaluationError(f'item {row} of {store!r}: {error}; make the store anew of the annotation') from error
 
 
 def open_retrieval_truth(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mmdf2.codecs.polygons import mask_to_polygons, polygons_to_mask
+from mmdf2.codecs.polygons import mask_to_polygons, outline_length, polygons_to_mask
 
 
 @pytest.mark.parametrize('seed', range(10))
@@ -30,6 +30,19 @@ def test_a_union_is_filled_as_pycocotools_does():
 def test_polygons_beyond_the_image_fill_what_is_in_it():
     far = np.array([[-1e9, -1e9], [1e9, -1e9], [1e9, 1e9], [-1e9, 1e9]])
     assert polygons_to_mask([far], 8, 9).all()
+
+
+def zigzag(points):
+    """A small polygon of many far points, whose outline would take gigabytes to fill."""
+    x = np.where(np.arange(points) % 2, 9e4, -9e4)
+    return np.stack([x, np.linspace(0, 20, points)], axis=1)
+
+
+def test_an_outline_that_would_take_all_memory_is_refused():
+    assert polygons_to_mask([zigzag(8)], 20, 30).any()
+    with pytest.raises(ValueError, match='has an outline of 3600000 pixels, 2000000 at most'):
+        polygons_to_mask([zigzag(20)], 20, 30)
+    assert outline_length(np.array([[0.0, 0], [3, 0], [3, 4]])) == 3 + 4 + 4
 
 
 @pytest.mark.parametrize('bad', [np.zeros((2, 2)), np.zeros((3, 3)), np.full((3, 2), np.nan)])

@@ -89,6 +89,7 @@ def bad_items():
         [3, 3] * 4,
         None,
         [200, 1] * 3,
+        [-9e4, 1, 9e4, 2] * 8,  # few numbers that would take gigabytes to fill
     ):
         yield 'bad polygon', {'segmentation': [polygon, triangle]}
     yield 'bad polygon', {'segmentation': [[200, 1, 300, 1, 300, 50], triangle]}

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from mmdf2.codecs.polygons import LONGEST_OUTLINE, outline_length, polygons_to_rle
 from mmdf2.evaluation.files.json_list import JsonEntry, all_finite
 
 # Masks that are checked together.
@@ -84,14 +85,18 @@ def to_compressed(segmentation: Any, size: tuple[int, int]) -> dict:
         size: (height, width) of the image.
 
     Raises:
-        ValueError: The mask has none of these forms; the message says what was expected.
+        ValueError: The mask has none of these forms, or an outline is too long to be filled; the message says what was
+            expected.
     """
     if isinstance(segmentation, dict):
         return _from_runs(segmentation, size)
     polygons = segmentation if isinstance(segmentation, list) else None
     if not polygons or not all(map(_is_polygon, polygons)):
         raise ValueError(_EXPECTED)
-    return mask_utils.merge(mask_utils.frPyObjects([list(map(float, polygon)) for polygon in polygons], *size))
+    outlines = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons]
+    if max(map(outline_length, outlines)) > LONGEST_OUTLINE:
+        raise ValueError(f'polygons whose outlines have {LONGEST_OUTLINE} pixels at most')
+    return polygons_to_rle(outlines, *size)
 
 
 def unfit(counts: list[bytes], pixels: np.ndarray | list[int]) -> np.ndarray:

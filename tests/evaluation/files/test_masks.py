@@ -102,3 +102,8 @@ def test_all_forms_make_the_same_mask():
     ]
     for form in forms:
         np.testing.assert_array_equal(mask_utils.decode(to_compressed(form, (6, 9))), mask)
+
+
+def test_a_small_polygon_that_would_take_all_memory_is_refused():
+    with pytest.raises(ValueError, match='outlines have 2000000 pixels at most'):
+        to_compressed([[-9e4, 1, 9e4, 2] * 8], (6, 9))
