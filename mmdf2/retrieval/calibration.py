@@ -98,7 +98,9 @@ def fit_calibration(scores, same, best_false_scores) -> Calibration:
     if slope <= 0:
         raise ValueError('the same garments do not have the higher scores: the model has not learned to match')
     quantiles = np.quantile(best_false_scores, np.linspace(0, 1, QUANTILES))
-    return Calibration(slope, intercept, tuple(quantiles.tolist()), len(best_false_scores))
+    return Calibration(
+        slope=slope, intercept=intercept, false_scores=tuple(quantiles.tolist()), queries=len(best_false_scores)
+    )
 
 
 def _fit_line(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:

@@ -117,13 +117,16 @@ def test_a_search_says_how_sure_it_is(search, tiny_root):
     with pytest.raises(ValueError, match=r'has no calibration.*tools/gallery\.py calibrate'):
         search.search(image, 3, 0.0, false_accepts=0.05)
     best = sorted(garment.hits[0].score for garment in plain)
-    calibration = Calibration(2.0, 0.5, (best[0] - 1.0, best[len(best) // 2], best[-1] + 1.0), 10)
+    middle = best[len(best) // 2]
+    calibration = Calibration(
+        slope=2.0, intercept=0.5, false_scores=(best[0] - 1.0, middle, best[-1] + 1.0), queries=10
+    )
     search.gallery.set_calibration(calibration)
     try:
         found = search.search(image, 3, 0.0, false_accepts=0.5)
         for garment in found:
             np.testing.assert_allclose(garment.probabilities, calibration.probability([h.score for h in garment.hits]))
-            assert garment.is_there == (garment.hits[0].score >= best[len(best) // 2])
+            assert garment.is_there == (garment.hits[0].score >= middle)
         assert {garment.is_there for garment in found} == {True, False}
         assert all(garment.is_there for garment in search.search(image, 3, 0.0, false_accepts=1))
         expanded = search.search(image, 3, 0.0, expansion=1)
