@@ -57,6 +57,7 @@ class DeepFashion2Metric(BaseMetric):
         collect_device: Device on which results of several processes are collected; see MMEngine's ``BaseMetric``.
         prefix: Prefix of the keys; none by default.
         collect_dir: Folder through which results are collected on the CPU; see MMEngine's ``BaseMetric``.
+        store: Folder of the store, the same as that of the dataset; by default ``<data_root>/<split>.store``.
 
     Raises:
         ValueError: A metric is unknown, or is asked for by name and not predicted.
@@ -75,6 +76,7 @@ class DeepFashion2Metric(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
+        store: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
         wanted = list(STREAMS) if metrics == 'auto' else [metrics] if isinstance(metrics, str) else list(metrics)
@@ -85,6 +87,7 @@ class DeepFashion2Metric(BaseMetric):
         self.automatic = metrics == 'auto'
         self.data_root = data_root
         self.split = split
+        self.store = store
         self.subsets = subsets
         self.outfile_prefix = outfile_prefix
 
@@ -101,7 +104,7 @@ class DeepFashion2Metric(BaseMetric):
         """Evaluates the collected results of all processes."""
         results = one_per_image(results, type(self).__name__)
         metrics = self._predicted(results)
-        store = open_or_prepare(self.data_root, self.split)
+        store = open_or_prepare(self.data_root, self.split, self.store)
         image_ids = np.array([result['img_id'] for result in results], dtype=np.int64)
         warn_of_coverage(store, image_ids, type(self).__name__)
         detections = _detections(results, metrics)

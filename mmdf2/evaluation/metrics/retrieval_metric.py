@@ -95,6 +95,7 @@ class RetrievalMetric(BaseMetric):
         collect_device: Device on which results of several processes are collected; see MMEngine's ``BaseMetric``.
         prefix: Prefix of the keys; none by default.
         collect_dir: Folder through which results are collected on the CPU; see MMEngine's ``BaseMetric``.
+        store: Folder of the store, the same as that of the dataset; by default ``<data_root>/<split>.store``.
 
     Raises:
         ValueError: The model does not predict embeddings, or the weights that compare them.
@@ -113,10 +114,12 @@ class RetrievalMetric(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
+        store: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
         self.data_root = data_root
         self.split = split
+        self.store = store
         self.subsets = subsets
         self.outfile_prefix = outfile_prefix
         self._similarity: dict[str, np.ndarray] | None = None
@@ -147,7 +150,7 @@ class RetrievalMetric(BaseMetric):
         results = one_per_image(results, type(self).__name__)
         if not results:
             raise ValueError('RetrievalMetric got no predictions: the test dataset has no image that can be used')
-        store = open_or_prepare(self.data_root, self.split)
+        store = open_or_prepare(self.data_root, self.split, self.store)
         image_ids = np.array([result['img_id'] for result in results], dtype=np.int64)
         warn_of_coverage(store, image_ids, type(self).__name__)
         items, gallery = (retrieval_items(store, source, image_ids) for source in (Source.USER, Source.SHOP))

@@ -13,11 +13,11 @@ from pycocotools.cocoeval import COCOeval
 
 from mmdf2.categories import CATEGORIES
 from mmdf2.datasets.exchange import export
-from mmdf2.evaluation.metrics import DeepFashion2Metric
+from mmdf2.evaluation.metrics import DeepFashion2Metric, RetrievalMetric
 from mmdf2.evaluation.records import EvaluationError
 from mmdf2.registry import METRICS
 
-from ..small_split import collected, run
+from ..small_split import collected, run, write_split
 
 
 def pycocotools_figures(truth_file, result_file, kind):
@@ -47,6 +47,14 @@ class TestDeepFashion2Metric:
             np.testing.assert_allclose(found, expected, atol=1e-9, rtol=0)
             assert 0.02 < found[0] < 0.9
         assert len(figures) == 16
+
+    @pytest.mark.parametrize('metric', [DeepFashion2Metric, RetrievalMetric])
+    def test_ground_truth_comes_from_the_store_that_is_named(self, metric, root, samples, tmp_path):
+        expected = run(metric(str(root)), samples)
+        write_split(tmp_path / 'same', np.random.default_rng(3))
+        found = run(metric(str(tmp_path / 'same'), store=str(tmp_path / 'mine')), samples)
+        assert found == pytest.approx(expected, nan_ok=True)
+        assert (tmp_path / 'mine').is_dir() and not (tmp_path / 'same' / 'validation.store').exists()
 
     def test_logs_a_row_for_each_category(self, root, store, samples, log):
         figures = run(DeepFashion2Metric(str(root)), samples)
