@@ -255,7 +255,6 @@ class FaissGallery(Gallery):
         if target_recall is not None and not 0 <= target_recall <= 1:
             raise ValueError(f'target_recall must be from 0 to 1, got {target_recall!r}')
         with self._writing:
-            self._unsaved = True
             for category, partition in enumerate(self._partitions, start=1):
                 codes = None if len(partition) <= _WHOLE_VECTORS else _CODE_BYTES
                 chosen = settings or ListSettings(code_bytes=codes)

@@ -44,22 +44,19 @@ class Sample:
         ends = np.cumsum([len(state.ids) for state in states])
         rows = np.random.default_rng(seed).choice(ends[-1], min(_QUERIES, int(ends[-1])), replace=False)
         owners = np.searchsorted(ends, rows, side='right')
-        own = [
-            np.sort(rows[owners == number]) - (end - len(state.ids))
-            for number, (state, end) in enumerate(zip(states, ends, strict=True))
-        ]
-        queries = np.concatenate([state.vectors[part] for state, part in zip(states, own, strict=True)])
-        ids = np.concatenate([state.ids[part] for state, part in zip(states, own, strict=True)])
+        queries, ids = np.empty((len(rows), similarity.width), np.float32), np.empty(len(rows), np.int64)
+        for number, (state, end) in enumerate(zip(states, ends.tolist(), strict=True)):
+            own = np.flatnonzero(owners == number)
+            part = rows[own] - (end - len(state.ids))
+            queries[own], ids[own] = state.vectors[part], state.ids[part]
         exact = [PartitionState(state.vectors, state.ids) for state in states]
-        order = np.random.default_rng(seed).permutation(len(ids))
-        queries, ids = np.ascontiguousarray(queries[order]), ids[order]
         scores = _others(ids, *search_partitions(similarity, exact, queries, _HITS + 1))
         counts = np.isfinite(scores).sum(axis=1)
         least = scores[np.arange(len(scores)), np.maximum(counts - 1, 0)]
         return cls(queries, ids, least, counts)
 
     def halves(self) -> tuple['Sample', 'Sample']:
-        """The queries to choose by, and those to report."""
+        """Two halves of the queries."""
         middle = (len(self.ids) + 1) // 2
         fields = (self.queries, self.ids, self.least, self.counts)
         return Sample(*(field[:middle] for field in fields)), Sample(*(field[middle:] for field in fields))
