@@ -1,6 +1,7 @@
 """RoI features of ground-truth boxes from a frozen detector, in one file, to train its match head alone."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,25 @@ class Split:
 
     Attributes:
         store: The store of the split.
-        features: (n, C, 7, 7) features of its items.
-        mirrored: (n, C, 7, 7) features of the items on the mirrored images.
+        features: Stream ('class', 'pose' or 'mask') -> (n, C, 7, 7) features of its items.
+        mirrored: Stream -> (n, C, 7, 7) features of the items on the mirrored images.
     """
 
     store: Store
-    features: Tensor
-    mirrored: Tensor
+    features: dict[str, Tensor]
+    mirrored: dict[str, Tensor]
+
+    def joined(self, streams: Sequence[str], rows: Tensor, mirrored: Tensor) -> Tensor:
+        """The input of a match head's first convolution for some items: (m, C of all streams, 7, 7) float32.
+
+        Args:
+            streams: The head's sources.
+            rows: (m,) the items.
+            mirrored: (m,) bool, whether each is taken from its mirrored image.
+        """
+        chosen = mirrored[:, None, None, None]
+        parts = [torch.where(chosen, self.mirrored[name][rows], self.features[name][rows]) for name in streams]
+        return torch.cat(parts, dim=1).float()
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +64,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
         '--features',
         type=Path,
         default=Path('match_features.safetensors'),
-        help='file of features, extracted if it does not exist; 16 KB per item',
+        help='file of features, extracted if it does not exist; 43 KB per item',
     )
 
 
@@ -70,7 +83,7 @@ def open_splits(args: argparse.Namespace) -> tuple[dict[str, Split], Config]:
     return {name: Split(open_or_prepare(root, name), *tensors) for name, tensors in features.items()}, config
 
 
-def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, tuple[dict, dict]]:
     """Features of all items of both splits; they are extracted if the file does not exist.
 
     Args:
@@ -80,8 +93,8 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
         data_root: Folder of the dataset.
 
     Returns:
-        Split -> the features that the match head convolves, (n, C, 7, 7) float16, of the images and of the mirrored
-        images; one row per item of the split's store.
+        Split -> the features of each stream, (n, C, 7, 7) float16, of the images and of the mirrored ones; one row per
+        item of the split's store.
 
     Raises:
         SystemExit: The file has the features of another detector or dataset.
@@ -91,7 +104,8 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
         inferencer = ClothesInferencer(config, checkpoint, device='cpu')
         tensors = {}
         for split in SPLITS:
-            tensors[split], tensors[f'{split}_mirrored'] = extract(inferencer.model, config, split, data_root)
+            for name, streams in zip(_names(split), extract(inferencer.model, config, split, data_root), strict=True):
+                tensors.update({f'{name}.{stream}': features for stream, features in streams.items()})
         with path_beside(path) as beside:
             save_file(tensors, beside, metadata=origin)
     with safe_open(path, framework='pt') as file:
@@ -99,13 +113,26 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
             found = (file.metadata() or {}).get(name)
             if found != value:
                 raise SystemExit(f'{path} holds features of {name} {found}, not {value}; delete or rename it')
-        return {split: (file.get_tensor(split), file.get_tensor(f'{split}_mirrored')) for split in SPLITS}
+        return {split: _read(file, split) for split in SPLITS}
+
+
+def _names(split: str) -> tuple[str, str]:
+    """What the file calls the features of a split's images and of the mirrored ones."""
+    return split, f'{split}_mirrored'
+
+
+def _read(file, split: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    plain, mirrored = (
+        {key.partition('.')[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f'{name}.')}  # noqa: SIM118 (no dict)
+        for name in _names(split)
+    )
+    return plain, mirrored
 
 
 @torch.no_grad()
 def extract(
     model: nn.Module, config: Config, split: str, data_root: Path, batch_size: int = 8
-) -> tuple[Tensor, Tensor]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Features of the ground-truth boxes of a split on the images and on the mirrored images.
 
     Args:
@@ -116,7 +143,7 @@ def extract(
         batch_size: Images per batch.
 
     Returns:
-        (n, C, 7, 7) float16 twice, one row per item of the split's store.
+        Stream -> (n, C, 7, 7) float16, one row per item of the split's store, of the images and of the mirrored ones.
     """
     dataset = DATASETS.build({**config.test_dataloader.dataset, 'split': split, 'data_root': str(data_root)})
     rows, mirrored = [], []
@@ -129,16 +156,19 @@ def extract(
             for sample in samples
         ]
         widths = [sample.img_shape[1] for sample in samples]
-        rows.append(_joined(model, inputs, boxes))
+        rows.append(_of_streams(model, inputs, boxes))
         boxes = [mirrored_boxes(own, width) for own, width in zip(boxes, widths, strict=True)]
-        mirrored.append(_joined(model, mirrored_images(inputs, widths), boxes))
-    return torch.cat(rows), torch.cat(mirrored)
+        mirrored.append(_of_streams(model, mirrored_images(inputs, widths), boxes))
+    plain, mirrored = (
+        {stream: torch.cat([part[stream] for part in parts]) for stream in parts[0]} for parts in (rows, mirrored)
+    )
+    return plain, mirrored
 
 
-def _joined(model: nn.Module, inputs: Tensor, boxes: list[Tensor]) -> Tensor:
-    """(n, C, 7, 7) input of the match head's first convolution: the joined features of its sources."""
+def _of_streams(model: nn.Module, inputs: Tensor, boxes: list[Tensor]) -> dict[str, Tensor]:
+    """(n, C, 7, 7) float16 features of each stream that the model has."""
     head = model.roi_head
     levels = tuple(level.float().contiguous() for level in model.extract_feat(inputs))
     features = RoIFeatures(head, levels, bbox2roi(boxes))
-    sources = [features.of_stream(source) for source in head.match_head.sources]
-    return torch.cat([average_pool(source) for source in sources], dim=1).half()
+    streams = [name for name, there in (('pose', head.with_keypoint), ('mask', head.with_mask)) if there]
+    return {name: average_pool(features.of_stream(name)).half() for name in ('class', *streams)}

@@ -146,9 +146,9 @@ def train(rank: int, processes: int, folder: str, args: argparse.Namespace, seed
     labels = garments_of(split.store)
     losses = []
     for rows, mirrored in shares_of_batches(split, seed, iterations, pairs, rank, processes):
-        features = torch.where(mirrored[:, None, None, None], split.mirrored[rows], split.features[rows])
+        features = split.joined(head.sources, rows, mirrored)
         with wrapper.optim_context(head):
-            loss = model(features.float(), [column[rows] for column in labels])
+            loss = model(features, [column[rows] for column in labels])
         wrapper.update_params(loss)
         rate.step()
         losses.append(loss.item())

@@ -49,12 +49,14 @@ class Option:
         flip: Whether embeddings are averaged with those of the mirrored images.
         hits: Number of hits that expand a query.
         power: Exponent of the weights of the expansion, see ``expand_queries``.
+        sources: The streams that feed the head; None for those of the config.
     """
 
     head: dict = field(default_factory=dict)
     flip: bool = False
     hits: int = 0
     power: float = 1.0
+    sources: tuple[str, ...] | None = None
 
 
 PLAIN = 'plain'
@@ -75,6 +77,11 @@ OPTIONS = {
     'flip averaging, true metric': Option({'true_metric': True}, flip=True),
     'flip averaging, query expansion, 1 hit': Option(flip=True, hits=1),
 }
+# The paper's five variants.
+VARIANTS = {
+    '+'.join(sources): Option(sources=sources)
+    for sources in (('class',), ('mask',), ('pose',), ('mask', 'class'), ('pose', 'class'))
+}
 
 
 def main() -> None:
@@ -82,22 +89,32 @@ def main() -> None:
     args = parse_args()
     guard_checkpoint_loading()
     splits, config = open_splits(args)
-    names = list(dict.fromkeys([PLAIN, *(args.only or OPTIONS)]))
+    options = {PLAIN: Option(), **VARIANTS} if args.variants else OPTIONS
+    names = list(dict.fromkeys([PLAIN, *(args.only or options)]))
     results = {name: [] for name in names}
     trained = {}
     with tqdm(total=len(names) * args.seeds, unit='head', disable=None) as bar:
         for seed in range(args.seeds):
             for name in names:
-                option = OPTIONS[name]
+                option = options[name]
                 # Options that do not change the training are evaluated on the plain head itself.
-                key = (seed, json.dumps(option.head, sort_keys=True))
+                changes = {**option.head, **_sources(option, splits['train'])}
+                key = (seed, json.dumps(changes, sort_keys=True))
                 if key not in trained:
-                    trained[key] = train(config, option.head, splits['train'], seed, args.iterations, args.pairs)
+                    trained[key] = train(config, changes, splits['train'], seed, args.iterations, args.pairs)
                 results[name].append(judge(trained[key], splits['validation'], option))
                 bar.update()
     print(table(results, args))
     if args.out:
         write_text(args.out, json.dumps(results, indent=2) + '\n')
+
+
+def _sources(option: Option, split: Split) -> dict:
+    """The keys of the head's config that say which streams feed it."""
+    if option.sources is None:
+        return {}
+    channels = sum(split.features[source].shape[1] for source in option.sources)
+    return {'sources': option.sources, 'in_channels': channels}
 
 
 def parse_args() -> argparse.Namespace:
@@ -107,7 +124,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=positive, default=3, help='number of seeds')
     parser.add_argument('--iterations', type=positive, default=1500, help='iterations to train a head')
     parser.add_argument('--pairs', type=positive, default=8, help='image pairs per batch')
-    parser.add_argument('--only', nargs='+', choices=OPTIONS, help='compare only these options with the plain head')
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument('--only', nargs='+', choices=OPTIONS, help='compare only these options with the plain head')
+    chosen.add_argument('--variants', action='store_true', help="compare the paper's five variants of matching instead")
     parser.add_argument('--out', type=Path, help='also write the figures of every seed to this JSON file')
     return parser.parse_args()
 
@@ -137,9 +156,9 @@ def train(config: Config, changes: dict, split: Split, seed: int, iterations: in
     rng = np.random.default_rng(seed)
     for images in batches(split.store, rng, iterations, pairs):
         rows, mirrored = garment_rows(split.store, images, rng)
-        features = torch.where(mirrored[:, None, None, None], split.mirrored[rows], split.features[rows])
+        features = split.joined(head.sources, rows, mirrored)
         with wrapper.optim_context(head):
-            losses = head.loss(head.project([features.float()]), *(column[rows] for column in labels))
+            losses = head.loss(head.project([features]), *(column[rows] for column in labels))
         wrapper.update_params(sum(losses.values()))
         rate.step()
     return head.eval()
@@ -179,9 +198,9 @@ def garment_rows(store: Store, images: np.ndarray, rng: np.random.Generator) -> 
 @torch.no_grad()
 def judge(head: MatchHead, split: Split, option: Option) -> dict[str, float]:
     """Top-1, top-10 and mAP of a head, and the share of dimensions whose weight is positive."""
-    embeddings = embed(head, split.features)
+    embeddings = embed(head, split, mirrored=False)
     if option.flip:
-        embeddings = (embeddings + embed(head, split.mirrored)) / 2
+        embeddings = (embeddings + embed(head, split, mirrored=True)) / 2
     parameters = {name: value.numpy() for name, value in head.similarity_parameters().items()}
     similarity = Similarity(**parameters)
     store, embeddings = split.store, embeddings.numpy()
@@ -199,9 +218,11 @@ def judge(head: MatchHead, split: Split, option: Option) -> dict[str, float]:
     }
 
 
-def embed(head: MatchHead, features: Tensor) -> Tensor:
-    """(n, D) embeddings of n features."""
-    return torch.cat([head([rows.float()]) for rows in features.split(256)])
+def embed(head: MatchHead, split: Split, mirrored: bool) -> Tensor:
+    """(n, D) embeddings of all items, of the images or of the mirrored ones."""
+    rows = torch.arange(len(split.store.item_images))
+    parts = [split.joined(head.sources, part, torch.full((len(part),), mirrored)) for part in rows.split(256)]
+    return torch.cat([head([part]) for part in parts])
 
 
 def as_boxes(items: RetrievalItems, embeddings: np.ndarray) -> EmbeddedBoxes:

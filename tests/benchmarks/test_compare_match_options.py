@@ -27,7 +27,8 @@ def study(tmp_path_factory, tiny_root):
 def compare(folder, *more, expect=0, only=('true metric', 'contrastive, weight 1', 'flip averaging')):
     arguments = ('--features', folder / 'features.safetensors', '--seeds', 2, '--iterations', 3, '--pairs', 2, *more)
     model = folder / 'config.py', folder / 'weights.pth'
-    return run_tool('compare_match_options.py', *model, *arguments, '--only', *only, expect=expect, folder='benchmarks')
+    chosen = ('--only', *only) if only else ()
+    return run_tool('compare_match_options.py', *model, *arguments, *chosen, expect=expect, folder='benchmarks')
 
 
 def test_the_table_is_that_of_the_figures(study):
@@ -43,6 +44,14 @@ def test_the_table_is_that_of_the_figures(study):
         assert name == 'plain' or f'| {np.mean(gains):+.1f} ± {np.std(gains, ddof=1):.1f} |' in lines[name]
     assert all(row['positive_weights'] == 0 for row in figures['true metric'])
     assert figures['contrastive, weight 1'] != figures['plain'] != figures['flip averaging']
+
+
+@pytest.mark.slow
+def test_the_variants_are_fed_by_other_streams(study):
+    printed = compare(study[0], '--variants', only=())
+    lines = {line.split('|')[1].strip(): line for line in printed.splitlines() if line.startswith('|')}
+    assert list(lines)[2:] == ['plain', 'class', 'mask', 'pose', 'mask+class', 'pose+class']
+    assert len({line.split('|')[4] for line in lines.values()}) > 4
 
 
 @pytest.mark.slow
@@ -73,11 +82,11 @@ def test_features_give_the_detectors_own_figures(study, tiny_root, tmp_path, mon
     import compare_match_options as tool
 
     features = load_file(folder / 'features.safetensors')
-    split = tool.Split(
-        open_or_prepare(tiny_root, 'validation'),
-        features['validation'].float(),
-        features['validation_mirrored'].float(),
+    plain, mirrored = (
+        {stream: features[f'{name}.{stream}'] for stream in ('class', 'pose', 'mask')}
+        for name in ('validation', 'validation_mirrored')
     )
+    split = tool.Split(open_or_prepare(tiny_root, 'validation'), plain, mirrored)
     head = ClothesInferencer(Config.fromfile(folder / 'config.py'), folder / 'weights.pth', 'cpu').model
     for flip in (False, True):
         found = tool.judge(head.roi_head.match_head, split, tool.Option(flip=flip))
