@@ -262,7 +262,8 @@ class FaissGallery(Gallery):
                 self._build_partition(category, chosen if large else None, target_recall)
             states = [partition.state for partition in self._partitions if len(partition)]
             several = sum(isinstance(state.index, InvertedLists) for state in states) > 1
-            if target_recall is not None and several:
+            left_open = settings is None or (isinstance(settings, ListSettings) and settings.probes is None)
+            if target_recall is not None and several and left_open:
                 probes = shared_probes(self.similarity, states, target_recall)
                 for partition in self._partitions:
                     partition.replace_index(lambda index: index.with_shared_probes(probes))
@@ -279,14 +280,6 @@ class FaissGallery(Gallery):
                 'category %d stays exact: to find %g of the 20 best hits of its own items, an index would have to look '
                 'into more than half of its lists, and would hardly be faster',
                 category,
-                target_recall,
-            )
-        elif index.recall is not None and index.recall < target_recall:
-            _LOGGER.warning(
-                'the index of category %d finds %.4f of the 20 best hits of its own items, less than the %g that are '
-                'wanted: raise its probes, candidates or effort, or leave the probes open',
-                category,
-                index.recall,
                 target_recall,
             )
 

@@ -240,7 +240,7 @@ def test_an_index_says_that_it_should_be_built_again(caplog):
     with caplog.at_level(logging.WARNING):
         gallery.remove(range(150))
         assert gallery.outdated_indexes() == [] and not caplog.records
-        gallery.build_index(ListSettings(lists=2), least_items=10)
+        gallery.build_index(ListSettings(lists=2), least_items=10, target_recall=None)
         gallery.remove(range(200, 260))
         gallery.add(vectors[:39], make_items(rng, 39, (2,)))
         assert gallery.outdated_indexes() == [] and not caplog.records
@@ -254,7 +254,7 @@ def test_an_index_says_that_it_should_be_built_again(caplog):
         gallery.add(vectors[:9], make_items(rng, 9, (2,)))
         gallery.remove(range(150, 180))
         assert gallery.outdated_indexes() == [1, 2] and len(caplog.records) == 2
-        gallery.build_index(ListSettings(lists=2), least_items=10)
+        gallery.build_index(ListSettings(lists=2), least_items=10, target_recall=None)
         assert gallery.outdated_indexes() == []
         gallery.put([3], vectors[:1], make_items(rng, 1, (1,)))
         assert 'category 1 has no index any more' in caplog.records[-1].getMessage() and len(caplog.records) == 3

@@ -94,7 +94,9 @@ def test_a_cut_changed_or_missing_file_is_named(folder, place):
     ('change', 'message'),
     [
         ({'format': 'other'}, 'is not the manifest of a gallery'),
-        ({'version': 2}, 'is of version 2, this mmdf2 reads 1'),
+        ({'version': 3}, 'is of version 3, this mmdf2 reads 1 and 2'),
+        ({'version': True}, 'is of version True'),
+        ({'version': 2}, 'files is'),
         ({'counts': [1] * 12}, 'counts is'),
         ({'counts': [-1] * 13}, 'counts is'),
         ({'counts': [1] * 13}, 'do not fit together'),

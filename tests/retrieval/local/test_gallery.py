@@ -163,7 +163,7 @@ def test_what_suits_the_number_of_items_is_built(monkeypatch):
         gallery.add(make_embeddings(rng, count), make_items(rng, count, (category,)))
     monkeypatch.setattr(faiss_gallery, '_WHOLE_VECTORS', 500)
     monkeypatch.setattr(faiss_gallery, '_CODE_BYTES', 16)
-    gallery.build_index(least_items=200)
+    gallery.build_index(least_items=200, target_recall=None)
     indexes = [gallery._partitions[row].state.index for row in range(4)]
     assert indexes[0] is None and indexes[3] is None
     assert [index.settings.code_bytes for index in indexes[1:3]] == [None, 16]
