@@ -80,8 +80,10 @@ def test_left_over_files_of_that_version_are_removed(folder):
 
 def test_a_newer_version_is_refused_with_what_to_do(folder):
     path = folder / 'manifest.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'version': 2}))
-    with pytest.raises(GalleryError, match='is of version 2, this mmdf2 reads 1: open the gallery with the mmdf2 that'):
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'version': 3}))
+    with pytest.raises(
+        GalleryError, match='is of version 3, this mmdf2 reads 1 and 2: open the gallery with the mmdf2 that'
+    ):
         open_gallery(folder)
 
 

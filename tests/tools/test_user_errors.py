@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
@@ -18,6 +19,7 @@ from tiny_run import ROOT, write_config
 
 from mmdf2.categories import CATEGORY_NAMES
 from mmdf2.command_line import explain
+from mmdf2.retrieval import FaissGallery, Similarity
 
 WARDROBE = ROOT / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
 DRAW = '--out data/wardrobe --identities 1000 --validation-identities 280 --size 320'
@@ -56,6 +58,7 @@ def folder(tmp_path_factory, tiny_root) -> Path:
         (folder / f'{name}.py').write_text(text)
     (folder / 'file').write_text('no folder')
     (folder / 'empty').mkdir()
+    FaissGallery(Similarity(np.array([[-1.0], [1.0]]), np.zeros(2))).save(folder / 'shop')
     (folder / 'junk.pth').write_text('junk')
     (folder / 'broken.jpg').write_text('no image')
     (folder / 'broken.json').write_text('[{"image_id": 1}]')
@@ -97,7 +100,7 @@ def fault_of(done: subprocess.CompletedProcess) -> str:
     return fault
 
 
-SEARCH = ('gallery.py', 'search', 'empty', 'data/train/image/000001.jpg', '--model', 'config.py', '--weights')
+SEARCH = ('gallery.py', 'search', 'shop', 'data/train/image/000001.jpg', '--model', 'config.py', '--weights')
 FAULTS = {
     'no config': (('train.py', 'config.pyy'), r'there is no config config\.pyy\. Did you mean config\.py\?'),
     'syntax error': (('train.py', 'syntax.py'), r"syntax\.py, line 1 is not a valid config: .*'\(' was never closed"),
@@ -176,7 +179,7 @@ FAULTS = {
         ('test.py', 'config.py', 'weights.pth', '--subsets', '--cfg-options', 'test_evaluator=None'),
         r'--subsets: test_evaluator has no mmdf2\.DeepFashion2Metric .*; add one, or leave',
     ),
-    'no gallery': ((*SEARCH, 'weights.pth'), r'empty is no gallery'),
+    'no gallery': ((*SEARCH[:2], 'empty', *SEARCH[3:], 'weights.pth'), r'empty is no gallery'),
     'no weights to search with': ((*SEARCH, 'nothere.pth'), r'there is no such checkpoint; give a file'),
     'no such device': ((*SEARCH, 'weights.pth', '--device', 'cud'), r"device 'cud' cannot be used: .*; use 'cpu'"),
     'no photos': (
