@@ -1,4 +1,4 @@
-# A Match R-CNN that trains on two CPU cores in a quarter of an hour, on the images that tools/make_wardrobe.py draws.
+# A Match R-CNN that trains on two CPU cores in less than 20 minutes, on the images that tools/make_wardrobe.py draws.
 _base_ = ['../_base_/models/match-rcnn_r50_fpn.py', '../_base_/datasets/wardrobe.py', '../_base_/default_runtime.py']
 
 # Garments fill much of an image, so the pyramid starts at stride 8; stride 4 would take half of the time and improve
