@@ -17,6 +17,13 @@ def outline_length(polygon: np.ndarray) -> float:
     return float(edges.max(axis=1).sum())
 
 
+def is_outline_too_long(polygon: np.ndarray) -> bool:
+    """Whether an outline (P, 2) is longer than ``LONGEST_OUTLINE``, and so cannot be filled."""
+    # No edge is longer than twice the farthest coordinate, and nearly all polygons are known by that.
+    may_be = 2 * len(polygon) * np.abs(polygon).max() > LONGEST_OUTLINE
+    return bool(may_be) and outline_length(polygon) > LONGEST_OUTLINE
+
+
 def polygons_to_rle(polygons: Sequence[np.ndarray], height: int, width: int) -> dict:
     """Fills the union of polygons as pycocotools fills annotation: its compressed run lengths.
 
@@ -29,8 +36,8 @@ def polygons_to_rle(polygons: Sequence[np.ndarray], height: int, width: int) -> 
         ValueError: An outline is longer than ``LONGEST_OUTLINE``.
     """
     for polygon in polygons:
-        length = outline_length(polygon)
-        if length > LONGEST_OUTLINE:
+        if is_outline_too_long(polygon):
+            length = outline_length(polygon)
             raise ValueError(f'a polygon has an outline of {length:.0f} pixels, {LONGEST_OUTLINE} at most are filled')
     flat = [polygon.astype(np.float64).ravel().tolist() for polygon in polygons]
     return mask_utils.merge(mask_utils.frPyObjects(flat, height, width))

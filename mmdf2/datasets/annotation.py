@@ -24,7 +24,7 @@ from mmdf2.categories import (
     Category,
     Visibility,
 )
-from mmdf2.codecs.polygons import LONGEST_OUTLINE, outline_length
+from mmdf2.codecs.polygons import LONGEST_OUTLINE, is_outline_too_long
 from mmdf2.files import AnyPath
 
 # Kind of problem -> what happens to the data when the problem is noted instead of refused.
@@ -372,7 +372,7 @@ def _polygon_fault(numbers: np.ndarray | None, size: Size | None) -> str | None:
         return f'must be an even count of at least 6 numbers, got {len(numbers)}'
     if not np.isfinite(numbers).all() or np.abs(numbers).max() > _MAX_COORDINATE:
         return 'has a coordinate that is not finite or beyond a million pixels'
-    if outline_length(numbers.reshape(-1, 2)) > LONGEST_OUTLINE:
+    if is_outline_too_long(numbers.reshape(-1, 2)):
         return f'has an outline longer than {LONGEST_OUTLINE} pixels'
     x, y = numbers[0::2], numbers[1::2]
     if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-3:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmdf2.codecs.polygons import LONGEST_OUTLINE, outline_length, polygons_to_rle
+from mmdf2.codecs.polygons import LONGEST_OUTLINE, polygons_to_rle
 from mmdf2.evaluation.files.json_list import JsonEntry, all_finite
 
 # Masks that are checked together.
@@ -94,9 +94,10 @@ def to_compressed(segmentation: Any, size: tuple[int, int]) -> dict:
     if not polygons or not all(map(_is_polygon, polygons)):
         raise ValueError(_EXPECTED)
     outlines = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons]
-    if max(map(outline_length, outlines)) > LONGEST_OUTLINE:
-        raise ValueError(f'polygons whose outlines have {LONGEST_OUTLINE} pixels at most')
-    return polygons_to_rle(outlines, *size)
+    try:
+        return polygons_to_rle(outlines, *size)
+    except ValueError:
+        raise ValueError(f'polygons whose outlines have {LONGEST_OUTLINE} pixels at most') from None
 
 
 def unfit(counts: list[bytes], pixels: np.ndarray | list[int]) -> np.ndarray:
