@@ -34,13 +34,12 @@ class Split:
 
     Attributes:
         store: The store of the split.
-        features: Stream ('class', 'pose' or 'mask') -> (n, C, 7, 7) features of its items.
-        mirrored: Stream -> (n, C, 7, 7) features of the items on the mirrored images.
+        features: Stream ('class', 'pose' or 'mask') -> (2, n, C, 7, 7) features of its n items, on the images and on
+            the mirrored images.
     """
 
     store: Store
     features: dict[str, Tensor]
-    mirrored: dict[str, Tensor]
 
     def joined(self, streams: Sequence[str], rows: Tensor, mirrored: Tensor) -> Tensor:
         """The input of a match head's first convolution for some items: (m, C of all streams, 7, 7) float32.
@@ -50,9 +49,7 @@ class Split:
             rows: (m,) the items.
             mirrored: (m,) bool, whether each is taken from its mirrored image.
         """
-        chosen = mirrored[:, None, None, None]
-        parts = [torch.where(chosen, self.mirrored[name][rows], self.features[name][rows]) for name in streams]
-        return torch.cat(parts, dim=1).float()
+        return torch.cat([self.features[name][mirrored.long(), rows] for name in streams], dim=1).float()
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,10 +77,10 @@ def open_splits(args: argparse.Namespace) -> tuple[dict[str, Split], Config]:
     init_default_scope(config.get('default_scope', 'mmdet'))
     root = args.data_root or Path(config.test_dataloader.dataset.data_root)
     features = cached_features(args.features, config, args.checkpoint, root)
-    return {name: Split(open_or_prepare(root, name), *tensors) for name, tensors in features.items()}, config
+    return {name: Split(open_or_prepare(root, name), streams) for name, streams in features.items()}, config
 
 
-def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, tuple[dict, dict]]:
+def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Path) -> dict[str, dict[str, Tensor]]:
     """Features of all items of both splits; they are extracted if the file does not exist.
 
     Args:
@@ -93,8 +90,8 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
         data_root: Folder of the dataset.
 
     Returns:
-        Split -> the features of each stream, (n, C, 7, 7) float16, of the images and of the mirrored ones; one row per
-        item of the split's store.
+        Split -> stream -> (2, n, C, 7, 7) float16, on the images and on the mirrored ones; one row per item of the
+        split's store.
 
     Raises:
         SystemExit: The file has the features of another detector or dataset.
@@ -104,8 +101,8 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
         inferencer = ClothesInferencer(config, checkpoint, device='cpu')
         tensors = {}
         for split in SPLITS:
-            for name, streams in zip(_names(split), extract(inferencer.model, config, split, data_root), strict=True):
-                tensors.update({f'{name}.{stream}': features for stream, features in streams.items()})
+            streams = extract(inferencer.model, config, split, data_root)
+            tensors.update({f'{split}.{stream}': features for stream, features in streams.items()})
         with path_beside(path) as beside:
             save_file(tensors, beside, metadata=origin)
     with safe_open(path, framework='pt') as file:
@@ -113,26 +110,15 @@ def cached_features(path: Path, config: Config, checkpoint: Path, data_root: Pat
             found = (file.metadata() or {}).get(name)
             if found != value:
                 raise SystemExit(f'{path} holds features of {name} {found}, not {value}; delete or rename it')
-        return {split: _read(file, split) for split in SPLITS}
-
-
-def _names(split: str) -> tuple[str, str]:
-    """What the file calls the features of a split's images and of the mirrored ones."""
-    return split, f'{split}_mirrored'
-
-
-def _read(file, split: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    plain, mirrored = (
-        {key.partition('.')[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f'{name}.')}  # noqa: SIM118 (no dict)
-        for name in _names(split)
-    )
-    return plain, mirrored
+        found: dict[str, dict[str, Tensor]] = {split: {} for split in SPLITS}
+        for name in file.keys():  # noqa: SIM118 (no dict)
+            split, _, stream = name.partition('.')
+            found[split][stream] = file.get_tensor(name)
+        return found
 
 
 @torch.no_grad()
-def extract(
-    model: nn.Module, config: Config, split: str, data_root: Path, batch_size: int = 8
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def extract(model: nn.Module, config: Config, split: str, data_root: Path, batch_size: int = 8) -> dict[str, Tensor]:
     """Features of the ground-truth boxes of a split on the images and on the mirrored images.
 
     Args:
@@ -143,7 +129,7 @@ def extract(
         batch_size: Images per batch.
 
     Returns:
-        Stream -> (n, C, 7, 7) float16, one row per item of the split's store, of the images and of the mirrored ones.
+        Stream -> (2, n, C, 7, 7) float16, on the images and on the mirrored ones; one row per item of the store.
     """
     dataset = DATASETS.build({**config.test_dataloader.dataset, 'split': split, 'data_root': str(data_root)})
     rows, mirrored = [], []
@@ -159,10 +145,10 @@ def extract(
         rows.append(_of_streams(model, inputs, boxes))
         boxes = [mirrored_boxes(own, width) for own, width in zip(boxes, widths, strict=True)]
         mirrored.append(_of_streams(model, mirrored_images(inputs, widths), boxes))
-    plain, mirrored = (
-        {stream: torch.cat([part[stream] for part in parts]) for stream in parts[0]} for parts in (rows, mirrored)
-    )
-    return plain, mirrored
+    return {
+        stream: torch.stack([torch.cat([part[stream] for part in parts]) for parts in (rows, mirrored)])
+        for stream in rows[0]
+    }
 
 
 def _of_streams(model: nn.Module, inputs: Tensor, boxes: list[Tensor]) -> dict[str, Tensor]:

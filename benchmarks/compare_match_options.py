@@ -113,7 +113,7 @@ def _sources(option: Option, split: Split) -> dict:
     """The keys of the head's config that say which streams feed it."""
     if option.sources is None:
         return {}
-    channels = sum(split.features[source].shape[1] for source in option.sources)
+    channels = sum(split.features[source].shape[2] for source in option.sources)
     return {'sources': option.sources, 'in_channels': channels}
 
 

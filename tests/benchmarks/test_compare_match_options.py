@@ -82,11 +82,8 @@ def test_features_give_the_detectors_own_figures(study, tiny_root, tmp_path, mon
     import compare_match_options as tool
 
     features = load_file(folder / 'features.safetensors')
-    plain, mirrored = (
-        {stream: features[f'{name}.{stream}'] for stream in ('class', 'pose', 'mask')}
-        for name in ('validation', 'validation_mirrored')
-    )
-    split = tool.Split(open_or_prepare(tiny_root, 'validation'), plain, mirrored)
+    streams = {stream: features[f'validation.{stream}'] for stream in ('class', 'pose', 'mask')}
+    split = tool.Split(open_or_prepare(tiny_root, 'validation'), streams)
     head = ClothesInferencer(Config.fromfile(folder / 'config.py'), folder / 'weights.pth', 'cpu').model
     for flip in (False, True):
         found = tool.judge(head.roi_head.match_head, split, tool.Option(flip=flip))
