@@ -25,6 +25,7 @@ import argparse
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from mmdf2.apis.gallery_building import add_images, adding, photo_name, photo_na
 from mmdf2.apis.gallery_evaluation import calibrate_gallery, evaluate_gallery, split_images
 from mmdf2.apis.inputs import list_inputs
 from mmdf2.apis.search import check_model, model_identity, model_similarity, open_gallery_of
-from mmdf2.categories import CATEGORY_NAMES, Source
+from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES, Source
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import process_group
 from mmdf2.files import write_json, write_text
@@ -107,18 +108,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands.add_parser('info', help='show what a gallery holds').add_argument('gallery')
     command = commands.add_parser('evaluate', help='measure top-k by the official protocol')
     command.add_argument('gallery')
-    _add_queries(command, required=True)
+    _add_queries(command, command, required=True)
     command = commands.add_parser('calibrate', help='measure what the scores mean: how sure a hit is')
     command.add_argument('gallery')
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument('--from', dest='source', metavar='OTHER', help='take the calibration of another gallery')
-    _add_queries(command, source)
+    _add_queries(command, source, required=False)
     return parser.parse_args(argv)
 
 
-def _add_queries(command: argparse.ArgumentParser, group=None, required: bool = False) -> None:
-    options = {'required': True} if required else {}
-    (group or command).add_argument('--queries', metavar='ROOT', help="folder in DeepFashion2's layout", **options)
+def _add_queries(command: argparse.ArgumentParser, group, required: bool) -> None:
+    group.add_argument('--queries', required=required, metavar='ROOT', help="folder in DeepFashion2's layout")
     command.add_argument('--split', default='validation', help='split in that folder (default: validation)')
     _add_model(command, required)
 
@@ -280,20 +280,13 @@ def _print_indexes(gallery: Gallery) -> None:
     indexed = gallery.indexed()
     for category, what in indexed.items():
         print(f'index of {CATEGORY_NAMES[category - 1]}: {what}')
-    if len(indexed) < len(gallery.counts()):
+    if len(indexed) < NUM_CATEGORIES:
         print(f'searches {"of the other categories " if indexed else ""}are exact')
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Prints the official figures as JSON."""
-    gallery = open_gallery(args.gallery)
-    store = open_or_prepare(args.queries, args.split)
-    model = _model(args)
-    check_model(gallery, model, args.gallery)
-    folder = Path(args.queries, args.split, 'image')
-    with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
-        figures = evaluate_gallery(gallery, model, store, folder, bar.update)
-    print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
+    _print_figures(_measured(args, open_gallery(args.gallery), evaluate_gallery))
 
 
 def calibrate(args: argparse.Namespace) -> None:
@@ -313,16 +306,25 @@ def calibrate(args: argparse.Namespace) -> None:
         for option in ('model', 'weights'):
             if getattr(args, option) is None:
                 raise UserError(f'--queries needs --{option}.')
-        store = open_or_prepare(args.queries, args.split)
-        model = _model(args)
-        check_model(gallery, model, args.gallery)
-        folder = Path(args.queries, args.split, 'image')
-        with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
-            calibration, figures = calibrate_gallery(gallery, model, store, folder, bar.update)
-        print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
+        calibration, figures = _measured(args, gallery, calibrate_gallery)
+        _print_figures(figures)
     with gallery.changing():
         gallery.set_calibration(calibration)
     print(f'{args.gallery} is calibrated, by {calibration.queries} queries')
+
+
+def _measured(args: argparse.Namespace, gallery: Gallery, measure: Callable):
+    """What ``evaluate_gallery`` or ``calibrate_gallery`` finds with the user images of --queries."""
+    store = open_or_prepare(args.queries, args.split)
+    model = _model(args)
+    check_model(gallery, model, args.gallery)
+    folder = Path(args.queries, args.split, 'image')
+    with tqdm(total=len(split_images(store, folder, Source.USER)), desc='queries', unit='image') as bar:
+        return measure(gallery, model, store, folder, bar.update)
+
+
+def _print_figures(figures: dict[str, float]) -> None:
+    print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
 
 
 def _model(args: argparse.Namespace) -> ClothesInferencer:

@@ -23,7 +23,8 @@ from mmdf2.evaluation.retrieval import (
     summarize,
 )
 from mmdf2.evaluation.truth import retrieval_items
-from mmdf2.retrieval.calibration import Calibration, calibration_error, fit_calibration, roc_auc
+from mmdf2.evaluation.verification import verification_figures
+from mmdf2.retrieval.calibration import Calibration, calibration_error, fit_calibration
 from mmdf2.retrieval.gallery import Gallery, Hit
 
 _CALIBRATION_HITS = 100  # so that 20 others are left without those of the query's garment
@@ -128,7 +129,7 @@ class _JudgedQuery:
 def _judged_queries(
     lists: RetrievedLists, scores: np.ndarray, items: RetrievalItems, shop: RetrievalItems
 ) -> list[_JudgedQuery]:
-    """The queries whose garment is among the hits' images, with their hits."""
+    """The queries that a detection represents, with their hits and whether these are right."""
     queries, chosen = select_queries(items, lists.image_ids, lists.boxes, lists.labels, lists.scores)
     identity_of = np.full(len(lists.image_ids), -1)
     identity_of[chosen[chosen >= 0]] = items.identities[queries[chosen >= 0]]
@@ -163,7 +164,7 @@ def _measure(calibration: Calibration, queries: list[_JudgedQuery]) -> dict[str,
     least = calibration.threshold(_FALSE_ACCEPTS)
     top1, top1_same = np.concatenate([best, best_without]), np.concatenate([right, np.zeros(len(queries), bool)])
     return {
-        'auc': roc_auc(top1, np.arange(len(top1)) < len(queries)),
+        'auc': verification_figures(top1, np.arange(len(top1)) < len(queries))['auc'],
         'calibration_error': calibration_error(calibration.probability(scores), same),
         'calibration_error_top1': calibration_error(calibration.probability(top1), top1_same),
         'found': float(right.mean()),

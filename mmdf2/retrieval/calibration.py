@@ -128,22 +128,6 @@ def logistic(values) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(values, dtype=np.float64)))
 
 
-def roc_auc(scores, positive) -> float:
-    """The probability that a positive's score is above a negative's, equal ones counting half; NaN without both kinds.
-
-    Args:
-        scores: (n,) scores.
-        positive: (n,) bool.
-    """
-    scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    count, others = int(positive.sum()), int((~positive).sum())
-    if not count or not others:
-        return math.nan
-    _, places, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[places]
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
-
-
 def calibration_error(probabilities, same, bins: int = 15) -> float:
     """Mean difference of the probability and the share of the same garments, over bins of equal numbers of hits.
 

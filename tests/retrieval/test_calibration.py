@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmdf2.retrieval import FaissGallery
-from mmdf2.retrieval.calibration import Calibration, calibration_error, fit_calibration, logistic, roc_auc
+from mmdf2.retrieval.calibration import Calibration, calibration_error, fit_calibration, logistic
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.local.folder import MANIFEST
 from mmdf2.retrieval.transfer import transfer
@@ -76,14 +76,6 @@ def test_the_threshold_accepts_the_wanted_share():
     for share in (-0.1, 1.1, float('nan')):
         with pytest.raises(ValueError, match='must be from 0 to 1'):
             found.threshold(share)
-
-
-def test_auc_is_the_share_of_pairs_in_order():
-    rng = np.random.default_rng(3)
-    scores, positive = rng.integers(0, 12, 80).astype(float), rng.random(80) < 0.4
-    high, low = scores[positive][:, None], scores[~positive][None]
-    assert roc_auc(scores, positive) == pytest.approx(((high > low) + 0.5 * (high == low)).mean(), abs=1e-12)
-    assert np.isnan(roc_auc([1.0, 2.0], [True, True]))
 
 
 def test_calibration_error_of_sure_and_of_wrong_answers():
