@@ -35,7 +35,7 @@ from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import GalleryError, one_writer
 from mmdf2.retrieval.items import ItemTable
 from mmdf2.retrieval.local.index_file import SavedIndex, read_indexes, write_indexes
-from mmdf2.retrieval.local.rows import ChunkedRows
+from mmdf2.retrieval.local.rows import ChunkedRows, as_rows
 from mmdf2.retrieval.similarity import Similarity
 
 MANIFEST, LOCK = 'manifest.json', 'lock'
@@ -149,7 +149,7 @@ def _write_locked(folder: Path, content: GalleryContent) -> str | None:
     flush_folder(folder)
     manifest = {
         'format': FORMAT,
-        'version': next(number for number, roles in _ROLES_OF_VERSION.items() if set(roles) == set(files)),
+        'version': 2 if 'index' in files else 1,
         'model': content.model,
         'similarity': content.similarity.fingerprint(),
         'counts': [int(count) for count in content.counts],
@@ -344,7 +344,7 @@ def _save_array(path: Path, array: np.ndarray | ChunkedRows) -> None:
     header = {'descr': array.dtype.str, 'fortran_order': False, 'shape': array.shape}
     with open(path, 'wb') as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for part in (array if isinstance(array, ChunkedRows) else ChunkedRows([array])).contiguous_parts():
+        for part in as_rows(array).contiguous_parts():
             file.write(part.data)
 
 

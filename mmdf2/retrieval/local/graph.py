@@ -4,15 +4,14 @@ The direct form scores the candidates again. As with :mod:`~mmdf2.retrieval.loca
 ``restricted`` leaves out removed items, and ``arrays`` and ``from_arrays`` write and read it.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from mmdf2.retrieval.local.faiss_parts import PlaceSelector, check_arrays, import_faiss
+from mmdf2.retrieval.local.faiss_parts import PlaceSelector, checked_space, import_faiss, space_arrays, variant
 from mmdf2.retrieval.local.rows import ChunkedRows
-from mmdf2.retrieval.similarity import DistanceSpace, InnerProductSpace, Similarity
+from mmdf2.retrieval.similarity import DistanceSpace, Similarity
 
 _ROWS_AT_ONCE = 65536
 _MORE_EFFORT = 2  # times the average number of left-out places among those that a query of a graph meets
@@ -80,8 +79,7 @@ class NeighbourGraph:
         storage = faiss.downcast_index(self._index.storage)
         values = faiss.rev_swig_ptr(storage.get_xb(), self._index.ntotal * self.space.width)
         return {
-            'centre': self.space.products.centre,
-            'scale': np.array([self.space.products.scale]),
+            **space_arrays(self.space.products),
             'radius': np.array([self.space.radius or 0.0]),
             'entry': np.array([graph.entry_point, graph.max_level], dtype=np.int64),
             'levels': faiss.vector_to_array(graph.levels),
@@ -103,27 +101,22 @@ class NeighbourGraph:
             ImportError: faiss is not installed.
             ValueError: The arrays do not fit together, or the similarity, or a link leads nowhere.
         """
-        graph = cls.__new__(cls)
-        graph.settings = settings
-        if not similarity.is_distance:
-            radius = float(arrays['radius'][:][0])
-            if not radius > 0:
-                raise ValueError(f'the radius must be above 0 where weights are positive, got {radius}')
         levels, offsets, links = (arrays[name][:] for name in ('levels', 'offsets', 'links'))
-        products = InnerProductSpace(similarity, arrays['centre'][:], float(arrays['scale'][:][0]))
-        graph.space = DistanceSpace(products, None if similarity.is_distance else radius)
         expected = {
-            'centre': ((similarity.width,), np.float64),
-            'scale': ((1,), np.float64),
             'radius': ((1,), np.float64),
             'entry': ((2,), np.int64),
             'levels': ((len(levels),), np.int32),
             'offsets': ((len(levels) + 1,), np.int64),
             'links': ((len(links),), np.int32),
-            'vectors': ((len(levels), graph.space.width), np.float32),
+            'vectors': ((len(levels), similarity.width + (0 if similarity.is_distance else 2)), np.float32),
         }
-        check_arrays(arrays, expected)
+        products = checked_space(similarity, arrays, expected)
+        radius = None if similarity.is_distance else float(arrays['radius'][:][0])
+        if radius is not None and not radius > 0:
+            raise ValueError(f'the radius must be above 0 where weights are positive, got {radius}')
         check_links(settings.links, arrays['entry'][:], levels, offsets, links)
+        graph = cls.__new__(cls)
+        graph.settings, graph.space = settings, DistanceSpace(products, radius)
         faiss = import_faiss()
         graph._index = faiss.IndexHNSWFlat(graph.space.width, settings.links)
         graph._index.hnsw.efConstruction = settings.build_effort
@@ -147,18 +140,14 @@ class NeighbourGraph:
         Args:
             kept: (n,) bool, whether a place can be found.
         """
-        index = copy.copy(self)
-        index._kept = PlaceSelector(kept)
-        return index
+        return variant(self, _kept=PlaceSelector(kept))
 
     def __str__(self) -> str:
         return f'a graph with {self.settings.links} links per item, {self.settings.effort} items met per query'
 
     def with_recall(self, recall: float | None) -> 'NeighbourGraph':
         """The same graph with the recall that was measured."""
-        graph = copy.copy(self)
-        graph.recall = recall
-        return graph
+        return variant(self, recall=recall)
 
     @property
     def places(self) -> int:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from mmdf2.retrieval.local.graph import GraphSettings, NeighbourGraph
 from mmdf2.retrieval.local.lists import InvertedLists, ListSettings
-from mmdf2.retrieval.local.rows import ChunkedRows
+from mmdf2.retrieval.local.rows import ChunkedRows, as_rows
 from mmdf2.retrieval.similarity import Similarity
 
 _KINDS: dict[str, tuple] = {'lists': (ListSettings, InvertedLists), 'graph': (GraphSettings, NeighbourGraph)}
@@ -57,7 +57,7 @@ def write_indexes(path: Path, indexes: Mapping[int, SavedIndex], similarity: Sim
         measured = {name: getattr(saved.index, name, None) for name in _MEASURED}
         metadata[str(category)] = json.dumps({'kind': kind, 'settings': asdict(saved.index.settings), **measured})
         for name, array in saved.index.arrays().items():
-            arrays[f'{category}.{name}'] = array if isinstance(array, ChunkedRows) else ChunkedRows([array])
+            arrays[f'{category}.{name}'] = as_rows(array)
         arrays[f'{category}.kept'] = ChunkedRows([np.packbits(saved.rows >= 0, bitorder='little')])
     _write(path, arrays, metadata)
 
@@ -162,6 +162,8 @@ class _StoredArray:
         self.dtype = np.dtype(_TYPES.get(stored.get_dtype(), object))
 
     def __getitem__(self, rows: slice) -> np.ndarray:
+        if not self.shape:
+            raise ValueError('it holds a number in the place of an array')
         begin, end, _ = rows.indices(self.shape[0])
         # The library refuses slices that are empty or go beyond the end.
         return self._stored[begin:end] if begin < end else np.zeros((0, *self.shape[1:]), self.dtype)

@@ -10,13 +10,12 @@ before candidates are chosen, so that near duplicates of a removed item cannot t
 Its method ``arrays`` gives what a file keeps of it, and ``from_arrays`` makes the same index of that.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmdf2.retrieval.local.faiss_parts import PlaceSelector, check_arrays, import_faiss
+from mmdf2.retrieval.local.faiss_parts import PlaceSelector, checked_space, import_faiss, space_arrays, variant
 from mmdf2.retrieval.local.rows import ChunkedRows
 from mmdf2.retrieval.similarity import InnerProductSpace, Similarity
 
@@ -120,9 +119,13 @@ class InvertedLists:
         self.recall: float | None = None
         self.shared_probes: int | None = None
 
+    def _whole_sizes(self) -> np.ndarray:
+        """(lists,) int64, number of items that each list was built of."""
+        return np.array([self._index.get_list_size(number) for number in range(self.lists)], dtype=np.int64)
+
     def _count_items(self) -> None:
         """Finds the sizes of lists from which nothing was removed."""
-        self.sizes = np.array([self._index.get_list_size(number) for number in range(self.lists)], dtype=np.int64)
+        self.sizes = self._whole_sizes()
         self.shares = (self.sizes > 0).astype(np.float64)
 
     def _padded(self, columns: np.ndarray) -> np.ndarray:
@@ -179,12 +182,11 @@ class InvertedLists:
             order; with codes of a product quantiser 'centroids' (code_bytes, 256, d) float32.
         """
         faiss, lists = import_faiss(), self._index.invlists
-        sizes = np.array([lists.list_size(number) for number in range(self.lists)], dtype=np.int64)
+        sizes = self._whole_sizes()
         width, view = lists.code_size, faiss.rev_swig_ptr
         filled = np.flatnonzero(sizes).tolist()
         found: dict[str, np.ndarray | ChunkedRows] = {
-            'centre': self.space.centre,
-            'scale': np.array([self.space.scale]),
+            **space_arrays(self.space),
             'means': self._means,
             'sizes': sizes,
             'places': ChunkedRows([view(lists.get_ids(number), int(sizes[number])) for number in filled]),
@@ -218,8 +220,6 @@ class InvertedLists:
         index._padding = 0 if settings.code_bytes is None else -width % settings.code_bytes
         bytes_each = settings.code_bytes or 4 * width
         expected = {
-            'centre': ((similarity.width,), np.float64),
-            'scale': ((1,), np.float64),
             'means': ((index.lists, width), np.float32),
             'sizes': ((index.lists,), np.int64),
             'places': ((len(places),), np.int64),
@@ -228,12 +228,11 @@ class InvertedLists:
         if settings.code_bytes is not None:
             each = (width + index._padding) // settings.code_bytes
             expected['centroids'] = ((settings.code_bytes, _CODEBOOK_SIZE, each), np.float32)
-        check_arrays(arrays, expected)
+        index.space = checked_space(similarity, arrays, expected)
         if not len(places) or (sizes < 0).any() or sizes.sum() != len(places):
             raise ValueError(f'lists of {sizes.sum()} items do not fit {len(places)} places')
         if places.min() < 0 or places.max() >= len(places) or (np.bincount(places) != 1).any():
             raise ValueError('the places are not those from 0 on, each of them once')
-        index.space = InnerProductSpace(similarity, arrays['centre'][:], float(arrays['scale'][:][0]))
         index._means = arrays['means'][:]
         index._make_index()
         index._restore_items(sizes, places, arrays['codes'])
@@ -267,31 +266,24 @@ class InvertedLists:
         Args:
             kept: (n,) bool, whether a place can be found.
         """
-        index, lists = copy.copy(self), self._index.invlists
-        index._selector = PlaceSelector(kept)
-        sizes = [(lists.get_ids(number), lists.list_size(number)) for number in range(self.lists)]
-        view = import_faiss().rev_swig_ptr
-        index.sizes = np.array([kept[view(ids, size)].sum() if size else 0 for ids, size in sizes], dtype=np.int64)
-        index.shares = index.sizes / np.maximum([size for _, size in sizes], 1)
-        return index
+        lists, whole, view = self._index.invlists, self._whole_sizes(), import_faiss().rev_swig_ptr
+        left = [
+            kept[view(lists.get_ids(number), size)].sum() if size else 0 for number, size in enumerate(whole.tolist())
+        ]
+        sizes = np.array(left, dtype=np.int64)
+        return variant(self, _selector=PlaceSelector(kept), sizes=sizes, shares=sizes / np.maximum(whole, 1))
 
     def with_effort(self, probes: int) -> 'InvertedLists':
         """The same lists, of which a query searches another number."""
-        index = copy.copy(self)
-        index.settings = replace(self.settings, probes=probes)
-        return index
+        return variant(self, settings=replace(self.settings, probes=probes))
 
     def with_shared_probes(self, probes: int | None) -> 'InvertedLists':
         """The same lists, of which a query searches another number together with those of other categories."""
-        index = copy.copy(self)
-        index.shared_probes = probes
-        return index
+        return variant(self, shared_probes=probes)
 
     def with_recall(self, recall: float | None) -> 'InvertedLists':
         """The same lists with the recall that was measured."""
-        index = copy.copy(self)
-        index.recall = recall
-        return index
+        return variant(self, recall=recall)
 
     @property
     def places(self) -> int:

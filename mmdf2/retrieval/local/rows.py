@@ -60,3 +60,8 @@ class ChunkedRows:
         """All rows from the first to the last, some thousands at a time, each part contiguous in memory."""
         for start in range(0, len(self), _ROWS_AT_ONCE):
             yield np.ascontiguousarray(self[start : start + _ROWS_AT_ONCE])
+
+
+def as_rows(array: np.ndarray | ChunkedRows) -> ChunkedRows:
+    """An array as rows of one chunk, if it is not in chunks already."""
+    return array if isinstance(array, ChunkedRows) else ChunkedRows([array])
