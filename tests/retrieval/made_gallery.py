@@ -1,8 +1,11 @@
-"""Made similarities, embeddings with clusters like those of a gallery, and items; and comparisons of hits."""
+"""Made similarities, embeddings with clusters like those of a gallery, and items; comparisons of hits; damage."""
 
 import numpy as np
+import pytest
 
+from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
+from mmdf2.retrieval.local.folder import read_folder
 from mmdf2.retrieval.similarity import Similarity
 
 
@@ -55,3 +58,14 @@ def assert_same_hits(faiss, milvus, queries, k=20, categories=None):
     assert [[hit.item for hit in line] for line in found] == [[hit.item for hit in line] for line in expected]
     for right, line in zip(expected, found, strict=True):
         np.testing.assert_allclose([hit.score for hit in line], [hit.score for hit in right], atol=1e-4)
+
+
+def assert_damage_is_named(path):
+    """A gallery whose file was cut, or changed in one bit, is refused by the file's name; the file stays changed."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(GalleryError, match=rf'{path.name} has \d+ bytes, \d+ by the manifest: it was cut or changed'):
+        read_folder(path.parent)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(GalleryError, match=rf'{path.name} has been changed: its hash'):
+        read_folder(path.parent)

@@ -34,6 +34,15 @@ def model_of(folder: Path, weights: str = 'weights.pth') -> tuple:
     return '--model', folder / 'config.py', '--weights', folder / weights, '--device', 'cpu'
 
 
+def three_photos(root: Path, tmp_path: Path) -> tuple[list[Path], Path]:
+    """Three photos of a split, and a folder that holds copies of them."""
+    photos, folder = sorted((root / 'validation' / 'image').iterdir())[:3], tmp_path / 'photos'
+    folder.mkdir()
+    for path in photos:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return photos, folder
+
+
 def content(gallery) -> list:
     opened = FaissGallery.load(gallery)
     rows = []
@@ -83,11 +92,7 @@ def test_two_processes_build_what_one_does(shop, tiny_root, tmp_path):
 
 
 def test_add_remove_and_info(shop, tiny_root, tmp_path):
-    photos = sorted((tiny_root / 'validation' / 'image').iterdir())[:3]
-    folder = tmp_path / 'photos'
-    folder.mkdir()
-    for path in photos:
-        (folder / path.name).write_bytes(path.read_bytes())
+    photos, folder = three_photos(tiny_root, tmp_path)
     (folder / 'broken.jpg').write_bytes(b'no image')
     gallery, common = tmp_path / 'gallery', ('--score-threshold', 0, *model_of(shop))
     output = run_tool('gallery.py', 'build', '--images', folder / photos[0].name, *common, '--out', gallery)
@@ -244,11 +249,7 @@ def test_what_can_be_checked_is_checked_before_the_model_is_read(tool, tiny_root
 
 
 def test_a_hit_whose_photo_is_gone_or_damaged_is_drawn_blank(shop, tiny_root, tmp_path):
-    photos = sorted((tiny_root / 'validation' / 'image').iterdir())[:3]
-    folder = tmp_path / 'photos'
-    folder.mkdir()
-    for path in photos:
-        (folder / path.name).write_bytes(path.read_bytes())
+    photos, folder = three_photos(tiny_root, tmp_path)
     common = ('--score-threshold', 0, *model_of(shop))
     run_tool('gallery.py', 'build', '--images', folder, *common, '--out', tmp_path / 'gallery')
     (folder / photos[0].name).unlink()
