@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--config', type=Path, default=CONFIG, help='the recipe (default: the wardrobe recipe)')
     parser.add_argument('--images', type=Path, help='folder of your own photos, to run the trained model on')
-    parser.add_argument('--identities', type=int, default=1000, help='identities to train on (default: 1000)')
+    parser.add_argument('--identities', type=int, default=800, help='identities to train on (default: 800)')
     parser.add_argument(
         '--validation-identities', type=int, default=280, help='other identities to test on (default: 280)'
     )

@@ -22,7 +22,7 @@ from mmdf2.command_line import explain
 from mmdf2.retrieval import FaissGallery, Similarity
 
 WARDROBE = ROOT / 'configs/synthetic/match-rcnn_r18-narrow_wardrobe.py'
-DRAW = '--out data/wardrobe --identities 1000 --validation-identities 280 --size 320'
+DRAW = '--out data/wardrobe --identities 800 --validation-identities 280 --size 320'
 
 
 @pytest.fixture(scope='module')

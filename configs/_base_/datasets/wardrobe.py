@@ -2,7 +2,7 @@
 # consist of image pairs and of the images that are left.
 data_root = 'data/wardrobe/'
 # The tool and the arguments that draw the data; the tools show them when it is missing.
-data_command = 'make_wardrobe --identities 1000 --validation-identities 280 --size 320'
+data_command = 'make_wardrobe --identities 800 --validation-identities 280 --size 320'
 image_size = (224, 224)
 batch_size = 8
 
