@@ -122,12 +122,41 @@ def write_json_list(file: IO[str], entries: Iterable[Any], end: str = '\n]') -> 
     file.write(end)
 
 
-def finish_file(partial: AnyPath, path: AnyPath) -> None:
-    """Gives a file that grew under a name of its own, such as ``predictions.jsonl.partial``, its final name.
+@contextlib.contextmanager
+def open_growing(path: AnyPath) -> Iterator[IO[str]]:
+    """Opens a file of UTF-8 text that is worth reading before it is complete, such as the lines of a long run.
 
-    This is for files that are worth reading before they are complete; :func:`open_for_replacement` is for all others.
+    It grows under its name with '.partial' behind it, and replaces ``path`` when the block ends without an error. One
+    process at a time may write it.
+
+    Args:
+        path: The file to create or replace. Its folder is created if it is missing.
+
+    Raises:
+        FileExistsError: Another process is writing it.
     """
-    _replace(Path(partial), Path(path), durable=True)
+    path = Path(path)
+    partial = path.with_name(f'{path.name}.partial')
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def refuse() -> None:
+        raise FileExistsError(f'{partial}: another process is writing it; give another folder, or wait for its end')
+
+    try:
+        descriptor = _open_locked(partial, refuse)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    with open(descriptor, 'w', encoding='utf-8', newline='\n') as file:
+        os.ftruncate(descriptor, 0)
+        try:
+            yield file
+            file.flush()
+            _replace(partial, path, durable=True)
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -292,6 +321,7 @@ def _refuse_local_locks(path: Path) -> None:
         )
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # of file systems without locks
 _MOUNTS = '/proc/self/mountinfo'
 # Kinds of network file systems, each with those options of its mount that keep locks on this machine; '' stands for
 # any mount, because the kind has no locks that another machine sees.

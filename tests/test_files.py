@@ -1,5 +1,6 @@
 """Atomic writes, locks and usable cores: what is left when a process is killed, and what two processes do at once."""
 
+import errno
 import hashlib
 import json
 import os
@@ -207,11 +208,55 @@ def test_json_list_writes_entries_as_they_come(tmp_path):
 
 
 def test_a_file_that_grew_in_sight_gets_its_name(tmp_path, calls):
-    partial = tmp_path / 'a.jsonl.partial'
-    partial.write_text('1\n')
-    files.finish_file(partial, tmp_path / 'a.jsonl')
-    assert names(tmp_path) == ['a.jsonl']
+    (tmp_path / 'a.jsonl.partial').write_text('what a killed process left, longer than what comes')
+    with files.open_growing(tmp_path / 'a.jsonl') as file:
+        file.write('1\n')
+        file.flush()
+        assert (tmp_path / 'a.jsonl.partial').read_text() == '1\n'
+        file.write('é\n')
+    assert names(tmp_path) == ['a.jsonl'] and (tmp_path / 'a.jsonl').read_bytes() == b'1\n\xc3\xa9\n'
     assert calls == [('flush', 'a.jsonl.partial'), ('rename', 'a.jsonl'), ('flush', tmp_path.name)]
+
+
+def test_a_file_that_did_not_end_well_keeps_what_was_written_beside_the_old_one(tmp_path):
+    (tmp_path / 'a.jsonl').write_text('old')
+    with pytest.raises(ZeroDivisionError), files.open_growing(tmp_path / 'a.jsonl') as file:
+        file.write('new')
+        file.write(str(1 / 0))
+    assert (tmp_path / 'a.jsonl').read_text() == 'old' and (tmp_path / 'a.jsonl.partial').read_text() == 'new'
+
+
+def test_two_processes_never_write_one_growing_file(tmp_path):
+    code = """
+with files.open_growing(sys.argv[1]) as file:
+    file.write('other')
+    file.flush()
+    print('writing', flush=True)
+    time.sleep(60)
+"""
+    other = python(code, tmp_path / 'a.jsonl')
+    try:
+        assert other.stdout.readline() == 'writing\n'
+        with pytest.raises(FileExistsError, match='another process is writing it'):
+            with files.open_growing(tmp_path / 'a.jsonl'):
+                pass
+        assert (tmp_path / 'a.jsonl.partial').read_text() == 'other'
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
+    with files.open_growing(tmp_path / 'a.jsonl') as file:
+        file.write('mine')
+    assert (tmp_path / 'a.jsonl').read_text() == 'mine'
+
+
+def test_a_file_grows_where_there_are_no_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'no locks')
+
+    monkeypatch.setattr(files.fcntl, 'flock', refuse)
+    with files.open_growing(tmp_path / 'a.jsonl') as file:
+        file.write('mine')
+    assert (tmp_path / 'a.jsonl').read_text() == 'mine'
 
 
 @pytest.mark.parametrize('exists', [True, False])

@@ -7,6 +7,7 @@ where it stopped. A finished one is not trained again unless --fresh is given or
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
@@ -29,7 +30,7 @@ from mmdf2.engine import guard_checkpoint_loading, run_test
 from mmdf2.engine.launching import config_of_run, last_checkpoint, launch_training
 from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.report.tables import summary_table, write_report
-from mmdf2.files import write_json, write_text
+from mmdf2.files import locked, write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.visualization import draw_instance_data, draw_items, draw_retrieval_rows
 from mmdf2.wardrobe import make_wardrobe
@@ -80,6 +81,22 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--images {args.images}: there is no image in it; name a photo, or a folder of photos.')
     guard_checkpoint_loading()
     config = load_config(args)
+    with alone(args.work_dir):
+        run(args, config)
+
+
+def alone(work_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """A block that one demo of a folder is in; a second one ends at once, because it could empty the folder."""
+
+    def refuse() -> None:
+        raise UserError(f'--work-dir {work_dir}: another demo is running there; wait for it, or name another folder.')
+
+    folder = work_dir.resolve()
+    return locked(folder.with_name(f'.{folder.name}.lock'), refuse)
+
+
+def run(args: argparse.Namespace, config: Config) -> None:
+    """Draws, trains, tests and shows."""
     begin(args, config)
     data_root = Path(config.data_root)
     make_wardrobe(
@@ -122,7 +139,10 @@ def train(config: Config) -> tuple[Path, float]:
     """Trains, continues, or finds the training done; returns the checkpoint and the seconds that it took in all."""
     checkpoint = last_checkpoint(config)
     clock = Path(config.work_dir) / 'train_seconds.json'
-    before = json.loads(clock.read_text()) if clock.exists() else 0.0
+    try:
+        before = float(json.loads(clock.read_text()))
+    except (OSError, ValueError, TypeError):  # nothing was trained yet, or the file is damaged
+        before = 0.0
     if not checkpoint.exists():
         start = time.monotonic()
         try:

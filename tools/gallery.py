@@ -29,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from mmdf2.command_line import UserError, require_input, start
+from mmdf2.command_line import UserError, require_folder, require_input, start
 
 if __name__ == '__main__':
     start('An interrupted build or add continues when it is started again.')
@@ -41,8 +41,8 @@ from tqdm import tqdm
 from mmdf2.apis import ClothesInferencer, FashionSearch
 from mmdf2.apis.gallery_building import add_images, adding, photo_name, photo_names, process_rank
 from mmdf2.apis.gallery_evaluation import calibrate_gallery, evaluate_gallery, split_images
-from mmdf2.apis.inputs import list_inputs
-from mmdf2.apis.search import check_model, model_identity, model_similarity, open_gallery_of
+from mmdf2.apis.inputs import check_batch_size, check_score_threshold, list_inputs
+from mmdf2.apis.search import check_model, least_score, model_identity, model_similarity, open_gallery_of
 from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES, Source
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import process_group
@@ -161,6 +161,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def build(args: argparse.Namespace) -> None:
     """Builds a gallery, or adds to one, in one process or several; where there are GPUs, each process uses one."""
+    check_score_threshold(args.score_threshold)
+    check_batch_size(args.batch_size)
     images, fields = _images(args), _fields(args.fields)
     strangers = sorted(set(fields) - set(map(photo_name, images)))
     if strangers:
@@ -224,11 +226,15 @@ def remove(args: argparse.Namespace) -> None:
 def search(args: argparse.Namespace) -> None:
     """Searches the garments of a photo."""
     require_input('IMAGE', args.image)
+    if args.out:
+        require_folder('--out', args.out)
     check_k(args.k)
+    check_score_threshold(args.score_threshold)
     checked_categories(args.category)
     if args.same_category and args.category:
         raise UserError('give --category or --same-category, not both.')
     gallery = open_gallery(args.gallery)
+    least_score(gallery, args.false_accepts, args.expansion)
     finder = FashionSearch(_model(args), gallery)
     found = finder.search(
         args.image,
@@ -358,7 +364,7 @@ def _fields(path: Path | None) -> dict[str, dict]:
             if image in fields:
                 raise ValueError(f'{image} has a line already')
             fields[image] = entry
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f'{path}, line {number}: must be a JSON object with "image" ({error!r}).') from error
     return fields
 

@@ -14,7 +14,7 @@ import json
 import os
 from pathlib import Path
 
-from mmdf2.command_line import require_folder, start
+from mmdf2.command_line import UserError, require_folder, start
 
 if __name__ == '__main__':
     start()
@@ -47,6 +47,11 @@ def main(argv: list[str] | None = None) -> None:
     """Reads the annotation, writes contours and page, and prints what was found."""
     args = parse_args(argv)
     require_folder('--out', args.out)
+    if args.fill and (args.out / 'annos').resolve() == Path(args.root, args.split, 'annos').resolve():
+        raise UserError(
+            f"--out {args.out}: the dataset's own annotation is there, and filled files lack what could not be read of "
+            'it; give another folder.'
+        )
     listing = list_split(args.root, args.split)
     contours, problems, filled = [], list(listing.problems), 0
     for files in tqdm(listing.images, desc='contours', disable=None):

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mmdf2 import files
 from mmdf2.apis.inferencer import ClothesInferencer, ImageResult
+from mmdf2.apis.inputs import check_batch_size, check_score_threshold
 from mmdf2.apis.search import ExtractedItems, extracted_items, model_similarity
 from mmdf2.faults import FaultsInARow
 from mmdf2.retrieval.gallery import Gallery, GalleryError, one_writer
@@ -81,7 +82,10 @@ def add_images(
     Raises:
         GalleryError: The folder holds another unfinished extraction, or the gallery holds other items under the ids
             that were reserved for this one.
+        ValueError: ``score_threshold`` or ``batch_size`` is out of range.
     """
+    check_score_threshold(score_threshold)
+    check_batch_size(batch_size)
     rank, processes = process_rank()
     with adding(journal_folder) if rank == 0 else contextlib.nullcontext():
         if rank == 0:
@@ -205,7 +209,7 @@ class Journal:
         path = self.folder / 'job.json'
         try:
             self.job = Job(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise GalleryError(
                 f'{path} is not a job of an extraction ({error}); remove {self.folder} to begin anew'
             ) from error
@@ -277,14 +281,17 @@ class Journal:
         if not path.exists():
             first, present = choose()
             files.write_json(path, {'first': first, 'present': present})
-        place = json.loads(path.read_bytes())
-        return int(place['first']), list(place.get('present', ()))
+        try:
+            place = json.loads(path.read_bytes())
+            return int(place['first']), list(place.get('present', ()))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _damaged(path, error) from error
 
     def garments(self) -> dict[str, ExtractedItems]:
         """The garments of each wanted image that could be read, in the order of the job."""
         found = {}
         for part in self._parts():
-            embeddings, end = np.load(part.with_suffix('.npy'), mmap_mode='r', allow_pickle=False), 0
+            embeddings, end = self._embeddings(part), 0
             for entry in _entries(part):
                 begin, end = end, end + len(entry['garments'])
                 if entry['error'] is None:
@@ -300,6 +307,17 @@ class Journal:
                     scores = np.array([row['score'] for row in entry['garments']], dtype=np.float64)
                     found[entry['image']] = ExtractedItems(items, scores, embeddings[begin:end])
         return {image: found[image] for image in self.job.wanted if image in found}
+
+    def _embeddings(self, part: Path) -> np.ndarray:
+        """(n, D) embeddings of a part's garments, memory-mapped."""
+        path, count = part.with_suffix('.npy'), sum(len(entry['garments']) for entry in _entries(part))
+        try:
+            rows = np.load(path, mmap_mode='r', allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path, error) from error
+        if rows.ndim != 2 or len(rows) != count:
+            raise _damaged(path, f'it holds {rows.shape} numbers, and the part {count} garments')
+        return rows
 
     def remove(self) -> None:
         """Deletes the folder."""
@@ -328,7 +346,18 @@ def _check_same(path: Path, found: Job, job: Job) -> None:
 
 
 def _entries(part: Path) -> list[dict]:
-    return json.loads(part.read_bytes())
+    """What is known of the images of a part; GalleryError when its file is damaged."""
+    try:
+        entries = json.loads(part.read_bytes())
+        if not all(set(entry) == {'image', 'error', 'garments'} for entry in entries):
+            raise ValueError('an entry is not that of an image')
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise _damaged(part, error) from error
+    return entries
+
+
+def _damaged(path: Path, reason: object) -> GalleryError:
+    return GalleryError(f'{path} is damaged ({reason}); remove {path.parent} to begin the extraction anew')
 
 
 def _fill(gallery: Gallery, journal: Journal, fields: dict[str, dict], added: AddedImages) -> None:

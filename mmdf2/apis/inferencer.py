@@ -1,5 +1,6 @@
 """A trained model on a user's own images: data samples, drawings and plain JSON."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -19,13 +20,13 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from tqdm import tqdm
 
-from mmdf2.apis.inputs import ImageInput, list_inputs
+from mmdf2.apis.inputs import ImageInput, check_batch_size, check_score_threshold, list_inputs
 from mmdf2.categories import CATEGORIES, CATEGORY_NAMES
 from mmdf2.command_line import foreign_lines_dropped
 from mmdf2.engine import config_faults_explained, load_checkpoint_file, load_weights, read_config
 from mmdf2.evaluation.files.masks import encode_masks
 from mmdf2.faults import FaultsInARow, predict_each
-from mmdf2.files import finish_file
+from mmdf2.files import open_growing
 from mmdf2.images import write_image
 from mmdf2.registry import MODELS
 from mmdf2.stack import require_gpu_operators, unused_gpu
@@ -129,13 +130,15 @@ class ClothesInferencer:
         Returns:
             The report. With ``out_dir`` it holds no pixels, so that a folder of any size fits into memory.
         """
+        check_score_threshold(score_threshold)
+        check_batch_size(batch_size)
         inputs, others = list_inputs(images)
         if others:
             print_log(f'{len(others)} files without the suffix of an image are skipped, such as {others[0]}', 'current')
         report = InferenceReport()
         results = tqdm(self._predict(inputs, batch_size), total=len(inputs), unit='image', disable=not progress)
         faults = FaultsInARow()
-        with _Lines(out_dir) as lines:
+        with contextlib.nullcontext() if out_dir is None else open_growing(Path(out_dir, 'predictions.jsonl')) as lines:
             for result in results:
                 line, error = '', result.error
                 if error is None:
@@ -147,7 +150,9 @@ class ClothesInferencer:
                 if error is not None:
                     report.failures[result.path or result.name] = error
                     line = json.dumps({'name': result.name, 'path': result.path, 'error': error})
-                lines.write(line)
+                if lines is not None:
+                    lines.write(line + '\n')
+                    lines.flush()
         if report.failures:
             names = '\n'.join(f'  {name}: {reason}' for name, reason in report.failures.items())
             print_log(f'{len(report.failures)} of {len(inputs)} images failed:\n{names}', 'current', logging.WARNING)
@@ -176,11 +181,10 @@ class ClothesInferencer:
         model fails together with others is tried alone. The error of the 20th image in a row on which the pipeline or
         the model fails is raised.
         """
-        yield from self._predict(list_inputs(images)[0], batch_size)
+        check_batch_size(batch_size)
+        return self._predict(list_inputs(images)[0], batch_size)
 
     def _predict(self, inputs: list[ImageInput], batch_size: int) -> Iterator[ImageResult]:
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
         remaining, faults = iter(inputs), FaultsInARow()
         while batch := list(islice(remaining, batch_size)):
             read = [self._prepared(image, faults) for image in batch]
@@ -217,30 +221,6 @@ class ClothesInferencer:
         return predict_each(
             lambda part: [sample.cpu() for sample in self.model.test_step(pseudo_collate(part))], packed, faults
         )
-
-
-class _Lines:
-    """The file ``out_dir/predictions.jsonl``, which is named ``predictions.jsonl.partial`` until it is complete."""
-
-    def __init__(self, out_dir) -> None:
-        self.path = None if out_dir is None else Path(out_dir, 'predictions.jsonl')
-
-    def __enter__(self) -> '_Lines':
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(f'{self.path}.partial', 'w', encoding='utf-8')
-        return self
-
-    def write(self, line: str) -> None:
-        if self.path is not None:
-            self.file.write(line + '\n')
-            self.file.flush()
-
-    def __exit__(self, kind, error, trace) -> None:
-        if self.path is not None:
-            self.file.close()
-            if kind is None:
-                finish_file(f'{self.path}.partial', self.path)
 
 
 def _usable_device(name: str) -> torch.device:

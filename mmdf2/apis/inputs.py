@@ -76,6 +76,18 @@ def list_inputs(images) -> tuple[list[ImageInput], list[Path]]:
     return found, others
 
 
+def check_score_threshold(score_threshold: float) -> None:
+    """ValueError when the lowest score that detections may have is not 0 to 1, where it would leave out all or none."""
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f'score_threshold must be 0 to 1, as scores are, got {score_threshold}')
+
+
+def check_batch_size(batch_size: int) -> None:
+    """ValueError when the number of images per forward pass is below 1."""
+    if batch_size < 1:
+        raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
+
+
 def _sources(images) -> Iterator[tuple[Path | np.ndarray, str]]:
     if isinstance(images, np.ndarray):
         yield images, 'image'

@@ -14,9 +14,10 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from mmdf2.apis.inferencer import ClothesInferencer
+from mmdf2.apis.inputs import check_score_threshold
 from mmdf2.categories import CATEGORIES
-from mmdf2.retrieval.expansion import expand_by_gallery
-from mmdf2.retrieval.gallery import Gallery, GalleryError, Hit, check_similarity
+from mmdf2.retrieval.expansion import check_hits, expand_by_gallery
+from mmdf2.retrieval.gallery import Gallery, GalleryError, Hit, check_k, check_similarity, checked_categories
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.locations import open_gallery
 from mmdf2.retrieval.similarity import Similarity
@@ -96,7 +97,10 @@ class FashionSearch:
         """
         if same_category and categories is not None:
             raise ValueError('give categories or same_category, not both')
-        least = self._least_score(false_accepts, expansion)
+        check_k(k)
+        check_score_threshold(score_threshold)
+        categories = None if categories is None else checked_categories(categories)
+        least = least_score(self.gallery, false_accepts, expansion)
         results = list(self.model.predict(image))
         if len(results) != 1:
             raise ValueError(f'search takes one image, got {len(results)}; give the path of one photo')
@@ -118,18 +122,6 @@ class FashionSearch:
             for item, score, hits in zip(garments.items, garments.scores.tolist(), found, strict=True)
         ]
 
-    def _least_score(self, false_accepts: float | None, expansion: int) -> float | None:
-        if false_accepts is None:
-            return None
-        if expansion:
-            raise ValueError('scores of an expanded search are not calibrated: give false_accepts or expansion')
-        if self.gallery.calibration is None:
-            raise ValueError(
-                'the gallery has no calibration, so nobody knows how often a score is wrong: measure one by '
-                '`tools/gallery.py calibrate`'
-            )
-        return self.gallery.calibration.threshold(false_accepts)
-
     def _search(
         self, garments: 'ExtractedItems', k: int, categories, same_category: bool, expansion: int
     ) -> list[list[Hit]]:
@@ -147,6 +139,32 @@ class FashionSearch:
     def _hits(self, embeddings: np.ndarray, k: int, categories, expansion: int) -> list[list[Hit]]:
         embeddings = expand_by_gallery(self.gallery, embeddings, expansion, categories=categories)
         return self.gallery.search(embeddings, k, categories)
+
+
+def least_score(gallery: Gallery, false_accepts: float | None, expansion: int = 0) -> float | None:
+    """The score that the best hit of a garment needs for the garment to count as there.
+
+    Args:
+        gallery: A gallery with a calibration.
+        false_accepts: Share of the garments that are not in the gallery, 0 to 1, for which something may be said to be
+            there. None for no decision, which gives None.
+        expansion: Number of hits by which the search is expanded.
+
+    Raises:
+        ValueError: The number or the share is out of range, the share cannot be kept, or there is no calibration for
+            such a search.
+    """
+    check_hits(expansion)
+    if false_accepts is None:
+        return None
+    if expansion:
+        raise ValueError('scores of an expanded search are not calibrated: give false_accepts or expansion')
+    if gallery.calibration is None:
+        raise ValueError(
+            'the gallery has no calibration, so nobody knows how often a score is wrong: measure one by '
+            '`tools/gallery.py calibrate`'
+        )
+    return gallery.calibration.threshold(false_accepts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,7 +68,7 @@ def expand_queries(similarity: Similarity, queries, vectors, hits: int = 3, powe
     Raises:
         ValueError: ``hits`` or the power is below 0, or embeddings are of another width or not finite.
     """
-    _check_hits(hits)
+    check_hits(hits)
     queries, vectors = (np.ascontiguousarray(value, dtype=np.float32) for value in (queries, vectors))
     count = min(int(hits), len(vectors))
     if not count or not len(queries):
@@ -98,7 +98,7 @@ def expand_by_gallery(
         ValueError: ``hits`` or the power is below 0, embeddings are of another width or not finite, or a category does
             not exist.
     """
-    _check_hits(hits)
+    check_hits(hits)
     if not hits or not len(queries):
         return np.asarray(queries, dtype=np.float32)
     lines = gallery.search(queries, int(hits), categories)
@@ -112,6 +112,7 @@ def expand_by_gallery(
     return expanded_queries(queries, found, scores, power)
 
 
-def _check_hits(hits) -> None:
+def check_hits(hits) -> None:
+    """ValueError when the number of hits that a query is averaged with is not an integer from 0 on."""
     if isinstance(hits, bool) or not isinstance(hits, int | np.integer) or hits < 0:
         raise ValueError(f'hits must be an integer from 0 on, got {hits!r}')

@@ -222,11 +222,24 @@ def number_of(text: str) -> int | float | None:
     return int(number) if len(text) < _LONGEST_NUMBER and number.adjusted() < 400 and number == int(number) else None
 
 
-def _to_row(number: int, item: GalleryItem) -> tuple:
+def json_of(value, item: GalleryItem) -> str:
+    """What JSON writes for a value that holds the fields of an item.
+
+    Raises:
+        ValueError: The fields are not what JSON can hold.
+    """
     try:
-        fields = json.dumps(item.fields, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'fields of an item must be what JSON can hold, got {item.fields!r}: {error}') from error
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        try:
+            fields = repr(item.fields)[:200]
+        except RecursionError:
+            fields = 'lists in lists'
+        raise ValueError(f'fields of an item must be what JSON can hold, got {fields}: {error}') from error
+
+
+def _to_row(number: int, item: GalleryItem) -> tuple:
+    fields = json_of(item.fields, item)
     landmarks = None if item.landmarks is None else json.dumps(item.landmarks)
     return (int(number), item.category_id, item.image, *item.box, landmarks, fields)
 

@@ -11,7 +11,7 @@ import cv2
 from tqdm import tqdm
 
 from mmdf2.datasets.annotation import to_json_dict
-from mmdf2.files import is_unfinished, usable_cores, write_bytes
+from mmdf2.files import is_unfinished, locked, usable_cores, write_bytes
 from mmdf2.wardrobe.photo_folder import fingerprint
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import MAX_IDENTITIES, SPLITS, Shot, plan_pairs, plan_shots
@@ -105,8 +105,13 @@ def _check(wanted, seed, size, images_per_identity, workers) -> None:
 
 
 def _make_split(folder: Path, recipe: dict, version: Version, workers: int, progress: bool) -> None:
-    if _claim(folder, recipe):
-        return
+    lock = folder.with_name(f'.{folder.name}.lock')
+    with locked(lock, lambda: print(f'another process is drawing {folder}; waiting for it')):
+        if not _claim(folder, recipe):
+            _draw_missing(folder, recipe, version, workers, progress)
+
+
+def _draw_missing(folder: Path, recipe: dict, version: Version, workers: int, progress: bool) -> None:
     split, seed = recipe['split'], recipe['seed']
     pairs = plan_pairs(split, recipe['identities'], seed, version)
     shots = plan_shots(split, pairs, recipe['images_per_identity'], seed, version)
@@ -136,8 +141,13 @@ def _claim(folder: Path, recipe: dict) -> bool:
     for name in ('image', 'annos'):
         (folder / name).mkdir(parents=True, exist_ok=True)
     if path.exists():
-        found = json.loads(path.read_text())
-        finished = found.pop('finished')
+        try:
+            found = json.loads(path.read_bytes())
+            finished = found.pop('finished')
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f'{path} is damaged ({error!r}): remove {folder} to draw it anew, or choose another folder'
+            ) from error
         if found.pop('drawing', None) == DRAWING_OF_VERSION_1:
             found = {'version': 1, **found}
         if found != recipe:

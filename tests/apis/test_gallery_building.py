@@ -171,6 +171,36 @@ def test_another_unfinished_extraction_is_refused(inferencer, photos, tmp_path):
         build(tmp_path / 'gallery', inferencer, photos)
 
 
+@pytest.mark.parametrize(('name', 'content'), [('.json', b''), ('.json', b'[1]'), ('.npy', b''), ('.npy', None)])
+def test_a_damaged_part_of_an_extraction_is_named_with_the_remedy(
+    inferencer, photos, tmp_path, monkeypatch, name, content
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            build(tmp_path / 'gallery', inferencer, photos)
+    (part,) = (tmp_path / 'gallery.partial').glob(f'part-*{name}')
+    if content is None:
+        np.save(part, np.load(part)[1:])
+    else:
+        part.write_bytes(content)
+    with pytest.raises(GalleryError, match=rf'{part.name} is damaged .*; remove .*gallery\.partial to begin'):
+        build(tmp_path / 'gallery', inferencer, photos)
+    shutil.rmtree(tmp_path / 'gallery.partial')
+    assert build(tmp_path / 'gallery', inferencer, photos).items == len(rows(tmp_path / 'gallery')) > 0
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{}', '{"first": null}'])
+def test_damaged_ids_of_an_extraction_are_named_with_the_remedy(inferencer, photos, tmp_path, monkeypatch, content):
+    with monkeypatch.context() as patch:
+        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            build(tmp_path / 'gallery', inferencer, photos)
+    (tmp_path / 'gallery.partial/ids.json').write_text(content)
+    with pytest.raises(GalleryError, match=r'ids\.json is damaged .*; remove .*gallery\.partial to begin'):
+        build(tmp_path / 'gallery', inferencer, photos)
+
+
 @pytest.mark.parametrize('name', ['gallery', 'gallery.db'])
 def test_a_filling_that_was_interrupted_goes_on_and_gives_the_same_gallery(
     inferencer, photos, tmp_path, monkeypatch, name

@@ -66,6 +66,15 @@ def test_refusals(arguments, message):
         GalleryItem(*arguments)
 
 
+def test_fields_that_json_cannot_hold_are_refused_however_deep():
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, {1, 2}, float('nan'), b'bytes'):
+        with pytest.raises(ValueError, match='fields of an item must be what JSON can hold'):
+            ItemTable().put([0], [GalleryItem('a', BOX, 1, fields={'value': value})])
+
+
 def test_files_that_are_no_table(tmp_path):
     path = tmp_path / 'items.sqlite'
     path.write_bytes(b'not a database at all, but long enough to be looked at' * 40)

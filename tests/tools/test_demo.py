@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_run import run_tool, write_config
 
+from mmdf2 import files
 from mmdf2.images import read_image
 
 METRICS = {
@@ -65,6 +66,15 @@ def test_a_second_run_trains_no_more_and_looks_at_the_user_s_images(demo):
     assert json.loads((work_dir / 'summary.json').read_text())['train_seconds'] == seconds
     found = (work_dir / 'your_images/predictions.jsonl').read_text().splitlines()
     assert len(found) == len(list(images.glob('*.jpg')))
+
+
+def test_a_second_demo_of_a_folder_ends_before_it_empties_it(demo):
+    work_dir, arguments, _ = demo
+    before = sorted(path for path in work_dir.rglob('*'))
+    with files.locked(work_dir.with_name(f'.{work_dir.name}.lock')):
+        printed = run_tool('demo.py', *arguments, '--seed', 5, cwd=work_dir.parent, expect=1)
+    assert 'another demo is running there' in printed and 'Starting over' not in printed
+    assert sorted(path for path in work_dir.rglob('*')) == before
 
 
 def test_leaves_a_folder_alone_that_is_not_its_own(demo, tmp_path):

@@ -154,6 +154,7 @@ def test_remove_takes_a_value_by_its_type_and_every_digit(tool, tmp_path):
         ('{"image": "a.jpg", "price": 1e400}', 'has more digits than can be kept'),
         ('{"image": "a.jpg", "price": NaN}', 'NaN is no number'),
         ('{"image": "a.jpg", "sku": 1, "sku": 2}', 'a name is there twice'),
+        ('{"image": "a.jpg", "tags": ' + '[' * 100_000 + '}', 'line 1: must be a JSON object .*recursion'),
         ('{"image": "a.jpg"}\n{"image": "./b/../a.jpg"}', r'line 2: .*a\.jpg has a line already'),
     ],
 )
@@ -233,6 +234,8 @@ def test_mistakes_are_named(shop, tiny_root, tmp_path):
         (('-k', '0'), 'k must be an integer from 1 on, got 0'),
         (('--category', '14'), "categories must be some of 1 ('short sleeve top')"),
         (('--category', '1', '--same-category'), 'give --category or --same-category, not both'),
+        (('--score-threshold', '30'), 'score_threshold must be 0 to 1, as scores are, got 30.0'),
+        (('--score-threshold', 'nan'), 'score_threshold must be 0 to 1'),
     ],
 )
 def test_what_can_be_checked_is_checked_before_the_model_is_read(tool, tiny_root, tmp_path, arguments, message):
@@ -246,6 +249,38 @@ def test_what_can_be_checked_is_checked_before_the_model_is_read(tool, tiny_root
         tool.main(['search', str(tmp_path / 'gallery'), image, *model])
     with pytest.raises(GalleryError, match='is no gallery'):
         tool.main(['evaluate', str(tmp_path / 'gallery'), '--queries', str(tiny_root), *model])
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--expansion', '-1'), 'hits must be an integer from 0 on, got -1'),
+        (('--false-accepts', '0.05'), 'the gallery has no calibration'),
+        (('--false-accepts', '0.05', '--expansion', '1'), 'scores of an expanded search are not calibrated'),
+    ],
+)
+def test_what_the_gallery_cannot_do_is_said_before_the_model_is_read(tool, tiny_root, tmp_path, arguments, message):
+    image = str(next((tiny_root / 'validation' / 'image').iterdir()))
+    create_gallery(tmp_path / 'gallery', make_similarity(np.random.default_rng(0)), 'model').save()
+    model = ('--model', str(tmp_path / 'none.py'), '--weights', str(tmp_path / 'none.pth'))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tool.main(['search', str(tmp_path / 'gallery'), image, *model, *arguments])
+
+
+@pytest.mark.parametrize('command', ['build', 'add'])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--score-threshold', '30'), 'score_threshold must be 0 to 1'),
+        (('--batch-size', '0'), 'batch_size must be 1 or more, got 0'),
+    ],
+)
+def test_how_photos_are_looked_at_is_checked_before_any(tool, tmp_path, command, arguments, message):
+    model = ('--model', str(tmp_path / 'none.py'), '--weights', str(tmp_path / 'none.pth'))
+    gallery = {'build': ('--out', str(tmp_path / 'gallery')), 'add': (str(tmp_path / 'gallery'),)}[command]
+    with pytest.raises(ValueError, match=message):
+        tool.main([command, *gallery, '--images', str(tmp_path), *model, *arguments])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_hit_whose_photo_is_gone_or_damaged_is_drawn_blank(shop, tiny_root, tmp_path):

@@ -46,6 +46,17 @@ def test_fills_missing_masks_and_leaves_the_others(tiny_root, tmp_path):
     assert not (tmp_path / 'out' / 'annos' / '000002.json').exists()
 
 
+def test_never_writes_over_the_annotation_of_the_dataset(tiny_root, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(tiny_root / 'train', root / 'new')
+    before = {path.name: path.read_bytes() for path in (root / 'new/annos').iterdir()}
+    (tmp_path / 'link').symlink_to(root / 'new')
+    for out in (root / 'new', root / 'new/image/..', tmp_path / 'link'):
+        printed = run_tool('mask_tool.py', root, '--split', 'new', '--out', out, '--fill', expect=1)
+        assert "the dataset's own annotation is there" in printed
+    assert {path.name: path.read_bytes() for path in (root / 'new/annos').iterdir()} == before
+
+
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'xmp'])
 def test_boxes_on_a_photo_that_lies_on_its_side_stay_as_they_are(tmp_path, kind):
     root = write_photos(tmp_path / 'data')

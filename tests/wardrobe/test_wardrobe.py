@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from mmdf2 import files
 from mmdf2.categories import CATEGORIES, identity_code
 from mmdf2.codecs.polygons import MIN_AREA, mask_to_polygons
 from mmdf2.datasets.annotation import read_annotation
@@ -222,6 +226,40 @@ def test_a_killed_run_is_completed(tmp_path):
     make_wardrobe(cut, 3, **arguments)
     assert digests(cut) == digests(whole)
     assert (cut / 'train' / 'image' / '000001.jpg').stat().st_mtime_ns == untouched
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"version": 2}', '{"version": 2, "fini'])
+def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path, content):
+    arguments = {'size': 96, 'workers': 1, 'progress': False, 'images_per_identity': (1, 0)}
+    make_wardrobe(tmp_path, 1, seed=1, **arguments)
+    (tmp_path / 'train/wardrobe.json').write_text(content)
+    with pytest.raises(ValueError, match=r'wardrobe\.json is damaged .*: remove .*train to draw it anew'):
+        make_wardrobe(tmp_path, 1, seed=1, **arguments)
+
+
+def test_a_second_process_waits_until_the_first_has_drawn(tmp_path):
+    code = """
+import sys
+from mmdf2.wardrobe import make_wardrobe
+make_wardrobe(sys.argv[1], 3, seed=5, size=96, workers=1, progress=False)
+"""
+    arguments = {'seed': 5, 'size': 96, 'workers': 1, 'progress': False}
+    leftover = tmp_path / 'both/train/image/.000009.7-0123abcd.unfinished.jpg'
+    make_wardrobe(tmp_path / 'both', 3, **arguments)
+    recipe = tmp_path / 'both/train/wardrobe.json'
+    recipe.write_text(recipe.read_text().replace('true', 'false'))
+    with files.locked(tmp_path / 'both/.train.lock'):
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'PYTHONUNBUFFERED': '1'}
+        command = [sys.executable, '-c', code, str(tmp_path / 'both')]
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert 'another process is drawing' in other.stdout.readline()
+        # What the first process is about to rename, which the second must not take for a leftover of a killed one.
+        leftover.write_bytes(b'half a picture')
+        (tmp_path / 'both/train/image/000009.jpg').unlink()
+        leftover.rename(tmp_path / 'both/train/image/000009.jpg')
+        (tmp_path / 'both/train/annos/000009.json').unlink()
+    assert other.wait() == 0
+    assert digests(tmp_path / 'both') == digests(make_wardrobe(tmp_path / 'alone', 3, **arguments))
 
 
 def test_refuses_a_folder_made_otherwise(tmp_path):

@@ -1,7 +1,10 @@
 """Calls to Milvus, which may be far away: failures that pass are repeated, and the others become clear errors."""
 
+import contextlib
 import logging
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,7 @@ class MilvusConnection:
 
     def __init__(self, uri: str, token: str = '', patience: float = 10.0) -> None:
         self.uri, self._patience = str(uri), patience
+        self._consistency = threading.local()
         self._local = is_file(self.uri)
         pymilvus = import_pymilvus()
         if self._local:
@@ -84,6 +88,26 @@ class MilvusConnection:
         """
         method = getattr(self._client, name)
         return self._repeat(name, lambda timeout: method(*args, timeout=timeout, **kwargs), patience)
+
+    def read(self, name: str, *args, **kwargs):
+        """Calls a method of ``pymilvus.MilvusClient`` that reads rows; the arguments are those of ``call``.
+
+        It sees what this process has written. What others write it sees as soon as the server has it at hand, usually
+        within a second, because waiting until the server knows of all of it would take longer than the read itself.
+        ``seeing_all_writes`` waits.
+        """
+        level = getattr(self._consistency, 'level', 'Session')
+        return self.call(name, *args, consistency_level=level, **kwargs)
+
+    @contextlib.contextmanager
+    def seeing_all_writes(self) -> Iterator[None]:
+        """A block in which the reads of this thread see everything that any process had written before them."""
+        before = getattr(self._consistency, 'level', 'Session')
+        self._consistency.level = 'Strong'
+        try:
+            yield
+        finally:
+            self._consistency.level = before
 
     def _repeat(self, name: str, function, patience: float | None):
         # pymilvus brings grpc with it, so both are imported together.

@@ -111,7 +111,9 @@ class DescriptionCollection:
         Raises:
             GalleryError: It is damaged, or of a format that this version does not read.
         """
-        rows = self._rows()
+        return self._described(self._rows())
+
+    def _described(self, rows: dict[int, str]) -> Description | None:
         if _MANIFEST not in rows:
             return None
         try:
@@ -135,23 +137,24 @@ class DescriptionCollection:
         except (KeyError, TypeError, ValueError) as error:
             raise GalleryError(f'the collection {self.name} of gallery {self._owner} is damaged: {error!r}') from error
 
-    def next_id(self) -> int:
-        """The smallest id that was never given.
+    def read_with_next_id(self) -> tuple[Description | None, int]:
+        """The description as ``read`` gives it, and the smallest id that was never given, by one read.
 
         Raises:
-            GalleryError: It is missing or damaged.
+            GalleryError: One of them is missing or damaged, or of a format that this version does not read.
         """
-        text = self._rows().get(_NEXT_ID, '')
+        rows = self._rows()
+        text = rows.get(_NEXT_ID, '')
         if not text.isdecimal():
             raise GalleryError(f'the collection {self.name} of gallery {self._owner} is damaged: next id {text!r}')
-        return int(text)
+        return self._described(rows), int(text)
 
     def write_next_id(self, number: int) -> None:
         """Reserves all ids below a number."""
         self._write(_NEXT_ID, str(number))
 
     def _rows(self) -> dict[int, str]:
-        found = self._connection.call('query', self.name, ids=list(range(4)), output_fields=['id', 'text'])
+        found = self._connection.read('query', self.name, ids=list(range(4)), output_fields=['id', 'text'])
         return {int(row['id']): row['text'] for row in found}
 
     def _write(self, number: int, text: str) -> None:

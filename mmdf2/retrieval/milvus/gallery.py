@@ -59,6 +59,7 @@ class MilvusGallery(Gallery):
         self.similarity, self.model = description.similarity, description.model
         self._rows = ItemRows(connection, collection)
         self._index = ItemIndex(connection, collection)
+        self._next_id = 0  # known within ``_writing`` only
         self._lock, self._depth = _lock_path(connection.uri, collection), threading.local()
 
     @classmethod
@@ -120,7 +121,8 @@ class MilvusGallery(Gallery):
             raise GalleryError(f'there is no file {location}: give the one that MilvusGallery.create made')
         connection = MilvusConnection(location, token, patience)
         descriptions = DescriptionCollection(connection, collection)
-        description = descriptions.read() if descriptions.open() else None
+        with connection.seeing_all_writes():
+            description = descriptions.read() if descriptions.open() else None
         if description is None:
             raise GalleryError(f"there is no gallery '{collection}' at {location}, or its creation was not finished")
         own = description.similarity
@@ -130,6 +132,8 @@ class MilvusGallery(Gallery):
             # A process was killed while it exchanged the index.
             gallery._index.exchange('FLAT', exact_metric(own))
         connection.call('load_collection', collection, patience=HOUR)
+        with connection.seeing_all_writes():
+            gallery._rows.present([0])
         return gallery
 
     def save(self, location=None) -> None:
@@ -157,11 +161,15 @@ class MilvusGallery(Gallery):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """A block in which no other process here writes, and which begins with the last writer's description."""
+        """A block in which no other process here writes, and which begins with all that the last writer left."""
         with one_writer(self._lock, f"gallery '{self._collection}' at {self._connection.uri}"):
             depth = getattr(self._depth, 'value', 0)
             if depth == 0:
-                self._description = self._descriptions.read() or self._description
+                with self._connection.seeing_all_writes():
+                    description, self._next_id = self._descriptions.read_with_next_id()
+                    self._description = description or self._description
+                    # After this read, the server has all rows at hand, and no later one needs to wait for them.
+                    self._rows.present([0])
             self._depth.value = depth + 1
             try:
                 yield
@@ -203,9 +211,9 @@ class MilvusGallery(Gallery):
     def reserve(self, count: int) -> int:
         """See ``Gallery.reserve``. The reservation is kept in Milvus at once."""
         with self._writing():
-            first = self._descriptions.next_id()
+            first = self._next_id
             if count:
-                self._descriptions.write_next_id(first + count)
+                self._reserve_below(first + count)
             return first
 
     def put(self, ids: Sequence[int], embeddings, items: Sequence[GalleryItem]) -> None:
@@ -219,9 +227,13 @@ class MilvusGallery(Gallery):
         with self._writing():
             space = self._make_room(embeddings)
             # Reserved before the items are written: a kill in between loses ids, and never gives one twice.
-            if max(ids) >= self._descriptions.next_id():
-                self._descriptions.write_next_id(max(ids) + 1)
+            if max(ids) >= self._next_id:
+                self._reserve_below(max(ids) + 1)
             self._write_rows(space, rows, embeddings)
+
+    def _reserve_below(self, number: int) -> None:
+        self._descriptions.write_next_id(number)
+        self._next_id = number
 
     def _make_room(self, embeddings: np.ndarray) -> DistanceSpace:
         """Makes sure that the searched space holds the embeddings, before any of them is written; returns the space."""
@@ -292,7 +304,7 @@ class MilvusGallery(Gallery):
         index = self._index.known()
         # A server's graph looks for as many items as it may find; that of milvus-lite counts the others, too.
         counts_hidden = index['index_type'] != 'FLAT' and is_file(self._connection.uri)
-        given = self._descriptions.next_id() if counts_hidden else 0
+        given = self._descriptions.read_with_next_id()[1] if counts_hidden else 0
         return self._rows.search(space, index, embeddings, k, categories, given)
 
     def build_index(self, least_items: int = 50_000) -> None:
@@ -332,7 +344,7 @@ class MilvusGallery(Gallery):
     def _rewrite_vectors(self, space: DistanceSpace) -> None:
         """Gives all vectors the last column of the space as it is now, so that distances compare them."""
         self._index.exchange('FLAT', 'IP')
-        for start in range(0, self._descriptions.next_id(), _ROWS_AT_ONCE):
+        for start in range(0, self._next_id, _ROWS_AT_ONCE):
             ids = list(range(start, start + _ROWS_AT_ONCE))
             embeddings, items = self.embeddings(ids), self.items(ids)
             if items:

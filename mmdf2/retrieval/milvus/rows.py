@@ -13,12 +13,13 @@ import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import Hit
-from mmdf2.retrieval.items import GalleryItem, exact, exact_values, has_value, is_scalar
+from mmdf2.retrieval.items import GalleryItem, exact, exact_values, has_value, is_scalar, json_of
 from mmdf2.retrieval.milvus.client import MilvusConnection
 from mmdf2.retrieval.milvus.collection import LONGEST_TEXT, MOST_MARKS
 from mmdf2.retrieval.similarity import DistanceSpace
 
 _LOGGER = logging.getLogger(__name__)
+_ITEM_COLUMNS = ['id', 'category', 'image', 'details']
 _BATCH_ROWS = 500
 _BATCH_BYTES = 8 << 20  # Milvus refuses messages of 64 MiB
 
@@ -47,7 +48,7 @@ class ItemRows:
 
     def items(self, ids: Iterable[int]) -> dict[int, GalleryItem]:
         """Id -> item, for those ids that are there."""
-        rows = self._rows(ids, ['id', 'category', 'image', 'details'])
+        rows = self._rows(ids, _ITEM_COLUMNS)
         return {int(row['id']): from_row(row) for row in rows}
 
     def embeddings(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
@@ -60,7 +61,7 @@ class ItemRows:
 
     def count(self, expression: str) -> int:
         """Number of items that a filter of Milvus lets through; all of them for an empty one."""
-        found = self._connection.call('query', self._collection, filter=expression, output_fields=['count(*)'])
+        found = self._connection.read('query', self._collection, filter=expression, output_fields=['count(*)'])
         return int(found[0]['count(*)'])
 
     def ids_where(self, name: str, values: Iterable) -> list[int]:
@@ -75,7 +76,7 @@ class ItemRows:
         found: set[int] = set()
         for start in range(0, len(marks), _BATCH_ROWS):
             expression = f'array_contains_any(marks, {marks[start : start + _BATCH_ROWS]})'
-            rows = self._connection.call('query', self._collection, filter=expression, output_fields=['id'])
+            rows = self._connection.read('query', self._collection, filter=expression, output_fields=['id'])
             found.update(int(row['id']) for row in rows)
         # Marks can collide, and are the same for 1 and True, so the items themselves decide.
         fields = {number: {**item.fields, 'image': item.image} for number, item in self.items(found).items()}
@@ -85,7 +86,7 @@ class ItemRows:
         ids = sorted({int(number) for number in ids})
         for start in range(0, len(ids), _ROWS_PER_READ):
             part = ids[start : start + _ROWS_PER_READ]
-            yield from self._connection.call('query', self._collection, ids=part, output_fields=columns)
+            yield from self._connection.read('query', self._collection, ids=part, output_fields=columns)
 
     def search(
         self, space: DistanceSpace, index: dict, embeddings: np.ndarray, k: int, categories: list[int], given: int = 0
@@ -108,7 +109,7 @@ class ItemRows:
             raise ValueError(f'Milvus finds {_MOST_RESULTS} items per query at most, got k {k}; remedy: a smaller k')
         exact, metric = index['index_type'] == 'FLAT', index['metric_type']
         expression = '' if len(categories) == NUM_CATEGORIES else f'category in {categories}'
-        found = [None] * len(embeddings)
+        found: list[list[Hit]] = [[] for _ in embeddings]
         wanted = min(k + _MORE if exact else _WIDER * k + _MORE, _MOST_RESULTS)
         hidden = self._hidden(given, expression)
         left = np.arange(len(embeddings))
@@ -120,14 +121,12 @@ class ItemRows:
                 part = left[start : start + step]
                 effort = min(max(2 * wanted, 128) + hidden, _LARGEST_EFFORT)
                 results = self._candidates(space, embeddings[part], wanted, effort, expression, metric)
-                vectors = self.embeddings({number for ids in results for number in ids})
-                for row, ids in zip(part, results, strict=True):
-                    best, complete = _best(space, embeddings[row], ids, vectors, k, len(ids) < wanted)
-                    found[row] = best
+                for row, candidates in zip(part, results, strict=True):
+                    found[row], complete = _best(space, embeddings[row], candidates, k, len(candidates) < wanted)
                     if exact and not complete and wanted < _MOST_RESULTS:
                         again.append(row)
             left, wanted = np.array(again, dtype=int), min(wanted * 4, _MOST_RESULTS)
-        return self._hits(found)
+        return found
 
     def _hidden(self, given: int, expression: str) -> int:
         """Number of items that a graph may meet and must not find; 0 if no number of given ids is known."""
@@ -145,10 +144,14 @@ class ItemRows:
         return hidden
 
     def _candidates(self, space, embeddings, wanted: int, effort: int, expression: str, metric: str) -> list:
-        """Ids found for each query, the best by the searched space first."""
+        """Rows with their embeddings for each query, the best by the searched space first.
+
+        One call finds them and brings all of them: a second one that reads a few rows takes a server longer than these
+        bytes.
+        """
         return [
-            [int(hit['id']) for hit in hits]
-            for hits in self._connection.call(
+            [hit['entity'] for hit in hits]
+            for hits in self._connection.read(
                 'search',
                 self._collection,
                 data=list(space.queries(embeddings)),
@@ -156,35 +159,30 @@ class ItemRows:
                 limit=wanted,
                 filter=expression,
                 search_params={'metric_type': metric, 'params': {'ef': effort}},
-                output_fields=['id'],
+                output_fields=[*_ITEM_COLUMNS, 'embedding'],
             )
         ]
 
-    def _hits(self, found: list) -> list[list[Hit]]:
-        items = self.items({number for line in found for number, _ in line})
-        # Another process may have removed an item between the two reads.
-        return [[Hit(number, score, items[number]) for number, score in line if number in items] for line in found]
 
-
-def _best(space: DistanceSpace, query: np.ndarray, ids: list, vectors: dict, k: int, whole: bool) -> tuple[list, bool]:
-    """The k best (id, score) of a query's candidates by the direct form, and whether no other item can be among them.
+def _best(space: DistanceSpace, query: np.ndarray, rows: list, k: int, whole: bool) -> tuple[list[Hit], bool]:
+    """The k best hits of a query among its candidates by the direct form, and whether no other item can be among them.
 
     No other can when the candidates are all items (``whole``), or when the last candidate, which the searched space
     ranks above every other item, scores less than the k-th by more than the searched space rounds.
     """
-    there = [number for number in ids if number in vectors]
-    if not there:
+    if not rows:
         return [], True
-    embeddings = np.stack([vectors[number] for number in there])
+    ids = np.array([row['id'] for row in rows])
+    embeddings = np.array([row['embedding'] for row in rows], dtype=np.float32)
     scores = space.products.similarity.scores(query[None], embeddings)[0]
-    order = np.lexsort((there, -scores))[:k]
-    best = [(there[row], float(scores[row])) for row in order]
+    order = np.lexsort((ids, -scores))[:k]
+    best = [Hit(int(ids[row]), float(scores[row]), from_row(rows[row])) for row in order]
     if whole or len(best) < k:
         return best, whole
     columns = space.products.items(embeddings).astype(np.float64)
     lengths = np.linalg.norm(columns[:, :-1] if space.radius is None else columns, axis=1)
     reach = (np.linalg.norm(space.queries(query[None]).astype(np.float64)) + lengths.max()) ** 2
-    return best, bool(scores[-1] < best[-1][1] - _ROUNDING * reach)
+    return best, bool(scores[-1] < best[-1].score - _ROUNDING * reach)
 
 
 def to_row(number: int, item: GalleryItem) -> dict:
@@ -193,11 +191,8 @@ def to_row(number: int, item: GalleryItem) -> dict:
     Raises:
         ValueError: The fields are not what JSON can hold, or the item has more text or fields than Milvus takes.
     """
-    try:
-        # Text, and not Milvus's own JSON, which has no numbers beyond 64 bits.
-        details = json.dumps([item.box, item.landmarks, item.fields], allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'fields of an item must be what JSON can hold, got {item.fields!r}: {error}') from error
+    # Text, and not Milvus's own JSON, which has no numbers beyond 64 bits.
+    details = json_of([item.box, item.landmarks, item.fields], item)
     for name, text in (('image', item.image), ('box, landmarks and fields', details)):
         size = len(text.encode())
         if size > LONGEST_TEXT:
