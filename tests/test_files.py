@@ -238,8 +238,7 @@ with files.open_growing(sys.argv[1]) as file:
     try:
         assert other.stdout.readline() == 'writing\n'
         with pytest.raises(FileExistsError, match='another process is writing it'):
-            with files.open_growing(tmp_path / 'a.jsonl'):
-                pass
+            files.open_growing(tmp_path / 'a.jsonl').__enter__()
         assert (tmp_path / 'a.jsonl.partial').read_text() == 'other'
     finally:
         os.killpg(other.pid, signal.SIGKILL)

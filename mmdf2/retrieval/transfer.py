@@ -8,7 +8,7 @@ from mmdf2.categories import NUM_CATEGORIES
 from mmdf2.retrieval.gallery import Gallery, GalleryError, check_similarity
 from mmdf2.retrieval.local.gallery import FaissGallery
 
-_BATCH = 500  # items
+_BATCH = 5000  # items
 
 
 def transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, int], None] | None = None) -> int:
@@ -42,19 +42,25 @@ def _transfer(source: FaissGallery, target: Gallery, progress: Callable[[int, in
     rows = np.concatenate([np.arange(len(ids)) for _, ids in parts])
     ids = np.concatenate([ids for _, ids in parts])
     order, written = np.argsort(ids), 0
-    _refuse_strangers(target, ids)
+    empty = len(target) == 0
+    if not empty:
+        _refuse_strangers(target, ids)
     for start in range(0, len(order), _BATCH):
         chosen = order[start : start + _BATCH]
         embeddings = np.stack([parts[categories[place]][0][rows[place]] for place in chosen])
-        written += _transfer_batch(source, target, ids[chosen].tolist(), embeddings)
+        written += _transfer_batch(source, target, ids[chosen].tolist(), embeddings, empty)
         if progress is not None:
             progress(min(start + _BATCH, len(order)), len(order))
     return written
 
 
-def _transfer_batch(source: FaissGallery, target: Gallery, ids: list[int], embeddings: np.ndarray) -> int:
-    """Copies the items of some ids and their embeddings (n, D); returns how many were written."""
-    items, there, vectors = source.items(ids), target.items(ids), target.embeddings(ids)
+def _transfer_batch(source: FaissGallery, target: Gallery, ids: list[int], embeddings: np.ndarray, empty: bool) -> int:
+    """Copies the items of some ids and their embeddings (n, D); returns how many were written.
+
+    ``empty`` says that the target had no items before the transfer, and needs no questions.
+    """
+    items = source.items(ids)
+    there, vectors = ({}, {}) if empty else (target.items(ids), target.embeddings(ids))
     missing = [row for row, number in enumerate(ids) if number not in there]
     for row, number in enumerate(ids):
         if number in there and not (

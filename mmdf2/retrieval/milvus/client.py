@@ -1,7 +1,9 @@
 """Calls to Milvus, which may be far away: failures that pass are repeated, and the others become clear errors."""
 
 import contextlib
+import functools
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -50,7 +52,7 @@ def is_file(uri: str) -> bool:
 class MilvusConnection:
     """A client that repeats calls when a failure passes, and raises GalleryError within seconds when it does not.
 
-    Every call must be one that may be repeated: an upsert, a deletion by id, a read.
+    Every call must be one that may be repeated: a write that replaces what is there, a deletion by id, a read.
 
     Args:
         uri: A file whose name ends in .db, or http(s)://host:port.
@@ -89,6 +91,47 @@ class MilvusConnection:
         method = getattr(self._client, name)
         return self._repeat(name, lambda timeout: method(*args, timeout=timeout, **kwargs), patience)
 
+    def write_rows(self, collection: str, rows: list[dict], replaced: bool) -> None:
+        """Writes rows with the column ``id``.
+
+        New rows are inserted, which takes a server half as long as an upsert. What an attempt without an answer has
+        written is replaced by the next one.
+
+        Args:
+            collection: Name of the collection.
+            rows: The rows, all of them new or each of them perhaps there already.
+            replaced: Whether some may be there already.
+
+        Raises:
+            GalleryError: The server does not answer, or it refuses the rows.
+        """
+        maybe_there = replaced
+
+        def write(timeout: float) -> None:
+            nonlocal maybe_there
+            there, maybe_there = maybe_there, True
+            if there and self.replaces_at_once:
+                self._client.upsert(collection, rows, timeout=timeout)
+                return
+            if there:
+                self._client.delete(collection, ids=[row['id'] for row in rows], timeout=timeout)
+            self._client.insert(collection, rows, timeout=timeout)
+
+        self._repeat('insert', write, None)
+
+    @functools.cached_property
+    def version(self) -> tuple[int, ...] | None:
+        """The server's version, such as (2, 3, 5); None for milvus-lite, and where it is not known."""
+        if self._local:
+            return None
+        found = re.match(r'v?(\d+)\.(\d+)\.(\d+)', str(self.call('get_server_version')))
+        return tuple(map(int, found.groups())) if found else None
+
+    @property
+    def replaces_at_once(self) -> bool:
+        """Whether an upsert keeps a row's partition key; before 2.3.11 it took the id in its place."""
+        return self.version is None or self.version >= (2, 3, 11)
+
     def read(self, name: str, *args, **kwargs):
         """Calls a method of ``pymilvus.MilvusClient`` that reads rows; the arguments are those of ``call``.
 
@@ -118,7 +161,8 @@ class MilvusConnection:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 # Within its timeout the client itself repeats what the network lost.
-                return function(max(end - time.monotonic(), 0.1))
+                with _quiet_client():
+                    return function(max(end - time.monotonic(), 0.1))
             except (import_pymilvus().exceptions.MilvusException, RpcError) as error:
                 if not _passes(error):
                     raise GalleryError(f'Milvus at {self.uri} refused {name}: {_message(error)}') from error
@@ -143,6 +187,26 @@ class MilvusConnection:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(self.uri)
+
+
+_QUIET = threading.local()
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """A block in which pymilvus does not print a traceback of each failed call, which becomes an error anyway."""
+    logger = logging.getLogger('pymilvus.decorators')
+    if _not_ours not in logger.filters:
+        logger.addFilter(_not_ours)
+    before, _QUIET.on = getattr(_QUIET, 'on', False), True
+    try:
+        yield
+    finally:
+        _QUIET.on = before
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    return not getattr(_QUIET, 'on', False)
 
 
 def _check_milvus_lite() -> None:

@@ -207,7 +207,10 @@ class ItemIndex:
         self._connection.call('load_collection', self._collection, patience=HOUR)
 
     def add_marks(self) -> None:
-        """Adds an index for searches by field, where the server has one: milvus-lite has none for arrays."""
+        """Adds an index for searches by field, where the server has one for arrays: from Milvus 2.4 on."""
+        if (self._connection.version or (2, 4)) < (2, 4):
+            _LOGGER.warning('searches by field will read all items: Milvus before 2.4 has no index for them')
+            return
         params = import_pymilvus().MilvusClient.prepare_index_params()
         params.add_index('marks', index_type='INVERTED', index_name='marks')
         try:

@@ -93,10 +93,31 @@ class TestFailures:
         rng = np.random.default_rng(0)
         vectors, items = make_embeddings(rng, 5), make_items(rng, 5)
         gallery.add(vectors, items)
-        calls = _fail_first(monkeypatch, gallery, 'upsert', [make(), make()])
+        reserving = _fail_first(monkeypatch, gallery, 'upsert', [make(), make()])
         assert gallery.add(vectors, items) == [5, 6, 7, 8, 9]
-        # Reserving ids, which fails twice, and writing the items.
-        assert len(calls) == 4 and len(gallery) == 10
+        assert len(reserving) == 3 and len(gallery) == 10
+
+    @pytest.mark.parametrize('version', [None, (2, 3, 5)])
+    def test_what_was_written_without_an_answer_is_not_written_twice(self, small, monkeypatch, version):
+        gallery, _ = small
+        rng = np.random.default_rng(0)
+        # An old server's upsert loses the category, so what may be there is deleted and inserted.
+        monkeypatch.setitem(vars(gallery._connection), 'version', version)
+        client, inserted = gallery._connection._client, []
+        insert = client.insert
+
+        def first_answer_lost(*args, **kwargs):
+            insert(*args, **kwargs)
+            inserted.append(args)
+            if len(inserted) == 1:
+                raise pymilvus.exceptions.MilvusUnavailableException(message='the answer was lost')
+
+        monkeypatch.setattr(client, 'insert', first_answer_lost)
+        items = make_items(rng, 5)
+        assert gallery.add(make_embeddings(rng, 5), items) == [0, 1, 2, 3, 4]
+        assert len(inserted) == (1 if version is None else 2)
+        assert len(gallery) == sum(gallery.counts().values()) == 5
+        assert gallery.items(range(9)) == dict(enumerate(items))
 
     def test_those_that_last_end(self, small, monkeypatch):
         gallery, path = small
@@ -116,15 +137,8 @@ class TestFailures:
         gallery, _ = small
         rng = np.random.default_rng(0)
         gallery.add(make_embeddings(rng, 2), make_items(rng, 2))
-        upsert = gallery._connection._client.upsert
-
-        def refuse_items(collection, *args, **kwargs):
-            if collection == 'gallery':
-                raise pymilvus.MilvusException(1100, 'no')
-            return upsert(collection, *args, **kwargs)
-
         with monkeypatch.context() as patch:
-            patch.setattr(gallery._connection._client, 'upsert', refuse_items)
+            _fail_first(patch, gallery, 'insert', [pymilvus.MilvusException(1100, 'no')])
             with pytest.raises(GalleryError, match='none of 4 items was written'):
                 gallery.add(make_embeddings(rng, 4), make_items(rng, 4))
         assert gallery.add(make_embeddings(rng, 1), make_items(rng, 1)) == [6]
