@@ -26,8 +26,8 @@ _BATCH_BYTES = 8 << 20  # Milvus refuses messages of 64 MiB
 _MOST_RESULTS = 16_384  # of a query in Milvus
 _RESULTS_PER_CALL = 50_000  # of all queries of one call
 _ROWS_PER_READ = 1000
-_MORE = 16  # candidates beyond k of an exact search
-_WIDER = 4  # candidates per wanted hit of a graph
+_MORE = 16  # candidates beyond k of an exact search, because the searched space rounds
+_EFFORT_PER_HIT = 10  # items that a query of a graph is compared with, per wanted hit
 _LARGEST_EFFORT = 32_768  # items that a query of a graph is compared with, by Milvus's limit
 # Relative error of a sum of D products in single precision, for D up to 4096, and four times as much for safety: the
 # roundings are random in sign.
@@ -110,7 +110,7 @@ class ItemRows:
         exact, metric = index['index_type'] == 'FLAT', index['metric_type']
         expression = '' if len(categories) == NUM_CATEGORIES else f'category in {categories}'
         found: list[list[Hit]] = [[] for _ in embeddings]
-        wanted = min(k + _MORE if exact else _WIDER * k + _MORE, _MOST_RESULTS)
+        wanted = min(k + _MORE if exact else k, _MOST_RESULTS)
         hidden = self._hidden(given, expression)
         left = np.arange(len(embeddings))
         while len(left):
@@ -119,7 +119,7 @@ class ItemRows:
             step = min(max(_RESULTS_PER_CALL // wanted, 1), 4 if metric == 'L2' else 64)
             for start in range(0, len(left), step):
                 part = left[start : start + step]
-                effort = min(max(2 * wanted, 128) + hidden, _LARGEST_EFFORT)
+                effort = min(max(_EFFORT_PER_HIT * k, 128) + hidden, _LARGEST_EFFORT)
                 results = self._candidates(space, embeddings[part], wanted, effort, expression, metric)
                 for row, candidates in zip(part, results, strict=True):
                     found[row], complete = _best(space, embeddings[row], candidates, k, len(candidates) < wanted)
