@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_photos import write_photos
-from milvus_server import PRESENT, REASON, MilvusServer
+from milvus_server import MilvusServer, reason_against
 from PIL import Image
 
 from mmdf2.categories import CATEGORIES
@@ -16,8 +16,8 @@ from mmdf2.datasets.annotation import ImageAnnotation, Item, to_json_dict
 @pytest.fixture(scope='session')
 def milvus_server(tmp_path_factory):
     """A Milvus server, which takes half a minute to start and is empty at first; galleries choose their own names."""
-    if not PRESENT:
-        pytest.skip(REASON)
+    if (reason := reason_against()) is not None:
+        pytest.skip(reason)
     server = MilvusServer(tmp_path_factory.mktemp('milvus'))
     yield server
     server.kill()

@@ -1,10 +1,20 @@
 """A standalone Milvus server from the package ``milvus``, which tests start, kill and start again."""
 
 import importlib.util
+import socket
 from pathlib import Path
 
-PRESENT = all(importlib.util.find_spec(name) for name in ('milvus', 'pymilvus'))
-REASON = 'Milvus 2.3 as a package runs on Linux with x86-64 alone: pip install pymilvus milvus'
+_STORE_PORT = 2380  # of the etcd inside, which cannot be given another
+
+
+def reason_against() -> str | None:
+    """Why no server can be started here; None where one can."""
+    if not all(importlib.util.find_spec(name) for name in ('milvus', 'pymilvus')):
+        return 'Milvus 2.3 as a package runs on Linux with x86-64 alone: pip install pymilvus milvus'
+    with socket.socket() as probe:
+        if probe.connect_ex(('127.0.0.1', _STORE_PORT)) == 0:
+            return f'another Milvus or etcd on this machine uses port {_STORE_PORT}: stop it'
+    return None
 
 
 class MilvusServer:

@@ -184,13 +184,23 @@ def test_commands_at_once_lose_nothing(shop, tiny_root, tmp_path):
     assert {row[1].image for row in content(gallery)} == {str(photos[3])}
 
 
-@pytest.mark.slow
-def test_milvus_answers_as_the_folder_does(shop, tiny_root, tmp_path):
+@pytest.fixture(params=['milvus-lite', 'server'])
+def in_milvus(request, tmp_path) -> str:
+    """The location of a new gallery in Milvus."""
+    if request.param == 'server':
+        return f'{request.getfixturevalue("milvus_server").address}#tool'
     pytest.importorskip('milvus_lite', reason='galleries in Milvus are an extra: pip install pymilvus milvus-lite')
+    return f'{tmp_path}/shop.db#winter'
+
+
+@pytest.mark.slow
+def test_milvus_answers_as_the_folder_does(shop, tiny_root, tmp_path, monkeypatch, in_milvus):
+    # What is done of a gallery on a server lies in the folder where the tool is started.
+    monkeypatch.chdir(tmp_path)
     photos = sorted((tiny_root / 'validation' / 'image').iterdir())
     build = ('--shop-of', tiny_root, '--score-threshold', 0, *model_of(shop))
     answers = []
-    for gallery in (tmp_path / 'folder', f'{tmp_path}/shop.db#winter'):
+    for gallery in (tmp_path / 'folder', in_milvus):
         said = [run_tool('gallery.py', 'build', *build, '--out', gallery)]
         said += [run_tool('gallery.py', 'evaluate', gallery, '--queries', tiny_root, *model_of(shop))]
         add = ('--images', *photos, '--score-threshold', 0, *model_of(shop))

@@ -3,7 +3,6 @@
 Source of the formats: the dataset's ``evaluation.md``.
 """
 
-import logging
 from array import array
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
@@ -15,9 +14,6 @@ from mmdf2.evaluation.files.json_list import JsonEntry, read_entries
 from mmdf2.evaluation.files.masks import checked_masks, mask_of
 from mmdf2.evaluation.records import Detections
 from mmdf2.files import AnyPath
-
-_LOGGER = logging.getLogger(__name__)
-_FAR_OUT = 1.1  # a box that ends beyond this many widths or heights of its image reaches far out of it
 
 # Kinds of result files.
 RESULT_KINDS = ('bbox', 'segm', 'keypoints')
@@ -104,26 +100,7 @@ def _read_boxes(path: AnyPath, rows: _Rows) -> Detections:
     for entry in read_entries(path):
         rows.add(entry)
         boxes.extend(box_of(entry))
-    detections = rows.detections(boxes=np.array(boxes).reshape(-1, 4))
-    _warn_of_corners(path, detections, rows.sizes)
-    return detections
-
-
-def _warn_of_corners(path: AnyPath, detections: Detections, sizes: dict[int, tuple[int, int]]) -> None:
-    """Warns when most boxes reach far out of their images, as corners do that are read as x, y, width, height."""
-    if not len(detections.scores):
-        return
-    ids, rows = np.unique(detections.image_ids, return_inverse=True)
-    limits = np.array([sizes[image_id][::-1] for image_id in ids.tolist()])[rows]
-    ends = detections.boxes[:, :2] + detections.boxes[:, 2:]
-    outside = int((ends > _FAR_OUT * limits).any(axis=1).sum())
-    if outside > len(ends) / 2:
-        _LOGGER.warning(
-            '%s: %d of %d boxes reach far out of their images; bbox must be x, y, width, height and not two corners',
-            path,
-            outside,
-            len(ends),
-        )
+    return rows.detections(boxes=np.array(boxes).reshape(-1, 4))
 
 
 def label_of(entry: JsonEntry, labels: dict[int, int]) -> int:

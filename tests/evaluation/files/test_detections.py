@@ -1,7 +1,6 @@
 """The official result files of detection: the fields of the official examples, the same arrays back, and refusals."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -91,19 +90,6 @@ def test_empty_files(tmp_path):
     (tmp_path / 'gt.json').write_text('{"images": [], "annotations": []}')
     source = open_truth(tmp_path / 'gt.json')
     assert source.sizes == {} and len(source.ground_truth.labels) == 0 and source.bare() == frozenset()
-
-
-def test_corners_in_place_of_width_and_height_bring_a_warning(tmp_path, caplog):
-    rng = np.random.default_rng(0)
-    corners = np.sort(rng.uniform(0, 100, (50, 2, 2)), axis=1).reshape(50, 4)
-    sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    path = tmp_path / 'results.json'
-    path.write_text(json.dumps([{**RESULT, 'bbox': box} for box in sizes.tolist()]))
-    read_detections(path, 'bbox', {7: (100, 100)})
-    assert not caplog.records
-    path.write_text(json.dumps([{**RESULT, 'bbox': box} for box in corners.tolist()]))
-    assert read_detections(path, 'bbox', {7: (100, 100)}).boxes.tolist() == corners.tolist()
-    assert re.search(r'results\.json: \d+ of 50 boxes reach far out of their images; bbox must be x, y', caplog.text)
 
 
 @pytest.mark.parametrize(
