@@ -23,6 +23,7 @@ from mmdf2.categories import (
     SOURCE_NAMES,
     Category,
     Visibility,
+    label_of_name,
 )
 from mmdf2.codecs.polygons import LONGEST_OUTLINE, is_outline_too_long
 from mmdf2.files import AnyPath
@@ -43,6 +44,8 @@ TREATMENTS: dict[str, str] = {
     'repeated key': 'the last value of the key counts',
     'bad item': 'item left out',
     'unknown category': 'item left out',
+    'contradicting category': 'item left out',
+    'unknown category name': 'item kept, its category_id counts',
     'bad box': 'item left out',
     'box outside image': 'box clipped to the image',
     'bad landmarks': 'item kept, all its landmarks unlabelled (v = 0)',
@@ -275,6 +278,8 @@ def _parse_item(item_id: int, value: Any, size: Size | None, note: _ItemNote) ->
     if not _is_integer(category_id, 1, NUM_CATEGORIES):
         note('unknown category', f'category_id must be 1 to {NUM_CATEGORIES}, got {_short(category_id)}')
         return None
+    if not _is_named_rightly(value.get('category_name'), CATEGORIES[int(category_id) - 1], note):
+        return None
     bbox = _parse_box(value.get('bounding_box'), size, note)
     if bbox is None:
         return None
@@ -291,6 +296,21 @@ def _parse_item(item_id: int, value: Any, size: Size | None, note: _ItemNote) ->
         segmentation=_parse_segmentation(value.get('segmentation'), size, note),
         **{name: _parse_attribute(name, value.get(name), note) for name in ATTRIBUTES},
     )
+
+
+def _is_named_rightly(name: Any, category: Category, note: _ItemNote) -> bool:
+    """Whether the item's own name of its category, if there is one, is not that of another category."""
+    if name is None:
+        return True
+    label = label_of_name(name) if isinstance(name, str) else None
+    if label is None:
+        note('unknown category name', f"category_id {category.id} is '{category.name}', got {_short(name)}")
+    elif label != category.label:
+        note(
+            'contradicting category', f"category_id {category.id} is '{category.name}', category_name is {_short(name)}"
+        )
+        return False
+    return True
 
 
 def _parse_box(value: Any, size: Size | None, note: _ItemNote) -> tuple[float, float, float, float] | None:

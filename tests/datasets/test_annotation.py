@@ -61,6 +61,10 @@ def bad_items():
     yield 'unknown category', {'category_id': '1'}
     yield 'unknown category', {'category_id': True}
     yield 'unknown category', {'category_id': nan}
+    yield 'contradicting category', {'category_name': 'trousers'}
+    yield 'contradicting category', {'category_id': 8}
+    for name in ('jeans', '', 5, ['skirt']):
+        yield 'unknown category name', {'category_name': name}
     for box in (
         [nan, 1, 5, 5],
         [5, 5, 1, 9],
@@ -204,7 +208,10 @@ def test_identity_code():
 
 def test_each_category_needs_its_own_count():
     for category in CATEGORIES:
-        data = good(category_id=category.id, landmarks=[5, 5, 2] * category.num_landmarks)
+        landmarks = [5, 5, 2] * category.num_landmarks
+        data = good(category_id=category.id, category_name=category.name, landmarks=landmarks)
         assert noted(data)[1] == []
+        for name in (category.name.title().replace(' ', '_'), None):
+            assert noted(good(category_id=category.id, category_name=name, landmarks=landmarks))[1] == []
         data['item1']['landmarks'] = [5, 5, 2] * (category.num_landmarks + 1)
         assert noted(data)[1] == ['bad landmarks']
