@@ -5,6 +5,7 @@ of them see the same pixels, and a box has the same place for each of them.
 """
 
 import struct
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -31,16 +32,17 @@ _DEEP_GREY = frozenset(
 # Pillow widens PNG's grey values of 2 and 4 bits by these factors, but not the value that means transparent.
 _WIDENED = {'L;2': 85, 'L;4': 17}
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SUBFILE, _ORIENTATION = 258, 262, 254, 0x0112
-# Value of the orientation tag -> how to turn the picture upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# Value of the orientation tag -> the upright picture, a view of (H, W, 3) pixels.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
+_PIXELS_AT_ONCE = 1 << 20
 _SWAPPED = (5, 6, 7, 8)  # values that exchange width and height
 _JPEG_START = b'\xff\xd8\xff'
 # How files of a format begin, and how they end when nothing is cut off.
@@ -164,7 +166,7 @@ def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:
         return None
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is not None and orientation in _UPRIGHT:
-        return np.array(Image.fromarray(image).transpose(_UPRIGHT[orientation]))
+        return np.ascontiguousarray(_UPRIGHT[orientation](image))
     return image
 
 
@@ -197,7 +199,7 @@ def _decode_with_pillow(content: bytes) -> np.ndarray:
         image.load()
         orientation = _orientation(image)
         rgb = _rgb(image)
-        return np.array(rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb)
+    return np.ascontiguousarray(_UPRIGHT[orientation](rgb)) if orientation in _UPRIGHT else rgb
 
 
 def _orientation(image: Image.Image) -> int:
@@ -243,20 +245,34 @@ def _widen_transparency(image: ImageFile) -> None:
         raise ValueError('it has a transparent colour of 16 bits per channel; save it with 8 bits per channel')
 
 
-def _rgb(image: ImageFile) -> Image.Image:
-    """An image in mode RGB, white where it was transparent."""
-    if (image.format, image.mode) in _DEEP_GREY:
-        return Image.fromarray(_eight_bits(image)).convert('RGB')
-    plain = image.convert('LA') if image.mode == 'La' else image
+def _rgb(image: ImageFile) -> np.ndarray:
+    """(H, W, 3) uint8 of an image, white where it was transparent.
+
+    It is made strip by strip, because a file of some hundred kilobytes may hold as many pixels as Pillow allows, and
+    the steps in between would take gigabytes.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    deep = (image.format, image.mode) in _DEEP_GREY
+    rows = max(1, _PIXELS_AT_ONCE // max(width, 1))
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = _eight_bits(image, strip)[..., None] if deep else _plain_rgb(strip)
+    return pixels
+
+
+def _plain_rgb(strip: Image.Image) -> Image.Image:
+    """A part of an image in mode RGB, white where it was transparent."""
+    plain = strip.convert('LA') if strip.mode == 'La' else strip
     if {'A', 'a'} & set(plain.getbands()) or 'transparency' in plain.info:
         plain = plain.convert('RGBA')
         plain = Image.alpha_composite(Image.new('RGBA', plain.size, 'white'), plain)
     return plain.convert('RGB')
 
 
-def _eight_bits(image: ImageFile) -> np.ndarray:
-    """(H, W) uint8 of a grey image with up to 16 bits, rounded to the nearest; white where it is transparent."""
-    values = np.asarray(image).astype(np.uint32)
+def _eight_bits(image: ImageFile, strip: Image.Image) -> np.ndarray:
+    """(H, W) uint8 of a part of a grey image with up to 16 bits, to the nearest; white where it is transparent."""
+    values = np.asarray(strip).astype(np.uint32)
     white, inverted = 65535, False
     if isinstance(image, TiffImageFile):
         white = 2 ** int(image.tag_v2[_TIFF_BITS][0]) - 1

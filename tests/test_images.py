@@ -4,6 +4,8 @@ import math
 import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from mmdf2 import images
 from mmdf2.images import ImageError, decode_image, image_size, read_image, write_image
+
+
+@pytest.fixture(autouse=True, params=[1, 1 << 20], ids=['strips of a row', 'whole'])
+def fixture_strips(request, monkeypatch):
+    """Makes every image from many strips, and from one."""
+    monkeypatch.setattr(images, '_PIXELS_AT_ONCE', request.param)
 
 
 def test_png_comes_back_as_it_was_written(tmp_path):
@@ -355,6 +364,29 @@ def test_unknown_suffix_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r'use \.jpg or \.png'):
         write_image(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+_PEAK = """
+import resource, sys
+from mmdf2.images import read_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+shape = read_image(sys.argv[1]).shape
+print(shape[0] * shape[1], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize(('mode', 'name'), [('RGBA', 'a.png'), ('LA', 'a.png'), ('I;16', 'a.png'), ('RGB', 'a.jpg')])
+def test_a_small_file_of_many_pixels_takes_little_more_than_these(tmp_path, mode, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new(mode, (6000, 5000)).save(tmp_path / name, exif=exif)
+    assert (tmp_path / name).stat().st_size < 1_000_000
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    command = [sys.executable, '-c', _PEAK, str(tmp_path / name)]
+    said = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    pixels, taken = map(int, said.split())
+    # Three bytes of each pixel that is given back, as many before it is turned, and what the file's own pixels take.
+    assert pixels == 30_000_000 and taken < 9 * pixels + 50_000_000
 
 
 def test_nothing_else_in_the_project_opens_image_files():

@@ -1,5 +1,6 @@
 """Checkpoints are data: they are read without executing anything that they contain."""
 
+import zipfile
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -50,6 +51,7 @@ def load_checkpoint_file(path, map_location=None) -> dict:
             f'{path} is not a checkpoint, or it is damaged: it {found}; if it was downloaded, download it again, else '
             'give a file that training wrote'
         )
+    _refuse_compressed(path)
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -69,6 +71,21 @@ def load_checkpoint_file(path, map_location=None) -> dict:
         ) from error
     _weights_of(checkpoint, path)
     return checkpoint
+
+
+def _refuse_compressed(path: Path) -> None:
+    """CheckpointError for an archive whose parts are larger than the file: a few megabytes could fill all memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # torch says what is wrong with it
+        return
+    size = sum(part.file_size for part in parts)
+    if size > path.stat().st_size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise CheckpointError(
+            f'{path} is not read, since it is a compressed archive of {size} bytes, and torch.save compresses nothing; '
+            'ask its author for the file that training wrote'
+        )
 
 
 def load_weights(

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,6 +100,27 @@ def test_guarded_mmengine_loads_weights(tmp_path, guarded):
     load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
     expected = load_checkpoint_file(tmp_path / 'a.pth')['state_dict']
     torch.testing.assert_close(model.weight.detach(), expected['weight'])
+
+
+@pytest.mark.parametrize('kind', ['compressed', 'overlapping'])
+def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path, kind):
+    whole = tmp_path / 'whole.pth'
+    torch.save({'state_dict': {'a': torch.zeros(2_500_000)}}, whole)
+    assert load_checkpoint_file(whole)['state_dict']['a'].shape == (2_500_000,)
+    small = tmp_path / 'small.pth'
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(small, 'w', zipfile.ZIP_DEFLATED) as target:
+        for part in source.infolist():
+            target.writestr(part.filename, source.read(part))
+        if kind == 'overlapping':
+            # The directory says that many parts are stored, and all of them are the same bytes of the file.
+            target.writestr('data', bytes(100_000), zipfile.ZIP_STORED)
+            for part in target.filelist:
+                part.header_offset = target.filelist[-1].header_offset
+                part.compress_type = zipfile.ZIP_STORED
+                part.file_size = part.compress_size = 100_000
+    assert small.stat().st_size < 300_000
+    with pytest.raises(CheckpointError, match=r'small\.pth is not read, since it is a compressed archive of \d+ bytes'):
+        load_checkpoint_file(small)
 
 
 @pytest.mark.parametrize(
