@@ -69,6 +69,12 @@ def trends(reports: list[dict]) -> dict[str, dict]:
     return found
 
 
+def heading(subset: str) -> str:
+    """A subset's column in words: 'zoom_in/no' is 'no zoom-in'."""
+    attribute, _, value = subset.partition('/')
+    return f'{value} zoom-in' if attribute == 'zoom_in' else value.replace('_', ' ')
+
+
 def read_report(path: Path) -> dict:
     """Reads the tables.json of one seed.
 
@@ -94,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     for table, row in found.items():
         seeds = ' / '.join(f'{value:.2f}' for value in row['correlations'])
         print(f'| {table} | {seeds} | {row["correlation_of_mean"]:.2f} |')
-    print('\n| table | ' + ' | '.join(SUBSETS) + ' |\n|' + ' --- |' * (len(SUBSETS) + 1))
+    print('\n| table | ' + ' | '.join(map(heading, SUBSETS)) + ' |\n|' + ' --- |' * (len(SUBSETS) + 1))
     for table, row in found.items():
         task, figure = TABLES[table]
         print(f'| {table} | ' + ' | '.join(f'{value:.3f}' for value in row['figures'].values()) + ' |')
