@@ -94,8 +94,8 @@ class MilvusConnection:
     def write_rows(self, collection: str, rows: list[dict], replaced: bool) -> None:
         """Writes rows with the column ``id``.
 
-        New rows are inserted, which takes a server half as long as an upsert. What an attempt without an answer has
-        written is replaced by the next one.
+        New rows are inserted, so that the server need not look for older ones. What an attempt without an answer may
+        have written is replaced by the next one.
 
         Args:
             collection: Name of the collection.

@@ -85,7 +85,9 @@ class MilvusGallery(Gallery):
         descriptions, description = DescriptionCollection(connection, collection), Description(similarity, model)
         with one_writer(_lock_path(connection.uri, collection), f"gallery '{collection}' at {uri}"):
             ours = descriptions.open()
-            if ours and descriptions.read() is not None:
+            with connection.seeing_all_writes():
+                there = ours and descriptions.read() is not None
+            if there:
                 raise GalleryError(f"there is a gallery '{collection}' at {uri}: load it, or give another collection")
             if connection.call('has_collection', collection):
                 if not ours:

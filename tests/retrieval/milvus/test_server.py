@@ -23,6 +23,12 @@ from mmdf2.retrieval import MilvusGallery
 gallery = MilvusGallery.load(sys.argv[1], collection=sys.argv[2])
 print(len(gallery), sum(gallery.counts().values()), len(gallery.search(gallery.embeddings([0])[0][None], 5000)[0]))
 """
+_CREATE = """
+import sys
+import numpy as np
+from mmdf2.retrieval import MilvusGallery, Similarity
+MilvusGallery.create(sys.argv[1], Similarity(-np.ones((2, 32)), np.zeros(2)), 'second', sys.argv[2])
+"""
 
 
 @pytest.fixture(name='made', params=[0.2, 0.0], ids=['mixed', 'negative'])
@@ -82,6 +88,18 @@ def test_another_process_sees_what_was_written_before_it_opened_the_gallery(made
         command = [sys.executable, '-c', _COUNT, milvus_server.address, name]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         assert said.split() == [str(written)] * 3
+
+
+def test_another_process_never_makes_a_gallery_anew_that_has_just_been_made(milvus_server):
+    similarity = make_similarity(np.random.default_rng(0))
+    for number in range(3):
+        name = f'twice_{number}'
+        milvus = MilvusGallery.create(milvus_server.address, similarity, 'first', name)
+        command = [sys.executable, '-c', _CREATE, milvus_server.address, name]
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and f"there is a gallery '{name}'" in done.stderr
+        milvus.close()
+        assert MilvusGallery.load(milvus_server.address, collection=name).model == 'first'
 
 
 def test_what_an_older_server_lacks_is_one_line(milvus_server, caplog, capfd):
