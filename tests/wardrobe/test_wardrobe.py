@@ -55,7 +55,11 @@ def annotated(wardrobe):
 
 
 def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob('*.*'))}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob('*.*'))
+        if path.suffix != '.lock'
+    }
 
 
 def filled(item, image):
