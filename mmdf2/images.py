@@ -257,7 +257,7 @@ def _rgb(image: ImageFile) -> np.ndarray:
     rows = max(1, _PIXELS_AT_ONCE // max(width, 1))
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
-        pixels[top : top + rows] = _eight_bits(image, strip)[..., None] if deep else _plain_rgb(strip)
+        pixels[top : top + rows] = _eight_bits(image, strip)[..., None] if deep else np.asarray(_plain_rgb(strip))
     return pixels
 
 
