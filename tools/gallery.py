@@ -50,7 +50,7 @@ from mmdf2.files import write_json, write_text
 from mmdf2.images import read_image, write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError, check_k, checked_categories
 from mmdf2.retrieval.items import number_of
-from mmdf2.retrieval.locations import beside, create_gallery, open_gallery
+from mmdf2.retrieval.locations import beside, create_gallery, is_in_folder, open_gallery
 from mmdf2.visualization import RetrievalRow, draw_retrieval_rows
 
 _NOT_THERE = 'nothing like it in this shop'
@@ -163,6 +163,7 @@ def build(args: argparse.Namespace) -> None:
     """Builds a gallery, or adds to one, in one process or several; where there are GPUs, each process uses one."""
     check_score_threshold(args.score_threshold)
     check_batch_size(args.batch_size)
+    _require_writable(args.gallery)
     images, fields = _images(args), _fields(args.fields)
     strangers = sorted(set(fields) - set(map(photo_name, images)))
     if strangers:
@@ -266,6 +267,7 @@ def search(args: argparse.Namespace) -> None:
 
 def index(args: argparse.Namespace) -> None:
     """Builds the indexes of a gallery anew and saves them with it."""
+    _require_writable(args.gallery)
     gallery = open_gallery(args.gallery, index=False)
     with gallery.changing():
         gallery.build_index(least_items=args.least_items)
@@ -312,6 +314,7 @@ def calibrate(args: argparse.Namespace) -> None:
         for option in ('model', 'weights'):
             if getattr(args, option) is None:
                 raise UserError(f'--queries needs --{option}.')
+        _require_writable(args.gallery)
         calibration, figures = _measured(args, gallery, calibrate_gallery)
         _print_figures(figures)
     with gallery.changing():
@@ -331,6 +334,12 @@ def _measured(args: argparse.Namespace, gallery: Gallery, measure: Callable):
 
 def _print_figures(figures: dict[str, float]) -> None:
     print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=1))
+
+
+def _require_writable(gallery: str) -> None:
+    """Refuses a gallery in a folder that cannot be changed, before the work that ends with a change."""
+    if is_in_folder(gallery) and not Path(gallery).is_file():
+        require_folder('GALLERY', gallery)
 
 
 def _model(args: argparse.Namespace) -> ClothesInferencer:

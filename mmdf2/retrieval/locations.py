@@ -59,6 +59,11 @@ def create_gallery(location, similarity: Similarity, model: str) -> Gallery:
     return FaissGallery(similarity, model, Path(location))
 
 
+def is_in_folder(location) -> bool:
+    """Whether a location is that of a gallery in a folder, and not in Milvus."""
+    return _milvus(location) is None
+
+
 def beside(location, ending: str) -> Path:
     """A path for a file that belongs to a gallery: beside its folder or file, in the working folder for an address."""
     name = str(location).rstrip('/')

@@ -13,6 +13,7 @@ from models.tiny import build_tiny
 from retrieval.made_gallery import make_embeddings, make_items, make_similarity
 from tiny_run import ROOT, metrics, run_tool, write_config
 
+from mmdf2 import command_line
 from mmdf2.apis import ClothesInferencer, FashionSearch
 from mmdf2.command_line import UserError
 from mmdf2.retrieval import FaissGallery, GalleryError, GalleryItem, Similarity, create_gallery
@@ -275,6 +276,25 @@ def test_what_the_gallery_cannot_do_is_said_before_the_model_is_read(tool, tiny_
     model = ('--model', str(tmp_path / 'none.py'), '--weights', str(tmp_path / 'none.pth'))
     with pytest.raises(ValueError, match=re.escape(message)):
         tool.main(['search', str(tmp_path / 'gallery'), image, *model, *arguments])
+
+
+def test_a_gallery_that_cannot_be_changed_is_refused_before_the_work(tool, tiny_root, tmp_path, monkeypatch):
+    create_gallery(tmp_path / 'gallery', make_similarity(np.random.default_rng(0)), 'model').save()
+
+    def refuse(dir):
+        raise PermissionError(13, 'Permission denied', str(dir))
+
+    monkeypatch.setattr(command_line.tempfile, 'TemporaryFile', refuse)
+    gallery = str(tmp_path / 'gallery')
+    model = ('--model', str(tmp_path / 'none.py'), '--weights', str(tmp_path / 'none.pth'))
+    for arguments in (
+        ('build', '--out', gallery, '--images', str(tiny_root), *model),
+        ('add', gallery, '--images', str(tiny_root), *model),
+        ('calibrate', gallery, '--queries', str(tiny_root), *model),
+        ('index', gallery),
+    ):
+        with pytest.raises(UserError, match=r'GALLERY .*gallery: nothing can be written there \(Permission denied\)'):
+            tool.main(list(arguments))
 
 
 @pytest.mark.parametrize('command', ['build', 'add'])
