@@ -90,6 +90,10 @@ def read_config(path) -> Config:
         UserError: The file, or one that it inherits, is wrong, or that one is missing; the message names the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder; give the path of a config file.')
+    if path.is_file() and not path.read_bytes().strip():
+        raise UserError(f'{path} is empty ({path.stat().st_size} bytes); give the path of a config file.')
     if not path.is_file():
         raise FileNotFoundError(f'there is no config {path}.{_similar_names(path)}')
     try:

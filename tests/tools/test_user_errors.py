@@ -40,6 +40,7 @@ def folder(tmp_path_factory, tiny_root) -> Path:
     classes = (CATEGORY_NAMES[1], CATEGORY_NAMES[0], *CATEGORY_NAMES[2:])
     torch.save({'state_dict': weights, 'meta': {'dataset_meta': {'classes': classes}}}, folder / 'classes.pth')
     configs = {
+        'nothing': '',
         'syntax': 'model = dict(',
         'base': "_base_ = ['nothere.py']",
         'inherits': "_base_ = ['syntax.py']",
@@ -103,6 +104,8 @@ def fault_of(done: subprocess.CompletedProcess) -> str:
 SEARCH = ('gallery.py', 'search', 'shop', 'data/train/image/000001.jpg', '--model', 'config.py', '--weights')
 FAULTS = {
     'no config': (('train.py', 'config.pyy'), r'there is no config config\.pyy\. Did you mean config\.py\?'),
+    'folder for a config': (('train.py', 'empty'), r'empty is a folder; give the path of a config file'),
+    'empty config': (('train.py', 'nothing.py'), r'nothing\.py is empty \(0 bytes\); give the path of a config file'),
     'syntax error': (('train.py', 'syntax.py'), r"syntax\.py, line 1 is not a valid config: .*'\(' was never closed"),
     'no base': (('train.py', 'base.py'), r'base\.py inherits nothere\.py, which does not exist; correct its _base_'),
     'broken base': (('train.py', 'inherits.py'), r'syntax\.py, line 1 \(inherited by inherits\.py\) is not a valid'),

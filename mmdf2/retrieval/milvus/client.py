@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mmdf2.retrieval.gallery import GalleryError
 
@@ -41,6 +42,9 @@ def is_file(uri: str) -> bool:
         ValueError: It is neither a file of milvus-lite nor the address of a server.
     """
     if str(uri).startswith(('http://', 'https://')):
+        # Without a host, pymilvus would go to this machine.
+        if not urlsplit(str(uri)).hostname:
+            raise ValueError(f'a Milvus server is at http(s)://host:port, got {uri}')
         return False
     if not str(uri).endswith('.db'):
         raise ValueError(

@@ -37,6 +37,9 @@ class TestOpening:
             MilvusGallery.create(path, gallery.similarity)
         with pytest.raises(ValueError, match=r'whose name ends in \.db'):
             MilvusGallery.load(tmp_path / 'folder')
+        for address in ('http://', 'https:///path', 'http://:19530'):
+            with pytest.raises(ValueError, match=r'a Milvus server is at http\(s\)://host:port, got'):
+                MilvusGallery.load(address)
         with pytest.raises(ValueError, match='transfer copies galleries'):
             gallery.save(tmp_path / 'else.db')
 
