@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 
 from mmdf2.evaluation.records import SUBSETS
 from mmdf2.evaluation.report.published import PAPER, published_precision, published_retrieval
+from mmdf2.evaluation.report.tables import heading
 
 # Table -> task, and figure of the report.
 TABLES = {
@@ -69,12 +70,6 @@ def trends(reports: list[dict]) -> dict[str, dict]:
     return found
 
 
-def heading(subset: str) -> str:
-    """A subset's column in words: 'zoom_in/no' is 'no zoom-in'."""
-    attribute, _, value = subset.partition('/')
-    return f'{value} zoom-in' if attribute == 'zoom_in' else value.replace('_', ' ')
-
-
 def read_report(path: Path) -> dict:
     """Reads the tables.json of one seed.
 
@@ -100,7 +95,8 @@ def main(argv: list[str] | None = None) -> None:
     for table, row in found.items():
         seeds = ' / '.join(f'{value:.2f}' for value in row['correlations'])
         print(f'| {table} | {seeds} | {row["correlation_of_mean"]:.2f} |')
-    print('\n| table | ' + ' | '.join(map(heading, SUBSETS)) + ' |\n|' + ' --- |' * (len(SUBSETS) + 1))
+    names = [' '.join(reversed(heading(column))) for column in SUBSETS]
+    print('\n| table | ' + ' | '.join(names) + ' |\n|' + ' --- |' * (len(names) + 1))
     for table, row in found.items():
         task, figure = TABLES[table]
         print(f'| {table} | ' + ' | '.join(f'{value:.3f}' for value in row['figures'].values()) + ' |')

@@ -105,6 +105,18 @@ def write_json(path: AnyPath, value: Any, indent: int | None = 1, **options: Any
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, **options) + '\n')
 
 
+def parse_json(content: str | bytes, **options: Any) -> Any:
+    """The value of a JSON text that anybody may have written; ``options`` are those of ``json.loads``.
+
+    Raises:
+        ValueError: It is not JSON, not UTF-8, or its lists and objects lie too deep in each other.
+    """
+    try:
+        return json.loads(content, **options)
+    except RecursionError as error:
+        raise ValueError(f'lists or objects lie too deep in each other: {error}') from error
+
+
 def write_json_list(file: IO[str], entries: Iterable[Any], end: str = '\n]') -> None:
     """Writes a JSON list to an open file, one entry per line; entries are written as they come and are not collected.
 
@@ -204,6 +216,12 @@ def sha256(path: AnyPath) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def lock_beside(path: AnyPath) -> Path:
+    """The lock's file of a folder or file that is replaced as a whole, and that therefore cannot hold it itself."""
+    path = Path(path)
+    return path.with_name(f'.{path.name}.lock')
 
 
 @contextlib.contextmanager

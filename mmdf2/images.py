@@ -165,9 +165,7 @@ def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:
     if orientation is None:
         return None
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is not None and orientation in _UPRIGHT:
-        return np.ascontiguousarray(_UPRIGHT[orientation](image))
-    return image
+    return None if image is None else _upright(image, orientation)
 
 
 def _plain_jpeg_orientation(content: bytes) -> int | None:
@@ -199,7 +197,7 @@ def _decode_with_pillow(content: bytes) -> np.ndarray:
         image.load()
         orientation = _orientation(image)
         rgb = _rgb(image)
-    return np.ascontiguousarray(_UPRIGHT[orientation](rgb)) if orientation in _UPRIGHT else rgb
+    return _upright(rgb, orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -208,6 +206,11 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # Pillow raises errors of all kinds for damaged tags
         return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, 3) pixels turned as the orientation tag says; values that it does not know turn nothing."""
+    return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
 
 
 def _go_to_the_page(image: TiffImageFile) -> None:

@@ -1,8 +1,9 @@
-"""What tests kill at random moments: everything that writes, again and again, in a process of its own."""
+"""What tests kill at random moments: what writes, again and again, in a process of its own.
+
+What changes a gallery item by item is in ``retrieval.changer``.
+"""
 
 from pathlib import Path
-
-import numpy as np
 
 from mmdf2.apis import ClothesInferencer
 from mmdf2.apis.gallery_building import add_images
@@ -10,32 +11,11 @@ from mmdf2.apis.search import model_identity, model_similarity
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare, prepare
 from mmdf2.evaluation.report.tables import write_report
-from mmdf2.retrieval import FaissGallery, GalleryItem, create_gallery, open_gallery
+from mmdf2.retrieval import FaissGallery, create_gallery, open_gallery
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.local.lists import ListSettings
 
 ROUNDS = 10_000
-
-
-def item_of(number: int) -> GalleryItem:
-    """The item of a number, which is also in each column of its embedding."""
-    return GalleryItem(f'{number}', (0, 0, 1, 1), 1 + number % 2, fields={'of': number})
-
-
-def add(folder: Path, first: int) -> None:
-    """Adds the items first, first + 1, ..., one per save."""
-    gallery = FaissGallery.load(folder)
-    for number in range(first, first + ROUNDS):
-        with gallery.changing():
-            gallery.add(np.full((1, gallery.similarity.width), number, np.float32), [item_of(number)])
-
-
-def remove(folder: Path, first: int) -> None:
-    """Removes the items first, first + 1, ..., one per save."""
-    gallery = FaissGallery.load(folder)
-    for number in range(first, len(gallery)):
-        with gallery.changing():
-            gallery.remove(gallery.ids_where('of', [number]))
 
 
 def index(folder: Path) -> None:

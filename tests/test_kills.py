@@ -1,6 +1,5 @@
 """Everything that writes is killed at random moments, and nothing is lost: MMDF2_KILLS says how often, 4 by default."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -15,13 +14,14 @@ import torch
 from mmengine.config import Config
 from models.tiny import build_tiny, tiny_config
 from PIL import Image
-from retrieval.made_gallery import make_embeddings, make_items, make_similarity
+from retrieval import changer
+from retrieval.made_gallery import make_embeddings, make_items, make_numbered, make_similarity, numbers_in
 
 from mmdf2 import files
 from mmdf2.datasets.exchange import export
 from mmdf2.datasets.prepare import open_or_prepare, prepare
 from mmdf2.evaluation.report.tables import report_paths, write_report
-from mmdf2.retrieval import FaissGallery, create_gallery, open_gallery
+from mmdf2.retrieval import create_gallery, open_gallery
 
 KILLS = int(os.environ.get('MMDF2_KILLS', '4'))
 # Processes are forked from a server that has imported these, which takes seconds.
@@ -56,27 +56,15 @@ def kill(rng: np.random.Generator, longest: float, function: Callable, *argument
 @pytest.fixture(name='folder')
 def fixture_folder(tmp_path) -> Path:
     """A gallery of the items 0 to 199."""
-    gallery = create_gallery(tmp_path / 'g', make_similarity(np.random.default_rng(0), width=8), 'model')
-    gallery.add(np.repeat(np.arange(200.0)[:, None], 8, axis=1), [killed.item_of(number) for number in range(200)])
-    gallery.save()
+    make_numbered(tmp_path / 'g', 200)
     return tmp_path / 'g'
-
-
-def numbers(folder) -> set[int]:
-    """The numbers of a gallery's items, each of which is whole."""
-    gallery = FaissGallery.load(folder)
-    found = gallery.items(range(100_000))
-    for number, vector in gallery.embeddings(found).items():
-        assert found[number] == killed.item_of(found[number].fields['of'])
-        assert (vector == found[number].fields['of']).all()
-    return {item.fields['of'] for item in found.values()}
 
 
 def test_adding(folder):
     rng, known = np.random.default_rng(0), set(range(200))
     for _ in range(KILLS):
-        kill(rng, 0.4, killed.add, folder, len(known))
-        found = numbers(folder)
+        kill(rng, 0.4, changer.add, folder, len(known), killed.ROUNDS)
+        found = numbers_in(folder)
         # What was saved before is there, and what is new came in order.
         assert known <= found == set(range(len(found)))
         known = found
@@ -86,17 +74,13 @@ def test_adding(folder):
 def test_removing(folder):
     rng, known = np.random.default_rng(1), set(range(200))
     for _ in range(KILLS):
-        kill(rng, 0.2, killed.remove, folder, min(known))
-        found = numbers(folder)
+        kill(rng, 0.2, changer.remove, folder, min(known), len(known))
+        found = numbers_in(folder)
         assert known >= found == set(range(200 - len(found), 200))
         known = found
         if len(known) < 60:
             shutil.rmtree(folder)
-            gallery = create_gallery(folder, make_similarity(rng, width=8), 'model')
-            gallery.add(
-                np.repeat(np.arange(200.0)[:, None], 8, axis=1), [killed.item_of(number) for number in range(200)]
-            )
-            gallery.save()
+            make_numbered(folder, 200)
             known = set(range(200))
 
 
@@ -179,4 +163,4 @@ def test_building(tmp_path):
 
 def _rows(folder) -> list:
     found = open_gallery(folder).items(range(1000))
-    return json.loads(json.dumps([[number, str(found[number])] for number in sorted(found)]))
+    return [(number, found[number]) for number in sorted(found)]

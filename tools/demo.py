@@ -30,7 +30,7 @@ from mmdf2.engine import guard_checkpoint_loading, run_test
 from mmdf2.engine.launching import config_of_run, last_checkpoint, launch_training
 from mmdf2.evaluation.evaluate import ResultFiles, evaluate_files
 from mmdf2.evaluation.report.tables import summary_table, write_report
-from mmdf2.files import locked, write_json, write_text
+from mmdf2.files import lock_beside, locked, write_json, write_text
 from mmdf2.images import write_image
 from mmdf2.visualization import draw_instance_data, draw_items, draw_retrieval_rows
 from mmdf2.wardrobe import make_wardrobe
@@ -91,8 +91,7 @@ def alone(work_dir: Path) -> contextlib.AbstractContextManager[None]:
     def refuse() -> None:
         raise UserError(f'--work-dir {work_dir}: another demo is running there; wait for it, or name another folder.')
 
-    folder = work_dir.resolve()
-    return locked(folder.with_name(f'.{folder.name}.lock'), refuse)
+    return locked(lock_beside(work_dir.resolve()), refuse)
 
 
 def run(args: argparse.Namespace, config: Config) -> None:

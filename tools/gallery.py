@@ -46,7 +46,7 @@ from mmdf2.apis.search import check_model, least_score, model_identity, model_si
 from mmdf2.categories import CATEGORY_NAMES, NUM_CATEGORIES, Source
 from mmdf2.datasets.prepare import open_or_prepare
 from mmdf2.engine import process_group
-from mmdf2.files import write_json, write_text
+from mmdf2.files import parse_json, write_json, write_text
 from mmdf2.images import read_image, write_image
 from mmdf2.retrieval.gallery import Gallery, GalleryError, check_k, checked_categories
 from mmdf2.retrieval.items import number_of
@@ -368,12 +368,12 @@ def _fields(path: Path | None) -> dict[str, dict]:
     fields: dict[str, dict] = {}
     for number, line in enumerate(path.read_bytes().splitlines() if path else [], start=1):
         try:
-            entry = json.loads(line, parse_float=_exact_float, parse_constant=_no_number, object_pairs_hook=_distinct)
+            entry = parse_json(line, parse_float=_exact_float, parse_constant=_no_number, object_pairs_hook=_distinct)
             image = photo_name(entry.pop('image'))
             if image in fields:
                 raise ValueError(f'{image} has a line already')
             fields[image] = entry
-        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise UserError(f'{path}, line {number}: must be a JSON object with "image" ({error!r}).') from error
     return fields
 

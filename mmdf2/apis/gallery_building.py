@@ -117,7 +117,7 @@ def adding(journal_folder) -> contextlib.AbstractContextManager[None]:
         GalleryError: The place of the folder cannot be locked.
     """
     folder = Path(journal_folder)
-    return one_writer(folder.with_name(f'.{folder.name}.lock'), folder.with_suffix(''))
+    return one_writer(files.lock_beside(folder), folder.with_suffix(''))
 
 
 def photo_name(path) -> str:
@@ -208,8 +208,8 @@ class Journal:
         self.folder = Path(folder)
         path = self.folder / 'job.json'
         try:
-            self.job = Job(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            self.job = Job(**files.parse_json(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
             raise GalleryError(
                 f'{path} is not a job of an extraction ({error}); remove {self.folder} to begin anew'
             ) from error
@@ -282,17 +282,18 @@ class Journal:
             first, present = choose()
             files.write_json(path, {'first': first, 'present': present})
         try:
-            place = json.loads(path.read_bytes())
+            place = files.parse_json(path.read_bytes())
             return int(place['first']), list(place.get('present', ()))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _damaged(path, error) from error
 
     def garments(self) -> dict[str, ExtractedItems]:
         """The garments of each wanted image that could be read, in the order of the job."""
         found = {}
         for part in self._parts():
-            embeddings, end = self._embeddings(part), 0
-            for entry in _entries(part):
+            entries = _entries(part)
+            embeddings, end = _embeddings(part, entries), 0
+            for entry in entries:
                 begin, end = end, end + len(entry['garments'])
                 if entry['error'] is None:
                     items = [
@@ -307,17 +308,6 @@ class Journal:
                     scores = np.array([row['score'] for row in entry['garments']], dtype=np.float64)
                     found[entry['image']] = ExtractedItems(items, scores, embeddings[begin:end])
         return {image: found[image] for image in self.job.wanted if image in found}
-
-    def _embeddings(self, part: Path) -> np.ndarray:
-        """(n, D) embeddings of a part's garments, memory-mapped."""
-        path, count = part.with_suffix('.npy'), sum(len(entry['garments']) for entry in _entries(part))
-        try:
-            rows = np.load(path, mmap_mode='r', allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _damaged(path, error) from error
-        if rows.ndim != 2 or len(rows) != count:
-            raise _damaged(path, f'it holds {rows.shape} numbers, and the part {count} garments')
-        return rows
 
     def remove(self) -> None:
         """Deletes the folder."""
@@ -348,12 +338,24 @@ def _check_same(path: Path, found: Job, job: Job) -> None:
 def _entries(part: Path) -> list[dict]:
     """What is known of the images of a part; GalleryError when its file is damaged."""
     try:
-        entries = json.loads(part.read_bytes())
+        entries = files.parse_json(part.read_bytes())
         if not all(set(entry) == {'image', 'error', 'garments'} for entry in entries):
             raise ValueError('an entry is not that of an image')
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(part, error) from error
     return entries
+
+
+def _embeddings(part: Path, entries: list[dict]) -> np.ndarray:
+    """(n, D) embeddings of a part's garments, memory-mapped; GalleryError when their file is damaged."""
+    path, count = part.with_suffix('.npy'), sum(len(entry['garments']) for entry in entries)
+    try:
+        rows = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, error) from error
+    if rows.ndim != 2 or len(rows) != count:
+        raise _damaged(path, f'it holds {rows.shape} numbers, and the part {count} garments')
+    return rows
 
 
 def _damaged(path: Path, reason: object) -> GalleryError:

@@ -4,7 +4,6 @@ Source of the format: the dataset's own description (one JSON file per image, wi
 ``item2``, ...). ``TREATMENTS`` lists everything that can be wrong with a dataset's files and what is done about it.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from mmdf2.categories import (
     label_of_name,
 )
 from mmdf2.codecs.polygons import LONGEST_OUTLINE, is_outline_too_long
-from mmdf2.files import AnyPath
+from mmdf2.files import AnyPath, parse_json
 
 # Kind of problem -> what happens to the data when the problem is noted instead of refused.
 TREATMENTS: dict[str, str] = {
@@ -183,10 +182,10 @@ def read_annotation(path: AnyPath, size: Size | None = None, note: Note = refuse
         content = path.read_bytes()
         if not content.strip(b'\0 \t\r\n'):
             raise ValueError(f'the file of {len(content)} bytes is empty; unpack or copy it again')
-        data = json.loads(content, object_pairs_hook=_Object)
+        data = parse_json(content, object_pairs_hook=_Object)
     except FileNotFoundError:
         raise AnnotationError(Problem('missing annotation', path.name, f'no file {path}')) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise AnnotationError(Problem('unreadable annotation', path.name, f'{error}')) from error
     return parse_annotation(data, path.name, size, note)
 

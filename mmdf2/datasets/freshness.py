@@ -5,7 +5,6 @@ copied), the files are read again and compared with the store's rows. If nothing
 store's folder, so that the next opening is quick again.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from mmdf2.datasets.listing import ImageFiles
 from mmdf2.datasets.store import MANIFEST, Store
-from mmdf2.files import AnyPath, sha256, write_json
+from mmdf2.files import AnyPath, parse_json, sha256, write_json
 
 # The file of the store's folder that keeps the times of a later check.
 CHECKED = 'checked.json'
@@ -105,9 +104,9 @@ def _culprit(store: Store, files: ImageFiles, columns: dict[str, np.ndarray]) ->
 def _checked(folder: Path) -> dict[str, Any]:
     """The contents of ``checked.json``; empty when it is missing, damaged or of another store."""
     try:
-        contents = json.loads((folder / CHECKED).read_bytes())
+        contents = parse_json((folder / CHECKED).read_bytes())
         return contents if contents['manifest'] == sha256(folder / MANIFEST) else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 

@@ -42,7 +42,16 @@ from mmdf2.datasets.store import (
     remedy,
     write_manifest,
 )
-from mmdf2.files import AnyPath, locked, open_for_replacement, replace_folder, sha256, usable_cores, write_json
+from mmdf2.files import (
+    AnyPath,
+    lock_beside,
+    locked,
+    open_for_replacement,
+    replace_folder,
+    sha256,
+    usable_cores,
+    write_json,
+)
 from mmdf2.images import image_size as size_of_image
 
 IMAGES_PER_PART = 512
@@ -470,7 +479,7 @@ def _fail(problems: list[Problem], folder: Path, reason: str) -> NoReturn:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     lock = locked(
-        folder.with_name(f'.{folder.name}.lock'),
+        lock_beside(folder),
         on_wait=lambda: print(f'another process is preparing {folder}; waiting for it'),
     )
     with contextlib.ExitStack() as stack:

@@ -7,7 +7,6 @@ Images, items, polygons and points are four levels; the ``*_offsets`` of a level
 begin.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from mmdf2.categories import SOURCE_NAMES, identity_code
 from mmdf2.datasets.annotation import Item
-from mmdf2.files import AnyPath, sha256, write_json
+from mmdf2.files import AnyPath, parse_json, sha256, write_json
 
 MANIFEST = 'manifest.json'
 PROBLEMS = 'problems.jsonl'
@@ -374,7 +373,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """
     path = Path(folder, MANIFEST)
     try:
-        manifest = json.loads(path.read_text())
+        manifest = parse_json(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         found = 'has no manifest.json, so it is no store' if Path(folder).exists() else 'does not exist'
         raise StoreError(f'store {folder} {found}; {remedy(folder)}') from None

@@ -92,10 +92,10 @@ def read_config(path) -> Config:
     path = Path(path)
     if path.is_dir():
         raise UserError(f'{path} is a folder; give the path of a config file.')
-    if path.is_file() and not path.read_bytes().strip():
-        raise UserError(f'{path} is empty ({path.stat().st_size} bytes); give the path of a config file.')
     if not path.is_file():
         raise FileNotFoundError(f'there is no config {path}.{_similar_names(path)}')
+    if not (content := path.read_bytes()).strip():
+        raise UserError(f'{path} is empty ({len(content)} bytes); give the path of a config file.')
     try:
         return Config.fromfile(str(path))
     except Exception as error:  # a config is a program, which can fail in any way

@@ -11,7 +11,7 @@ import cv2
 from tqdm import tqdm
 
 from mmdf2.datasets.annotation import to_json_dict
-from mmdf2.files import is_unfinished, locked, usable_cores, write_bytes
+from mmdf2.files import is_unfinished, lock_beside, locked, parse_json, usable_cores, write_bytes
 from mmdf2.wardrobe.photo_folder import fingerprint
 from mmdf2.wardrobe.picture import take
 from mmdf2.wardrobe.plan import MAX_IDENTITIES, SPLITS, Shot, plan_pairs, plan_shots
@@ -105,8 +105,7 @@ def _check(wanted, seed, size, images_per_identity, workers) -> None:
 
 
 def _make_split(folder: Path, recipe: dict, version: Version, workers: int, progress: bool) -> None:
-    lock = folder.with_name(f'.{folder.name}.lock')
-    with locked(lock, lambda: print(f'another process is drawing {folder}; waiting for it')):
+    with locked(lock_beside(folder), lambda: print(f'another process is drawing {folder}; waiting for it')):
         if not _claim(folder, recipe):
             _draw_missing(folder, recipe, version, workers, progress)
 
@@ -142,9 +141,9 @@ def _claim(folder: Path, recipe: dict) -> bool:
         (folder / name).mkdir(parents=True, exist_ok=True)
     if path.exists():
         try:
-            found = json.loads(path.read_bytes())
+            found = parse_json(path.read_bytes())
             finished = found.pop('finished')
-        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f'{path} is damaged ({error!r}): remove {folder} to draw it anew, or choose another folder'
             ) from error

@@ -126,6 +126,14 @@ class Killed(BaseException):
     """Stands for the kill of a process."""
 
 
+def build_until_the_filling(location, inferencer, photos, monkeypatch) -> None:
+    """Builds a gallery, and is killed when everything is extracted and the first items are about to enter it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            build(location, inferencer, photos)
+
+
 def test_an_interrupted_build_goes_on_and_gives_the_same_gallery(inferencer, photos, tmp_path, monkeypatch):
     build(tmp_path / 'whole', inferencer, photos)
     monkeypatch.setattr(gallery_building, '_IMAGES_PER_PART', 1)
@@ -175,10 +183,7 @@ def test_another_unfinished_extraction_is_refused(inferencer, photos, tmp_path):
 def test_a_damaged_part_of_an_extraction_is_named_with_the_remedy(
     inferencer, photos, tmp_path, monkeypatch, name, content
 ):
-    with monkeypatch.context() as patch:
-        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            build(tmp_path / 'gallery', inferencer, photos)
+    build_until_the_filling(tmp_path / 'gallery', inferencer, photos, monkeypatch)
     (part,) = (tmp_path / 'gallery.partial').glob(f'part-*{name}')
     if content is None:
         np.save(part, np.load(part)[1:])
@@ -192,10 +197,7 @@ def test_a_damaged_part_of_an_extraction_is_named_with_the_remedy(
 
 @pytest.mark.parametrize('content', ['', '[]', '{}', '{"first": null}'])
 def test_damaged_ids_of_an_extraction_are_named_with_the_remedy(inferencer, photos, tmp_path, monkeypatch, content):
-    with monkeypatch.context() as patch:
-        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            build(tmp_path / 'gallery', inferencer, photos)
+    build_until_the_filling(tmp_path / 'gallery', inferencer, photos, monkeypatch)
     (tmp_path / 'gallery.partial/ids.json').write_text(content)
     with pytest.raises(GalleryError, match=r'ids\.json is damaged .*; remove .*gallery\.partial to begin'):
         build(tmp_path / 'gallery', inferencer, photos)
@@ -261,10 +263,7 @@ def test_a_kill_while_the_extraction_is_deleted_brings_nothing_in_twice(inferenc
 
 def test_items_of_others_under_the_reserved_ids_are_refused(inferencer, photos, tmp_path, monkeypatch):
     location = tmp_path / 'gallery'
-    with monkeypatch.context() as patch:
-        patch.setattr(FaissGallery, 'put', lambda *_: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            build(location, inferencer, photos)
+    build_until_the_filling(location, inferencer, photos, monkeypatch)
     other = _gallery_to_fill(location, inferencer)
     width = other.similarity.width
     other.add(np.zeros((1, width), np.float32), [GalleryItem('theirs.jpg', (0, 0, 1, 1), 1)])

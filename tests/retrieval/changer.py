@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 
-from mmdf2.retrieval import FaissGallery, GalleryItem
+from mmdf2.retrieval import FaissGallery
+from retrieval.made_gallery import item_of
 
 
 def add(folder: str, first: int, count: int) -> None:
@@ -14,7 +15,7 @@ def add(folder: str, first: int, count: int) -> None:
     for number in range(first, first + count):
         with gallery.changing():
             vector = np.full((1, gallery.similarity.width), number, np.float32)
-            gallery.add(vector, [GalleryItem(f'{number}', (0, 0, 1, 1), 1 + number % 13, fields={'of': number})])
+            gallery.add(vector, [item_of(number)])
         print(number, flush=True)
 
 

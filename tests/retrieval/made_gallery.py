@@ -6,6 +6,8 @@ import pytest
 from mmdf2.retrieval.gallery import GalleryError
 from mmdf2.retrieval.items import GalleryItem
 from mmdf2.retrieval.local.folder import read_folder
+from mmdf2.retrieval.local.gallery import FaissGallery
+from mmdf2.retrieval.locations import create_gallery
 from mmdf2.retrieval.similarity import Similarity
 
 
@@ -43,6 +45,29 @@ def make_items(rng, count, categories=(1, 2, 8)):
         )
         for row in range(count)
     ]
+
+
+def item_of(number: int) -> GalleryItem:
+    """The item of a number, which is also in each column of its embedding."""
+    return GalleryItem(f'{number}', (0, 0, 1, 1), 1 + number % 13, fields={'of': number})
+
+
+def make_numbered(folder, count: int) -> None:
+    """Makes a gallery of the items 0 to count - 1."""
+    gallery = create_gallery(folder, make_similarity(np.random.default_rng(0), width=8), 'model')
+    gallery.add(np.repeat(np.arange(float(count))[:, None], 8, axis=1), [item_of(number) for number in range(count)])
+    gallery.save()
+
+
+def numbers_in(folder) -> set[int]:
+    """The numbers that a gallery holds, each of which agrees in the item and in the embedding."""
+    gallery = FaissGallery.load(folder)
+    items, embeddings = gallery.items(range(100_000)), gallery.embeddings(range(100_000))
+    found = [item.fields['of'] for item in items.values()]
+    assert len(set(found)) == len(found) == len(gallery)
+    assert all(item == item_of(item.fields['of']) for item in items.values())
+    assert all((embeddings[number] == item.fields['of']).all() for number, item in items.items())
+    return set(found)
 
 
 def brute_force(similarity, query, vectors, ids, k):

@@ -14,7 +14,7 @@ from mmdf2 import files
 from mmdf2.retrieval import FaissGallery, GalleryError, GalleryItem, MilvusGallery, create_gallery
 from mmdf2.retrieval.local.folder import LOCK, MANIFEST, write_folder
 
-from .made_gallery import make_similarity
+from .made_gallery import make_numbered, make_similarity, numbers_in
 from .saver import content
 
 CHANGER = Path(__file__).with_name('changer.py')
@@ -30,21 +30,8 @@ def start(*arguments) -> subprocess.Popen:
 @pytest.fixture(name='folder')
 def fixture_folder(tmp_path) -> Path:
     """A gallery of the items 0 to 99, whose embeddings and fields hold their numbers."""
-    gallery = create_gallery(tmp_path / 'g', make_similarity(np.random.default_rng(0), width=8), 'model')
-    items = [GalleryItem(f'{number}', (0, 0, 1, 1), 1 + number % 13, fields={'of': number}) for number in range(100)]
-    gallery.add(np.repeat(np.arange(100.0)[:, None], 8, axis=1), items)
-    gallery.save()
+    make_numbered(tmp_path / 'g', 100)
     return tmp_path / 'g'
-
-
-def numbers(folder) -> set[int]:
-    """The numbers that a gallery holds, each of which agrees in the item and in the embedding."""
-    gallery = FaissGallery.load(folder)
-    items, embeddings = gallery.items(range(10_000)), gallery.embeddings(range(10_000))
-    found = [item.fields['of'] for item in items.values()]
-    assert len(set(found)) == len(found) == len(gallery)
-    assert all((embeddings[number] == item.fields['of']).all() for number, item in items.items())
-    return set(found)
 
 
 def test_no_change_of_several_processes_is_lost_and_readers_see_whole_saves(folder):
@@ -52,14 +39,14 @@ def test_no_change_of_several_processes_is_lost_and_readers_see_whole_saves(fold
     processes = [start(*job) for job in jobs]
     reads, possible = 0, set(range(100)) | set(range(200, 220))
     while any(process.poll() is None for process in processes):
-        found = numbers(folder)
+        found = numbers_in(folder)
         # What is removed is so from the first number on, and never comes back.
         gone = {number for number in range(20) if number not in found}
         assert found <= possible and gone == set(range(len(gone)))
         possible &= found | set(range(200, 220))
         reads += 1
     assert [process.communicate()[1] or process.returncode for process in processes if process.returncode] == []
-    assert reads > 0 and numbers(folder) == set(range(20, 50)) | set(range(70, 100)) | set(range(200, 220))
+    assert reads > 0 and numbers_in(folder) == set(range(20, 50)) | set(range(70, 100)) | set(range(200, 220))
     assert {path.name.partition('-')[0] for path in folder.iterdir()} == {
         'ids', 'items', 'vectors', 'similarity', MANIFEST, LOCK
     }  # fmt: skip
@@ -70,12 +57,12 @@ def test_a_writer_waits_and_says_so_and_a_kill_lets_it_go_on(folder):
     assert holder.stdout.readline() == 'holding\n'
     waiting = start('remove', folder, 7, 1)
     assert f'another process is changing {folder}; waiting for it to end' in waiting.stderr.readline()
-    assert numbers(folder) == set(range(100)), 'readers do not wait'
+    assert numbers_in(folder) == set(range(100)), 'readers do not wait'
     assert waiting.poll() is None
     holder.kill()
     assert waiting.communicate(timeout=120)[0] == '7\n' and waiting.returncode == 0
     holder.communicate()
-    assert numbers(folder) == set(range(100)) - {7}
+    assert numbers_in(folder) == set(range(100)) - {7}
 
 
 def test_a_save_from_python_takes_the_same_lock(folder):
@@ -84,7 +71,7 @@ def test_a_save_from_python_takes_the_same_lock(folder):
     ended = threading.Event()
     thread = threading.Thread(target=lambda: (write_folder(folder, content(3)), ended.set()))
     thread.start()
-    assert not ended.wait(0.3) and len(numbers(folder)) == 100
+    assert not ended.wait(0.3) and len(numbers_in(folder)) == 100
     holder.communicate('\n')
     thread.join()
     assert ended.is_set() and len(FaissGallery.load(folder)) == 203
@@ -99,7 +86,7 @@ def test_a_save_that_would_undo_the_changes_of_others_is_refused(folder):
         mine.save()
     with pytest.raises(GalleryError, match=r'open the gallery anew and change it within'), mine.changing():
         pytest.fail('the changes of one of the two would be lost')
-    assert numbers(folder) == set(range(100)) - {2}
+    assert numbers_in(folder) == set(range(100)) - {2}
     mine = FaissGallery.load(folder)
     with theirs.changing():
         theirs.remove([3])
@@ -107,7 +94,7 @@ def test_a_save_that_would_undo_the_changes_of_others_is_refused(folder):
         assert mine.present([2, 3, 4]) == {4}
         mine.remove([4])
     mine.save()
-    assert numbers(folder) == set(range(100)) - {2, 3, 4}
+    assert numbers_in(folder) == set(range(100)) - {2, 3, 4}
 
 
 def test_an_error_in_the_block_saves_nothing(folder):
@@ -115,7 +102,7 @@ def test_an_error_in_the_block_saves_nothing(folder):
     with pytest.raises(KeyError), gallery.changing():
         gallery.remove([1])
         raise KeyError
-    assert numbers(folder) == set(range(100))
+    assert numbers_in(folder) == set(range(100))
     assert start('remove', folder, 5, 1).communicate(timeout=120)[0] == '5\n', 'the lock is free'
 
 
@@ -145,7 +132,7 @@ def test_threads_take_turns(folder):
     for thread in threads:
         thread.join()
     left = set(range(100)) - {*range(5), *range(10, 15), *range(20, 25)}
-    assert set(gallery.items(range(100))) == numbers(folder) == left
+    assert set(gallery.items(range(100))) == numbers_in(folder) == left
 
 
 def test_a_writer_without_the_lock_is_noticed(folder, monkeypatch):
@@ -190,7 +177,7 @@ def test_a_network_folder_is_safe_or_refused(folder, tmp_path, monkeypatch, moun
             gallery.save()
     else:
         gallery.save()
-    assert len(numbers(folder)) == 99 + refused
+    assert len(numbers_in(folder)) == 99 + refused
 
 
 def test_a_file_system_without_locks_is_refused(folder, monkeypatch):

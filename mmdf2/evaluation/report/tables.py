@@ -167,7 +167,7 @@ def paper_tables(report: Mapping) -> list[Table]:
 def _precision_table(report: Mapping, number: int, title: str, tasks: Mapping[str, str]) -> Table:
     tasks = {name: task for name, task in tasks.items() if task in report}
     columns = [column for column in COLUMNS if any(column in report[task] for task in tasks.values())]
-    header = [_heading(column) for column in columns] + [('published', PAPER), ('published', 'released')]
+    header = [heading(column) for column in columns] + [('published', PAPER), ('published', 'released')]
     rows = []
     for name, task in tasks.items():
         for figure in PRECISIONS:
@@ -183,7 +183,7 @@ def _precision_table(report: Mapping, number: int, title: str, tasks: Mapping[st
 def _retrieval_table(report: Mapping) -> Table:
     tasks = [task for task in RETRIEVAL_ROWS if task in report]
     subsets = [column for column in COLUMNS if column != OVERALL and any(column in report[task] for task in tasks)]
-    header = [_heading(column) for column in subsets]
+    header = [heading(column) for column in subsets]
     header += [(OVERALL, f'top-{k}') for k in TOP_K] + [(OVERALL, 'queries'), (OVERALL, 'missed')]
     rows = []
     for task in tasks:
@@ -229,7 +229,7 @@ def _by_category_table(report: Mapping) -> Table:
     return Table('By category', header, rows)
 
 
-def _heading(column: str) -> tuple[str, str]:
+def heading(column: str) -> tuple[str, str]:
     """Group and name of a column, as the paper writes them."""
     if column == OVERALL:
         return '', OVERALL

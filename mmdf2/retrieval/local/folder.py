@@ -21,7 +21,6 @@ which older releases of mmdf2 read, too.
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,15 @@ from typing import Literal
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
-from mmdf2.files import flush_folder, is_unfinished, network_file_system, sha256, write_json, write_named_by_hash
+from mmdf2.files import (
+    flush_folder,
+    is_unfinished,
+    network_file_system,
+    parse_json,
+    sha256,
+    write_json,
+    write_named_by_hash,
+)
 from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import GalleryError, one_writer
 from mmdf2.retrieval.items import ItemTable
@@ -262,12 +269,12 @@ def _read_manifest(folder: Path) -> dict:
     try:
         if path.stat().st_size > _LARGEST_MANIFEST:
             raise GalleryError(f'{path} is larger than any manifest')
-        manifest = json.loads(path.read_bytes())
+        manifest = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise GalleryError(
             f'{folder} is no gallery: there is no {MANIFEST}; build one with tools/gallery.py build'
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise GalleryError(f'{path} cannot be read: {error}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
         raise GalleryError(f'{path} is not the manifest of a gallery')

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from mmdf2.files import parse_json
 from mmdf2.retrieval.local.graph import GraphSettings, NeighbourGraph
 from mmdf2.retrieval.local.lists import InvertedLists, ListSettings
 from mmdf2.retrieval.local.rows import ChunkedRows, as_rows
@@ -120,14 +121,14 @@ def _read(metadata, arrays, similarity: Similarity, counts: list[int]) -> dict[i
             if isinstance(index, InvertedLists):
                 index = index.with_shared_probes(measured['shared_probes'])
             found[int(category)] = _restricted(index, bits, categories[category])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f'the index of category {category}: {error}') from error
     return found
 
 
 def _settings(text: str) -> tuple:
     """The settings of an index from its metadata, its class, and what was measured when it was built."""
-    entry = json.loads(text)
+    entry = parse_json(text)
     if not isinstance(entry, dict) or entry.get('kind') not in _KINDS:
         raise ValueError(f'{text[:80]!r} names no kind of index that this mmdf2 knows; it knows {sorted(_KINDS)}')
     settings_class, index_class = _KINDS[entry['kind']]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmdf2.categories import NUM_CATEGORIES
+from mmdf2.files import lock_beside
 from mmdf2.retrieval.calibration import Calibration
 from mmdf2.retrieval.gallery import (
     Gallery,
@@ -134,8 +135,7 @@ class MilvusGallery(Gallery):
             # A process was killed while it exchanged the index.
             gallery._index.exchange('FLAT', exact_metric(own))
         connection.call('load_collection', collection, patience=HOUR)
-        with connection.seeing_all_writes():
-            gallery._rows.present([0])
+        gallery._rows.wait_for_all_writes()
         if not connection.replaces_at_once and sum(gallery.counts().values()) != len(gallery):
             _LOGGER.warning(
                 "gallery '%s' at %s: Milvus before 2.3.11 has put items under wrong categories, where a search within "
@@ -176,9 +176,8 @@ class MilvusGallery(Gallery):
             if depth == 0:
                 with self._connection.seeing_all_writes():
                     description, self._next_id = self._descriptions.read_with_next_id()
-                    self._description = description or self._description
-                    # After this read, the server has all rows at hand, and no later one needs to wait for them.
-                    self._rows.present([0])
+                self._description = description or self._description
+                self._rows.wait_for_all_writes()
             self._depth.value = depth + 1
             try:
                 yield
@@ -292,8 +291,7 @@ class MilvusGallery(Gallery):
                 self._connection.call('delete', self._collection, ids=there[start : start + _ROWS_AT_ONCE])
             if there:
                 # Milvus 2.3 does not tell when a deletion happened, so no later read would wait for it.
-                with self._connection.seeing_all_writes():
-                    self._rows.present(there[:1])
+                self._rows.wait_for_all_writes()
         return len(there)
 
     def search(self, embeddings, k: int = 20, categories: Iterable[int] | None = None) -> list[list[Hit]]:
@@ -376,7 +374,6 @@ class MilvusGallery(Gallery):
 def _lock_path(uri: str, collection: str) -> Path:
     """What the writers of a gallery lock: a file beside that of milvus-lite, or one of this user for an address."""
     if is_file(uri):
-        path = Path(uri).resolve()
-        return path.with_name(f'.{path.name}.lock')
+        return lock_beside(Path(uri).resolve())
     name = hashlib.sha256(f'{uri}#{collection} {os.getuid()}'.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir(), f'mmdf2-gallery-{name}.lock')

@@ -24,8 +24,7 @@ _BATCH_ROWS = 500
 _BATCH_BYTES = 8 << 20  # Milvus refuses messages of 64 MiB
 
 _MOST_RESULTS = 16_384  # of a query in Milvus
-_RESULTS_PER_CALL = 50_000  # of all queries of one call
-_ROWS_PER_READ = 1000
+_ROWS_PER_READ = 1000  # whole rows in one answer, which Milvus limits to 64 MiB
 _MORE = 16  # candidates beyond k of an exact search, because the searched space rounds
 _EFFORT_PER_HIT = 10  # items that a query of a graph is compared with, per wanted hit
 _LARGEST_EFFORT = 32_768  # items that a query of a graph is compared with, by Milvus's limit
@@ -58,6 +57,11 @@ class ItemRows:
     def present(self, ids: Iterable[int]) -> set[int]:
         """Returns those of the ids that the gallery has."""
         return {int(row['id']) for row in self._rows(ids, ['id'])}
+
+    def wait_for_all_writes(self) -> None:
+        """Returns when the server has at hand what any process has written; no later read needs to wait for that."""
+        with self._connection.seeing_all_writes():
+            self.present([0])
 
     def count(self, expression: str) -> int:
         """Number of items that a filter of Milvus lets through; all of them for an empty one."""
@@ -116,7 +120,7 @@ class ItemRows:
         while len(left):
             again = []
             # milvus-lite subtracts all queries of a call from all items at once.
-            step = min(max(_RESULTS_PER_CALL // wanted, 1), 4 if metric == 'L2' else 64)
+            step = min(max(_ROWS_PER_READ // wanted, 1), 4 if metric == 'L2' else 64)
             for start in range(0, len(left), step):
                 part = left[start : start + step]
                 effort = min(max(_EFFORT_PER_HIT * k, 128) + hidden, _LARGEST_EFFORT)
@@ -146,22 +150,26 @@ class ItemRows:
     def _candidates(self, space, embeddings, wanted: int, effort: int, expression: str, metric: str) -> list:
         """Rows with their embeddings for each query, the best by the searched space first.
 
-        One call finds them and brings all of them: a second one that reads a few rows takes a server longer than these
-        bytes.
+        One call finds them and brings them, because a second one would take a server longer than these bytes. More rows
+        than an answer may hold are read by their ids, some at a time.
         """
-        return [
-            [hit['entity'] for hit in hits]
-            for hits in self._connection.read(
-                'search',
-                self._collection,
-                data=list(space.queries(embeddings)),
-                anns_field='vector',
-                limit=wanted,
-                filter=expression,
-                search_params={'metric_type': metric, 'params': {'ef': effort}},
-                output_fields=[*_ITEM_COLUMNS, 'embedding'],
-            )
-        ]
+        columns = [*_ITEM_COLUMNS, 'embedding']
+        found = self._connection.read(
+            'search',
+            self._collection,
+            data=list(space.queries(embeddings)),
+            anns_field='vector',
+            limit=wanted,
+            filter=expression,
+            search_params={'metric_type': metric, 'params': {'ef': effort}},
+            output_fields=columns if wanted <= _ROWS_PER_READ else ['id'],
+        )
+        if wanted <= _ROWS_PER_READ:
+            return [[hit['entity'] for hit in hits] for hits in found]
+        ids = [[int(hit['id']) for hit in hits] for hits in found]
+        rows = {int(row['id']): row for row in self._rows({number for line in ids for number in line}, columns)}
+        # Another process may have removed an item between the two reads.
+        return [[rows[number] for number in line if number in rows] for line in ids]
 
 
 def _best(space: DistanceSpace, query: np.ndarray, rows: list, k: int, whole: bool) -> tuple[list[Hit], bool]:

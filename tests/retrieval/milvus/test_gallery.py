@@ -66,6 +66,29 @@ def test_ties_go_to_the_smaller_id_however_many(made):
     assert [hit.id for hit in milvus.search(vectors[:1], 201)[0]] == [0, *more]
 
 
+def test_many_hits_are_read_some_at_a_time(made, monkeypatch):
+    faiss, milvus, _, _, queries = made
+    monkeypatch.setattr(milvus_rows, '_ROWS_PER_READ', 50)
+    client, largest = milvus._connection._client, []
+    search, query = client.search, client.query
+
+    def noted_search(*args, **kwargs):
+        found = search(*args, **kwargs)
+        largest.append(sum(map(len, found)) if 'embedding' in kwargs['output_fields'] else 0)
+        return found
+
+    def noted_query(*args, **kwargs):
+        found = query(*args, **kwargs)
+        largest.append(len(found))
+        return found
+
+    monkeypatch.setattr(client, 'search', noted_search)
+    monkeypatch.setattr(client, 'query', noted_query)
+    for k in (5, 20, 300):
+        assert_same_hits(faiss, milvus, queries, k)
+    assert 0 < max(largest) <= 50
+
+
 def test_scores_are_the_direct_form(made):
     _, milvus, vectors, _, queries = made
     for query, hits in zip(queries, milvus.search(queries, 5), strict=True):
